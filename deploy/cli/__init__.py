@@ -1,0 +1,1 @@
+"""The glowplug command."""

@@ -1,0 +1,115 @@
+"""The node's configuration: one frozen value, built once. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .errors import StateError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes and counts of spec 1.5; every one is a setting (``GLOWPLUG_LIMIT_<NAME>``)."""
+
+    sync_request_bytes: int = 6 * 1024 * 1024
+    sync_response_bytes: int = 6 * 1024 * 1024 + 100  # recorded: 6 MiB and 100 bytes
+    log_tail_bytes: int = 4096
+    client_context_bytes: int = 3583
+    environment_bytes: int = 4096
+    code_unzipped_bytes: int = 250 * 1024 * 1024
+    code_zipped_bytes: int = 50 * 1024 * 1024
+    log_file_bytes: int = 16 * 1024 * 1024
+    ledger_records: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything a node is told from outside. Durations in seconds, sizes in bytes."""
+
+    state: Path
+    cache: Path
+    host: str = "127.0.0.1"
+    port: int = 9000
+    public_host: str = "127.0.0.1"
+    public_port: int | None = None
+    hosts: tuple[str, ...] = ()
+    account_id: str = "000000000000"
+    region: str = "us-east-1"
+    cores: int = 1
+    drain_s: float = 10.0
+    stop_grace_s: float = 2.0
+    uid_base: int = 200_000
+    file_roots: tuple[Path, ...] = ()
+    preload_torch: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **given: object) -> NodeConfig:
+        """Build from ``GLOWPLUG_*`` names; ``given`` (command-line options) wins where it is not None.
+
+        Raises ``StateError`` naming the variable when a value cannot be read, or when the name is unknown.
+        """
+        known = {*_NAMES, "GLOWPLUG_HOME", "GLOWPLUG_CACHE", "GLOWPLUG_ENDPOINT", "GLOWPLUG_MODEL_SOURCE"}
+        for name in environ:
+            if name.startswith("GLOWPLUG_") and name not in known and not name.startswith("GLOWPLUG_LIMIT_"):
+                raise StateError(f"{name}: no such setting (known: {', '.join(sorted(known))})")
+        state = Path(given.pop("state", None) or environ.get("GLOWPLUG_HOME") or _default_home(environ))  # type: ignore[arg-type]
+        state = state.expanduser().absolute()
+        cache = Path(environ["GLOWPLUG_CACHE"]).expanduser().absolute() if environ.get("GLOWPLUG_CACHE") else None
+        config = cls(
+            state=state,
+            cache=cache or state / "cache",
+            cores=len(os.sched_getaffinity(0)),
+            limits=_limits(environ),
+        )
+        read = {field: _read(name, kind, environ[name]) for name, (field, kind) in _NAMES.items() if environ.get(name)}
+        read |= {name: value for name, value in given.items() if value is not None}
+        return replace(config, **read)  # type: ignore[arg-type]
+
+
+_NAMES: dict[str, tuple[str, type]] = {
+    "GLOWPLUG_HOST": ("host", str),
+    "GLOWPLUG_PORT": ("port", int),
+    "GLOWPLUG_PUBLIC_HOST": ("public_host", str),
+    "GLOWPLUG_PUBLIC_PORT": ("public_port", int),
+    "GLOWPLUG_HOSTS": ("hosts", tuple),
+    "GLOWPLUG_ACCOUNT_ID": ("account_id", str),
+    "GLOWPLUG_REGION": ("region", str),
+    "GLOWPLUG_CORES": ("cores", int),
+    "GLOWPLUG_DRAIN_SECONDS": ("drain_s", float),
+    "GLOWPLUG_STOP_GRACE_SECONDS": ("stop_grace_s", float),
+    "GLOWPLUG_UID_BASE": ("uid_base", int),
+    "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
+    "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
+}
+
+
+def _read(name: str, kind: type, text: str) -> object:
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        if kind is tuple:
+            return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+        if kind is Path:
+            return tuple(Path(part).expanduser().absolute() for part in text.split(":") if part)
+        return kind(text)
+    except (ValueError, KeyError):
+        raise StateError(f"{name}: {text!r} is not a {kind.__name__}") from None
+
+
+def _limits(environ: Mapping[str, str]) -> Limits:
+    names = {f"GLOWPLUG_LIMIT_{name.upper()}": name for name in Limits.__dataclass_fields__}
+    chosen: dict[str, int] = {}
+    for name, text in environ.items():
+        if name.startswith("GLOWPLUG_LIMIT_"):
+            if name not in names:
+                raise StateError(f"{name}: no such limit (known: {', '.join(sorted(names))})")
+            chosen[names[name]] = _read(name, int, text)  # type: ignore[assignment]
+    return Limits(**chosen)
+
+
+def _default_home(environ: Mapping[str, str]) -> str:
+    return environ.get("XDG_STATE_HOME", environ.get("HOME", "/var/lib") + "/.local/state") + "/glowplug"

@@ -1,0 +1,233 @@
+"""Every error of the runtime, as one tree. Each class carries what the edge needs.
+
+    GlowplugError
+    ├── RequestError                        the caller can mend it
+    │   ├── FunctionNotFound                404 ResourceNotFoundException
+    │   ├── InvalidParameter                400 InvalidParameterValueException
+    │   ├── InvalidRequestContent           400 InvalidRequestContentException
+    │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
+    │   ├── RequestTooLarge                 413 RequestEntityTooLargeException
+    │   ├── Conflict                        409 ResourceConflictException
+    │   ├── NotSupported                    400 InvalidParameterValueException
+    │   ├── Forbidden                       403 AccessDeniedException
+    │   └── Throttled                       429 TooManyRequestsException      (retryable, Retry-After)
+    ├── DefinitionError                     400 InvalidParameterValueException: names the function and the field
+    ├── StartError                          the function could not be started; the caller gets Lambda's error body
+    │   ├── LoadFailed                      the handler's import raised, or its name is wrong
+    │   ├── RestoreFailed                   weights or engine could not be bound
+    │   ├── CheckFailed                     the engine's output was not the recorded one
+    │   ├── StartTimeout                    InitTimeoutSeconds passed
+    │   └── HoldTimeout                     504: HoldTimeoutSeconds passed before an instance was ready
+    ├── InvocationError                     the handler ran, or began to; the caller gets Lambda's error body
+    │   ├── HandlerTimeout                  Sandbox.Timedout
+    │   ├── WorkerExited                    Runtime.ExitError
+    │   ├── OutOfMemory                     Runtime.OutOfMemory
+    │   └── ResponseTooLarge                Function.ResponseSizeTooLarge
+    ├── StateError                          500: the state directory cannot be used (locked, read-only, full)
+    └── InternalError                       500 ServiceException: ours
+
+``status`` is the HTTP status of the Lambda API, ``code`` its ``x-amzn-ErrorType``, ``error_type`` the ``errorType`` of
+a function error body, ``message_key`` the case in which AWS spells the body's message
+(botocore's Lambda model and recorded exchanges differ per exception), ``retryable`` whether the same request may
+succeed later. Lower layers (``cache.errors``, ``snapshot.errors``) have trees of their own; ``routing.coldstart`` maps
+them, and a test fails on a class without a mapping.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+
+class GlowplugError(Exception):
+    """Base of all errors that the runtime raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "ServiceException"
+    message_key: ClassVar[str] = "Message"
+    error_type: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+
+
+class RequestError(GlowplugError):
+    """The request is wrong; nothing was run."""
+
+    status = 400
+    code = "InvalidParameterValueException"
+    message_key = "message"
+
+
+class FunctionNotFound(RequestError):
+    """No function, version, alias or URL of that name."""
+
+    status = 404
+    code = "ResourceNotFoundException"
+    message_key = "Message"
+
+
+class InvalidParameter(RequestError):
+    """A parameter has a value that the operation does not take."""
+
+
+class InvalidRequestContent(RequestError):
+    """The payload is not JSON."""
+
+    code = "InvalidRequestContentException"
+
+
+class UnsupportedMediaType(RequestError):
+    """Invoke with a content type other than JSON."""
+
+    status = 415
+    code = "UnsupportedMediaTypeException"
+
+
+class RequestTooLarge(RequestError):
+    """The payload is over the limit of its invocation type."""
+
+    status = 413
+    code = "RequestEntityTooLargeException"
+
+
+class Conflict(RequestError):
+    """The resource is in a state that does not allow this."""
+
+    status = 409
+    code = "ResourceConflictException"
+
+
+class NotSupported(RequestError):
+    """Known to AWS or to the design, not built here: refused by name, never ignored."""
+
+
+class Forbidden(RequestError):
+    """The listener does not answer this Host or this origin."""
+
+    status = 403
+    code = "AccessDeniedException"
+    message_key = "Message"
+
+
+class Throttled(RequestError):
+    """Too many requests are held already. ``retry_after_s`` is an estimate from the ledger, in seconds."""
+
+    status = 429
+    code = "TooManyRequestsException"
+    retryable = True
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class DefinitionError(GlowplugError):
+    """A function's definition cannot be accepted. ``field`` is its path, such as ``Embed.Glowplug.Model.Engine``."""
+
+    status = 400
+    code = "InvalidParameterValueException"
+    message_key = "message"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class FunctionFault(GlowplugError):
+    """Base of errors whose caller gets HTTP 200, ``X-Amz-Function-Error: Unhandled`` and Lambda's error body."""
+
+    status = 200
+    error_type = "Runtime.Unknown"
+
+    def body(self) -> bytes:
+        """Return the JSON error body. Platform errors put errorType first and have no stack trace (recorded)."""
+        return json.dumps({"errorType": self.error_type, "errorMessage": str(self)}, separators=(",", ":")).encode()
+
+
+class StartError(FunctionFault):
+    """The function could not be started."""
+
+    retryable = True
+
+
+class LoadFailed(StartError):
+    """Importing the handler failed. ``payload`` is the error body as Lambda's runtime would have posted it."""
+
+    def __init__(self, error_type: str, error_message: str, stack_trace: list[str]) -> None:
+        super().__init__(error_message)
+        self.reported_type = error_type
+        self.stack_trace = stack_trace
+
+    def body(self) -> bytes:
+        """Return the body with ``requestId`` empty, as recorded for errors during import."""
+        fields: dict[str, Any] = {
+            "errorMessage": str(self),
+            "errorType": self.reported_type,
+            "requestId": "",
+            "stackTrace": self.stack_trace,
+        }
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class RestoreFailed(StartError):
+    """Weights or engine could not be bound, by eager either."""
+
+    error_type = "Glowplug.RestoreFailed"
+
+
+class CheckFailed(StartError):
+    """The engine's output is not the recorded one, not finite or of the wrong shape."""
+
+    error_type = "Glowplug.CheckFailed"
+
+
+class StartTimeout(StartError):
+    """The start took longer than InitTimeoutSeconds."""
+
+    error_type = "Sandbox.Timedout"
+
+
+class HoldTimeout(GlowplugError):
+    """The request was held for as long as it may be and no instance was ready."""
+
+    status = 504
+    code = "ServiceException"
+    error_type = "Glowplug.HoldTimeout"
+    retryable = True
+
+
+class InvocationError(FunctionFault):
+    """The invocation began and did not end well."""
+
+
+class HandlerTimeout(InvocationError):
+    """The handler ran into its Timeout."""
+
+    error_type = "Sandbox.Timedout"
+
+
+class WorkerExited(InvocationError):
+    """The process ended in the middle of the invocation."""
+
+    error_type = "Runtime.ExitError"
+
+
+class OutOfMemory(InvocationError):
+    """The worker added more than MemorySize."""
+
+    error_type = "Runtime.OutOfMemory"
+
+
+class ResponseTooLarge(InvocationError):
+    """The handler's answer is over the response limit."""
+
+    error_type = "Function.ResponseSizeTooLarge"
+
+
+class StateError(GlowplugError):
+    """The state directory cannot be used. The message says what to do."""
+
+
+class InternalError(GlowplugError):
+    """A fault of the runtime itself."""

@@ -1,0 +1,1 @@
+"""The edge: parse and format, nothing else."""

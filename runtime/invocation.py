@@ -1,0 +1,51 @@
+"""What travels the request path: an ``Invocation`` in, an ``Outcome`` out. Plain values, no behaviour of the edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tier = Literal["hot", "parked", "stored", "remote"]
+"""How warm a function is, warmest first. An invocation's tier is the one it *found*."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a function, not yet assigned to an instance.
+
+    ``function`` and ``qualifier`` are as resolved from the request (qualifier ``$LATEST`` when none was given);
+    ``function_arn`` keeps the qualifier exactly as the caller gave it. ``payload`` is JSON text. ``hold_s`` is how long
+    the caller lets the request wait for an instance (None: the function's HoldTimeoutSeconds). ``arrived_s`` is the
+    node's monotonic clock.
+    """
+
+    request_id: str
+    function: str
+    qualifier: str
+    function_arn: str
+    payload: bytes
+    arrived_s: float
+    trace_id: str = ""
+    client_context: bytes = b""
+    identity: bytes = b""
+    log_tail: bool = False
+    hold_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of an invocation. ``payload`` is the handler's JSON, or Lambda's error body when ``function_error``.
+
+    ``function_error`` is the value of ``X-Amz-Function-Error`` (``Unhandled``) or None. ``phases`` are (name,
+    milliseconds) of what this request waited for, for ``Server-Timing``. ``log_tail`` is the request's log, START to
+    REPORT, last 4 KiB, only when it was asked for.
+    """
+
+    request_id: str
+    payload: bytes
+    executed_version: str
+    tier: Tier
+    function_error: str | None = None
+    duration_ms: float = 0.0
+    phases: tuple[tuple[str, float], ...] = field(default=())
+    log_tail: bytes = b""

@@ -1,0 +1,1 @@
+"""How processes are made and talked to."""

@@ -1,0 +1,472 @@
+"""The frames between node, zygotes and workers: a sans-I/O codec.
+
+A frame is ``u32 length (big endian) | u8 descriptors | msgpack [code, *fields]``: ``length`` counts the msgpack part,
+``descriptors`` says how many file descriptors travel with the frame (SCM_RIGHTS, in order). Fields are positional, in
+the order of the dataclass; both ends always run the same release (``Hello.protocol`` is checked), so names would only
+cost bytes.
+
+Every process has a *control* channel (load, bind, check, start, spawn, stop) and workers also have a *data* channel
+(invoke, outcome): a large payload never delays a control message. Frames carry the invocation id, so several may be in
+flight; ``Invoke`` holds a list of events, so a batch needs no message of its own; ``Outcome.final`` is false for all
+but the last part of a streamed answer.
+
+Payloads above ``MAX_INLINE_BYTES`` do not travel in the frame. The sender writes them to a memfd and passes the
+descriptor; the receiver checks that it is a regular file of at least the announced size before it reads. A worker is
+not trusted: whatever it sends that is not a well-formed message raises ``WireError``, which costs that worker its life
+and nobody else's.
+
+    >>> Decoder().feed(encode(Stop(grace_s=2.0)).data)
+    [Stop(grace_s=2.0)]
+
+Import-light: standard library and msgpack (a test holds it to that).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import stat
+import struct
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgpack
+
+PROTOCOL = 1
+
+MAX_INLINE_BYTES = 256 * 1024
+"""Payload bytes that travel inside a frame; a larger one spills to a memfd, whose four system calls cost about as much
+as pushing this much through a socket buffer of 208 KiB (Linux' default) twice."""
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+"""Largest msgpack part: 8 inline payloads of MAX_INLINE_BYTES (a batch whose members are all just small enough) = 2 MiB,
+and 2 MiB for names: 10,000 weight files x 200 bytes, and 4 KiB of environment."""
+
+MAX_DESCRIPTORS = 16
+"""Descriptors in one frame: three for a spawn, else one per spilled payload. Linux takes up to 253 (SCM_MAX_FD)."""
+
+HEADER = struct.Struct(">IB")
+_SPILLED = 1  # msgpack extension type: packed (position among the frame's descriptors, size in bytes)
+
+
+class ExitCode(enum.IntEnum):
+    """How a zygote or worker ends when it ends by itself. Both sides import this; each number means one thing."""
+
+    OK = 0
+    BEFORE_SNAPSHOT_FAILED = 64  # 64 and 65 as Lambda's Python runtime client numbers them
+    AFTER_RESTORE_FAILED = 65
+    LOAD_FAILED = 70
+    BIND_FAILED = 71
+    CHECK_FAILED = 72
+    NODE_GONE = 73
+    OUT_OF_MEMORY = 74
+    PROTOCOL_ERROR = 75
+
+
+class WireError(Exception):
+    """The peer sent something that is not a frame of this protocol, or closed in the middle of one."""
+
+
+class Message:
+    """Base of all messages. ``CODE`` is the first element of the msgpack array."""
+
+    CODE: ClassVar[int]
+    __slots__ = ()
+
+
+# --- said by a process about itself (control channel) -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """The first frame of every exec'ed process: it is up, single-threaded and has imported its preloads."""
+
+    CODE: ClassVar[int] = 1
+    pid: int
+    protocol: int
+    preloaded: list[str]
+    import_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """A step (``load``, ``bind``, ``check``, ``start``) did not succeed; the process exits after this frame.
+
+    ``error_type``, ``error_message`` and ``stack_trace`` are those of Lambda's error body.
+    """
+
+    CODE: ClassVar[int] = 2
+    step: str
+    error_type: str
+    error_message: str
+    stack_trace: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Message):
+    """The handler is imported. ``obstacle`` says why this process must not be forked from; empty when it may be."""
+
+    CODE: ClassVar[int] = 3
+    import_ms: float
+    obstacle: str
+    models: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(Message):
+    """Every declared model has an engine and weights. ``engines`` maps model name to the engine that serves it."""
+
+    CODE: ClassVar[int] = 4
+    bind_ms: float
+    engines: dict[str, str]
+    weight_bytes: int
+    obstacle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Message):
+    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded output."""
+
+    CODE: ClassVar[int] = 5
+    check_ms: float
+    worst_error: float
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """The worker will read its data channel next."""
+
+    CODE: ClassVar[int] = 6
+    start_ms: float
+    vm_data_bytes: int
+
+
+# --- said by a zygote about its children (control channel) ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned(Message):
+    """The fork happened; the child's pidfd travels with this frame."""
+
+    CODE: ClassVar[int] = 10
+    child_id: str
+    pid: int
+    fork_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(Message):
+    """The child is dead and reaped. ``status`` as from ``os.waitpid``; ``max_rss_kib`` from its resource usage."""
+
+    CODE: ClassVar[int] = 11
+    child_id: str
+    pid: int
+    status: int
+    max_rss_kib: int
+
+
+# --- asked of a process (control channel) -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn(Message):
+    """Fork a child. Descriptors: its control socket, its log pipe, and for a worker its data socket.
+
+    ``role`` is ``zygote`` (a function zygote: it will be asked to spawn in turn) or ``worker``. ``uid`` and ``gid``
+    of -1 leave the user as it is.
+    """
+
+    CODE: ClassVar[int] = 20
+    child_id: str
+    role: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Message):
+    """Set the environment, enter the task root and import the handler.
+
+    ``models`` is one dict per declared model: ``name``, ``source``, ``files`` (file name -> absolute path of the
+    blob). ``environment`` is complete: it replaces ``os.environ``. ``initialization_type`` is Lambda's
+    (``on-demand``, ``snap-start``, ``provisioned-concurrency``).
+    """
+
+    CODE: ClassVar[int] = 21
+    function_name: str
+    handler: str
+    task_root: str
+    import_paths: list[str]
+    environment: dict[str, str]
+    models: list[dict[str, Any]]
+    initialization_type: str
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Message):
+    """Give each model an engine. ``plans`` is one dict per model: ``name``, ``engine`` (``eager`` or an engine's name),
+    ``snapshot`` (directory, empty for eager), ``manifest`` (the snapshot's verified manifest as JSON bytes)."""
+
+    CODE: ClassVar[int] = 22
+    plans: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Message):
+    """Run each model's example and compare with the recorded output, or for finite values of the right shape."""
+
+    CODE: ClassVar[int] = 23
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Message):
+    """Become an instance: per-instance environment, after-restore hooks, memory limit. Answered by ``Ready``.
+
+    ``restored`` says that the handler was imported before a fork (the hooks run); ``memory_bytes`` bounds what the
+    process adds from here on (0: no bound).
+    """
+
+    CODE: ClassVar[int] = 24
+    instance_id: str
+    environment: dict[str, str]
+    restored: bool
+    memory_bytes: int
+    memory_mb: int
+    function_version: str
+    log_group: str
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Message):
+    """Finish what is in flight and exit with ``ExitCode.OK``; killed after ``grace_s`` seconds."""
+
+    CODE: ClassVar[int] = 25
+    grace_s: float
+
+
+# --- invocations (data channel) ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke(Message):
+    """Call the handler. ``events`` are JSON texts; ``deadline_ms`` is Unix time; ``client_context`` is JSON or empty."""
+
+    CODE: ClassVar[int] = 30
+    invocation_id: str
+    events: list[bytes]
+    deadline_ms: int
+    function_arn: str
+    trace_id: str
+    client_context: bytes
+    identity: bytes
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Message):
+    """The answer to ``Invoke``: one JSON result per event, or one error body when ``failed``.
+
+    ``error_type`` is Lambda's errorType when ``failed``, else empty. ``handler_ms`` is the time in the handler alone.
+    """
+
+    CODE: ClassVar[int] = 31
+    invocation_id: str
+    results: list[bytes]
+    failed: bool
+    error_type: str
+    handler_ms: float
+    final: bool
+
+
+MESSAGES: dict[int, type[Any]] = {
+    cls.CODE: cls
+    for cls in (
+        *(Hello, Failed, Loaded, Bound, Checked, Ready),
+        *(Spawned, Exited),
+        *(Spawn, Load, Bind, Check, Start, Stop),
+        *(Invoke, Outcome),
+    )
+}
+_FIELDS: dict[type[Any], tuple[str, ...]] = {
+    cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in MESSAGES.values()
+}
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (float, int), "str": (str,), "bool": (bool,), "bytes": (bytes,),
+}  # fmt: skip
+_TYPES: dict[type[Any], tuple[tuple[type, ...], ...]] = {
+    cls: tuple(
+        _PLAIN.get(str(field.type)) or ((list,) if str(field.type).startswith("list") else (dict,))
+        for field in dataclasses.fields(cls)
+    )
+    for cls in MESSAGES.values()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A frame ready to send. ``spilled`` descriptors belong to the sender, who closes them after ``sendmsg``."""
+
+    data: bytes
+    descriptors: tuple[int, ...] = ()
+    spilled: tuple[int, ...] = ()
+
+
+def encode(message: Message, descriptors: Iterable[int] = ()) -> Encoded:
+    """Return the frame of ``message``; ``descriptors`` travel with it ahead of any spilled payload.
+
+    Raises ``ValueError`` when the frame would pass ``MAX_FRAME_BYTES`` or ``MAX_DESCRIPTORS``.
+    """
+    own = tuple(descriptors)
+    spilled: list[int] = []
+
+    def spill(value: Any) -> Any:
+        kind = type(value)
+        if kind is bytes and len(value) > MAX_INLINE_BYTES:
+            spilled.append(_to_memfd(value))
+            return msgpack.ExtType(_SPILLED, msgpack.packb((len(own) + len(spilled) - 1, len(value))))
+        if kind is list:
+            return [spill(item) for item in value]
+        if kind is dict:
+            return {name: spill(item) for name, item in value.items()}
+        return value
+
+    cls = type(message)
+    try:
+        body: bytes = msgpack.packb([cls.CODE, *(spill(getattr(message, name)) for name in _FIELDS[cls])])
+        if len(body) > MAX_FRAME_BYTES:
+            raise ValueError(f"{cls.__name__} of {len(body)} bytes is over the frame limit of {MAX_FRAME_BYTES}")
+        if len(own) + len(spilled) > MAX_DESCRIPTORS:
+            raise ValueError(f"{cls.__name__} with {len(own) + len(spilled)} descriptors; limit {MAX_DESCRIPTORS}")
+    except BaseException:
+        for descriptor in spilled:
+            os.close(descriptor)
+        raise
+    frame = HEADER.pack(len(body), len(own) + len(spilled)) + body
+    return Encoded(frame, own + tuple(spilled), tuple(spilled))
+
+
+class Decoder:
+    """Turns received bytes and descriptors into messages; keeps what is incomplete.
+
+    Descriptors of ``Spawn`` and ``Spawned`` are handed out by ``take_descriptors`` after the message they came with.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._handed: deque[list[int]] = deque()
+
+    def __repr__(self) -> str:
+        return f"Decoder(buffered={len(self._buffer)}, descriptors={len(self._descriptors)})"
+
+    def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> list[Any]:
+        """Return the messages that ``data`` completes, in order. Raises ``WireError`` on anything malformed."""
+        self._descriptors.extend(descriptors)
+        self._buffer += data
+        messages: list[Any] = []
+        while len(self._buffer) >= HEADER.size:
+            length, count = HEADER.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES or count > MAX_DESCRIPTORS:
+                raise WireError(f"frame header announces {length} bytes and {count} descriptors")
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            if len(self._descriptors) < count:
+                raise WireError(f"frame came with {len(self._descriptors)} of {count} descriptors")
+            body = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            messages.append(self._decode(body, [self._descriptors.popleft() for _ in range(count)]))
+        return messages
+
+    def take_descriptors(self) -> list[int]:
+        """Return the descriptors of the oldest ``Spawn`` or ``Spawned`` not asked for yet; the caller owns them."""
+        return self._handed.popleft()
+
+    def eof(self) -> None:
+        """The peer closed. Raises ``WireError`` if that was in the middle of a frame."""
+        if self._buffer:
+            raise WireError(f"closed with {len(self._buffer)} bytes of an unfinished frame")
+
+    def close(self) -> None:
+        """Close every descriptor that nobody took."""
+        for descriptor in (*self._descriptors, *(item for handed in self._handed for item in handed)):
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._handed.clear()
+
+    def _decode(self, body: bytes, descriptors: list[int]) -> Any:
+        used: set[int] = set()
+
+        def unspill(kind: int, data: bytes) -> bytes:
+            if kind != _SPILLED:
+                raise WireError(f"unknown extension type {kind}")
+            position, size = msgpack.unpackb(data)
+            if position in used or not 0 <= position < len(descriptors):
+                raise WireError(f"spilled payload names descriptor {position} of {len(descriptors)}")
+            used.add(position)
+            return _from_file(descriptors[position], size)
+
+        keep = False
+        try:
+            value = msgpack.unpackb(body, ext_hook=unspill, strict_map_key=False)
+            built = _build(value)
+            keep = isinstance(built, Spawn | Spawned)
+        except WireError:
+            raise
+        except Exception as error:
+            raise WireError(f"not a message: {error}") from error
+        finally:
+            if not keep:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        if keep:
+            self._handed.append(descriptors)
+        return built
+
+
+def _build(value: Any) -> Any:
+    if not isinstance(value, list) or not value or value[0] not in MESSAGES:
+        raise WireError("frame holds no known message")
+    cls = MESSAGES[value[0]]
+    fields = value[1:]
+    types = _TYPES[cls]
+    if len(fields) != len(types):
+        raise WireError(f"{cls.__name__} has {len(types)} fields, got {len(fields)}")
+    for name, allowed, given in zip(_FIELDS[cls], types, fields, strict=True):
+        if type(given) not in allowed:
+            raise WireError(f"{cls.__name__}.{name} is {type(given).__name__}")
+    return cls(*fields)
+
+
+def _to_memfd(payload: bytes) -> int:
+    descriptor = os.memfd_create("glowplug-payload", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(payload)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _from_file(descriptor: int, size: Any) -> bytes:
+    status = os.fstat(descriptor)
+    if not isinstance(size, int) or not stat.S_ISREG(status.st_mode) or not 0 <= size <= status.st_size:
+        raise WireError(f"spilled payload of {size} bytes is not in the file that came with it")
+    parts = []
+    offset = 0
+    while offset < size:
+        part = os.pread(descriptor, size - offset, offset)
+        if not part:
+            raise WireError("spilled payload was cut while it was read")
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""What runs where: choose or start an instance, own it, give it back."""

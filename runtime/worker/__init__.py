@@ -1,0 +1,1 @@
+"""What runs in the child: standard library, msgpack and what the zygote already imported."""

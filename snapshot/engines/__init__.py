@@ -1,0 +1,1 @@
+"""One module per engine; each is a way to run an exported model."""
