@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
+class Alarm(Protocol):
+    """What ``Clock.call_later`` returns."""
+
+    def cancel(self) -> None:
+        """Forget the call; nothing happens when it was made already."""
+
+
 class Clock(Protocol):
-    """Monotonic seconds for ages, Unix seconds for time stamps, and sleep."""
+    """Monotonic seconds for ages, Unix seconds for time stamps, sleep and alarms."""
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""
@@ -18,6 +26,9 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Alarm:
+        """Call ``callback`` on the event loop ``delay_s`` seconds from now."""
 
 
 class SystemClock:
@@ -34,3 +45,7 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
         await asyncio.sleep(seconds)
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Alarm:
+        """Set a timer of the running event loop."""
+        return asyncio.get_running_loop().call_later(delay_s, callback)

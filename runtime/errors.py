@@ -3,12 +3,15 @@
     GlowplugError
     ├── RequestError                        the caller can mend it
     │   ├── FunctionNotFound                404 ResourceNotFoundException
+    │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
     │   ├── InvalidParameter                400 InvalidParameterValueException
+    │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
     │   ├── RequestTooLarge                 413 RequestEntityTooLargeException
     │   ├── Conflict                        409 ResourceConflictException
     │   ├── NotSupported                    400 InvalidParameterValueException
+    │   ├── MethodNotAllowed                405 of the admin API
     │   ├── Forbidden                       403 AccessDeniedException
     │   └── Throttled                       429 TooManyRequestsException      (retryable, Retry-After)
     ├── DefinitionError                     400 InvalidParameterValueException: names the function and the field
@@ -36,6 +39,7 @@ them, and a test fails on a class without a mapping.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -65,8 +69,26 @@ class FunctionNotFound(RequestError):
     message_key = "Message"
 
 
+class ResourceNotFound(RequestError):
+    """No start record, stack, code or path of that name."""
+
+    status = 404
+    code = "ResourceNotFoundException"
+    message_key = "Message"
+
+
 class InvalidParameter(RequestError):
     """A parameter has a value that the operation does not take."""
+
+
+class ValidationFailed(RequestError):
+    """One or more parameters break a constraint of the API's model. ``problems`` are AWS's sentences, in order."""
+
+    code = "ValidationException"
+
+    def __init__(self, *problems: str) -> None:
+        count = f"{len(problems)} validation error{'' if len(problems) == 1 else 's'} detected: "
+        super().__init__(count + "; ".join(problems))
 
 
 class InvalidRequestContent(RequestError):
@@ -98,6 +120,12 @@ class Conflict(RequestError):
 
 class NotSupported(RequestError):
     """Known to AWS or to the design, not built here: refused by name, never ignored."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists and does not take this method."""
+
+    status = 405
 
 
 class Forbidden(RequestError):
@@ -146,9 +174,14 @@ class FunctionFault(GlowplugError):
 
 
 class StartError(FunctionFault):
-    """The function could not be started."""
+    """The function could not be started.
+
+    ``reported_type`` and ``stack_trace`` are what the process said that failed; empty when it said nothing.
+    """
 
     retryable = True
+    reported_type: str = ""
+    stack_trace: Sequence[str] = ()
 
 
 class LoadFailed(StartError):

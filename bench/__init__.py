@@ -1,0 +1,1 @@
+"""The numbers that the README claims, each with its baseline in the same run: ``make bench``."""

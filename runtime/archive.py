@@ -1,0 +1,133 @@
+"""What a zip of function code may hold. Everything here is decided from the archive's directory, before unpacking.
+
+Refused, each with the entry's name: absolute names and ``..`` (they would be written elsewhere), names that are twice
+there or are both a file and a directory (which one runs would depend on the unpacker), symbolic links, devices and
+other special files (they point out of the directory, or block), encrypted entries, compression other than stored and
+deflate, names that no file system takes. Sizes are limited twice: as declared, and as they really are while copying,
+because the declaration is the uploader's.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .config import Limits
+from .errors import InvalidParameter, RequestTooLarge
+
+MAX_ENTRIES = 65_535
+"""Entries in one archive: what a zip without the 64-bit extension can count. Each costs an inode and an fsync."""
+
+_MAX_NAME_BYTES = 255  # NAME_MAX of Linux: one component
+_MAX_PATH_BYTES = 2048  # half of PATH_MAX: the other half is for the state directory's own path
+_COPY_BYTES = 1024 * 1024
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory without a closing /",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry that may be unpacked. ``parts`` are the components of its path, safe to join."""
+
+    entry: zipfile.ZipInfo
+    parts: tuple[str, ...]
+    is_directory: bool
+    executable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """An archive that passed; ``members`` in its own order."""
+
+    file: zipfile.ZipFile
+    members: tuple[Member, ...]
+
+
+@contextmanager
+def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
+    """Open an archive whose every entry may be unpacked.
+
+    Raises ``RequestTooLarge`` or ``InvalidParameter`` (messages of Lambda where it has one) naming the entry.
+    """
+    if len(archive) > limits.code_zipped_bytes:
+        raise RequestTooLarge(f"Zipped size must be smaller than {limits.code_zipped_bytes} bytes")
+    try:
+        file = zipfile.ZipFile(io.BytesIO(archive))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise InvalidParameter(f"Could not unzip uploaded file: {error}") from error
+    with file:
+        entries = file.infolist()
+        if len(entries) > MAX_ENTRIES:
+            raise InvalidParameter(f"the uploaded code has {len(entries)} entries; {MAX_ENTRIES} are allowed")
+        if sum(entry.file_size for entry in entries) > limits.code_unzipped_bytes:
+            raise InvalidParameter(f"Unzipped size must be smaller than {limits.code_unzipped_bytes} bytes")
+        members = tuple(_member(entry) for entry in entries)
+        _refuse_clashes(members)
+        yield Contents(file, members)
+
+
+def copy_member(archive: zipfile.ZipFile, member: Member, target: BinaryIO) -> None:
+    """Unpack one file into ``target``. Raises ``InvalidParameter`` when its bytes are not what the archive declares."""
+    name, declared = member.entry.filename, member.entry.file_size
+    copied = 0
+    try:
+        with archive.open(member.entry) as source:
+            while chunk := source.read(_COPY_BYTES):
+                copied += len(chunk)
+                if copied > declared:
+                    raise InvalidParameter(f"{name}: unpacks to more than the {declared} bytes it declares")
+                target.write(chunk)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise InvalidParameter(f"{name}: damaged in the uploaded code: {error}") from error
+    if copied != declared:
+        raise InvalidParameter(f"{name}: unpacks to {copied} bytes, not to the {declared} it declares")
+
+
+def _member(entry: zipfile.ZipInfo) -> Member:
+    name = entry.orig_filename  # as it is in the archive: ZipInfo cuts ``filename`` at a NUL
+    if "\0" in name or "\\" in name or any(ord(character) < 32 for character in name):
+        raise InvalidParameter(f"{name!r}: names with backslashes or control characters are not allowed in code")
+    if name.startswith("/"):
+        raise InvalidParameter(f"{name}: absolute names are not allowed in code")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise InvalidParameter(f"{name}: names with .. are not allowed in code")
+    if not parts and not name.endswith("/"):
+        raise InvalidParameter(f"{name!r}: an entry of the uploaded code has no name")
+    if len(name.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        raise InvalidParameter(f"{name[:80]}…: the name is too long")
+    if entry.flag_bits & 0x1:
+        raise InvalidParameter(f"{name}: encrypted entries are not allowed in code")
+    if entry.compress_type not in _COMPRESSIONS:
+        raise InvalidParameter(f"{name}: compression method {entry.compress_type} is not supported; use deflate")
+    mode = entry.external_attr >> 16
+    kind = stat.S_IFMT(mode)
+    is_directory = entry.is_dir()
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > is_directory:
+        raise InvalidParameter(f"{name}: {_KINDS.get(kind, 'a file of unknown type')} is not allowed in code")
+    return Member(entry, parts, is_directory, executable=bool(mode & 0o111))
+
+
+def _refuse_clashes(members: tuple[Member, ...]) -> None:
+    files: set[tuple[str, ...]] = set()
+    directories: set[tuple[str, ...]] = set()
+    for member in members:
+        chain = {member.parts[:depth] for depth in range(1, len(member.parts) + member.is_directory)}
+        if member.parts in files or (not member.is_directory and member.parts in directories) or chain & files:
+            raise InvalidParameter(f"{member.entry.filename}: is in the uploaded code twice")
+        directories |= chain
+        if not member.is_directory:
+            files.add(member.parts)

@@ -1,0 +1,200 @@
+"""Functions' code: uploaded as a zip by its digest, checked, unpacked once, never changed afterwards.
+
+    S/code/<sha256>.zip     as uploaded, 0444
+    S/code/<sha256>/        unpacked: directories 0755, files 0444, 0555 where the archive says executable
+    S/code/.incoming-*      being unpacked; deleted when the store is opened
+
+The directory appears by rename, after everything in it has reached the disk: ``<sha256>/`` is there completely or not
+at all. What an archive may hold is decided by ``archive.py`` before a byte is unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .archive import Member, copy_member, inspect
+from .config import Limits
+from .errors import InvalidParameter
+from .state import unusable
+
+PRUNE_GRACE_S = 7200.0
+"""How long code stays after the last function that names it is gone. The longest Timeout (5400 s) bounds a drain; a
+client deploys within seconds of its upload."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class CodeStore:
+    """The unpacked code of one node's functions, by the SHA-256 (hex) of its zip.
+
+    The node owns the directory alone, so opening the store deletes what an earlier node left half-done.
+    Raises ``StateError`` when the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, limits: Limits | None = None, *, now: Callable[[], float] = time.time) -> None:
+        self._directory = directory
+        self._limits = limits or Limits()
+        self._now = now
+        self._named: frozenset[str] = frozenset()
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for leftover in [*directory.glob(".incoming-*"), *directory.glob(".discarded-*")]:
+                _delete(leftover)
+        except OSError as error:
+            raise unusable(directory, error) from None
+
+    def __repr__(self) -> str:
+        return f"<CodeStore {self._directory} {len(self.digests())} archives>"
+
+    def path(self, digest: str) -> Path:
+        """Return the directory of unpacked code. Raises ``InvalidParameter`` for what is no digest or is not stored."""
+        if not self.has(digest):
+            raise InvalidParameter(f"code {digest} has not been uploaded to this node")
+        return self._directory / digest
+
+    def has(self, digest: str) -> bool:
+        """Return whether the code is here, unpacked. Raises ``InvalidParameter`` for what is no digest."""
+        return (self._directory / _checked(digest)).is_dir()
+
+    def digests(self) -> list[str]:
+        """Return what is stored, sorted."""
+        return sorted(entry.name for entry in self._directory.iterdir() if _DIGEST.fullmatch(entry.name))
+
+    async def put(self, digest: str, archive: bytes) -> Path:
+        """Store a zip and return the directory of its contents. Code that is here already is not unpacked again.
+
+        Any number may run at once, for the same digest too. Raises ``InvalidParameter`` when the bytes are not those of
+        ``digest`` or the archive holds what a function's code may not (the message names the entry),
+        ``RequestTooLarge`` when it is over the limit for archives, ``StateError`` when it cannot be written. Nothing is
+        stored then.
+        """
+        return await asyncio.to_thread(self._put, _checked(digest), archive)
+
+    async def prune(self, keep: Iterable[str], *, grace_s: float = PRUNE_GRACE_S) -> list[str]:
+        """Delete code that no digest in ``keep`` names, and return the digests deleted.
+
+        ``keep`` is ``Registry.code_digests()``. Code stays for ``grace_s`` seconds after it was uploaded or last kept:
+        instances of a replaced revision still import from it, and a deploy uploads before it names. Raises
+        ``StateError``.
+        """
+        return await asyncio.to_thread(self._prune, frozenset(keep), grace_s)
+
+    def _put(self, digest: str, archive: bytes) -> Path:
+        actual = hashlib.sha256(archive).hexdigest()
+        if actual != digest:
+            raise InvalidParameter(f"the uploaded code has SHA-256 {actual}, not {digest}")
+        target = self._directory / digest
+        incoming = self._directory / f".incoming-{digest[:16]}-{secrets.token_hex(4)}"
+        try:
+            if target.is_dir():
+                self._touch(target)  # or a prune under way could take it before the deploy names it
+                return target
+            with inspect(archive, self._limits) as contents:
+                incoming.mkdir(mode=0o755)
+                unpacked = incoming / "code"
+                _unpack(contents.file, contents.members, unpacked)
+            _write_file(incoming / "zip", archive, 0o444)
+            (incoming / "zip").rename(self._directory / f"{digest}.zip")
+            try:
+                unpacked.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another put of the same digest was first, with the same contents
+                    raise
+            self._touch(target)
+            _sync_directory(self._directory)
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        finally:
+            _delete(incoming)
+        return target
+
+    def _touch(self, target: Path) -> None:
+        # A directory's time says when it was last uploaded or known to be named; nothing else changes it.
+        now = self._now()
+        os.utime(target, (now, now))
+
+    def _prune(self, keep: frozenset[str], grace_s: float) -> list[str]:
+        recent, self._named = keep | self._named, keep  # what was named until now begins its grace now
+        pruned: list[str] = []
+        try:
+            for digest in self.digests():
+                target = self._directory / digest
+                if digest in recent:
+                    self._touch(target)
+                elif self._now() - target.stat().st_mtime >= grace_s:
+                    discarded = self._directory / f".discarded-{digest[:16]}-{secrets.token_hex(4)}"
+                    target.rename(discarded)  # gone in one step: nobody imports from half a directory
+                    (self._directory / f"{digest}.zip").unlink(missing_ok=True)
+                    _delete(discarded)
+                    pruned.append(digest)
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        return pruned
+
+
+def _checked(digest: str) -> str:
+    """Return ``digest`` when it is one; anything else would be a path of the caller's choosing."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidParameter(f"{digest!r} is not a SHA-256 digest in lower-case hex")
+    return digest
+
+
+def _unpack(archive: zipfile.ZipFile, members: Iterable[Member], root: Path) -> None:
+    """Write ``members`` below ``root`` and wait until it is on disk. Raises ``InvalidParameter`` or ``OSError``."""
+    root.mkdir(mode=0o755)
+    files: list[Path] = []
+    directories = {root}
+    for member in members:
+        path = root.joinpath(*member.parts)
+        directory = path if member.is_directory else path.parent
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        while directory not in directories:
+            directories.add(directory)
+            directory = directory.parent
+        if not member.is_directory:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                copy_member(archive, member, file)
+                os.fchmod(file.fileno(), 0o555 if member.executable else 0o444)
+            files.append(path)
+    # All writes first: by the time of the first fsync most have reached the disk, and the journal is committed once.
+    for path in files:
+        _sync(path, os.O_RDONLY)
+    for path in directories:
+        path.chmod(0o755)  # mkdir obeys the umask
+        _sync_directory(path)
+
+
+def _write_file(path: Path, data: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""Which surface a request is for, by listener, host and raw path (design section 11).
+
+    listener   host                     path                     answered by
+    control    <url-id>.lambda-url.*    any                      that function
+    control    ours                     /_url/<url-id>[/…]       that function
+    control    ours                     /_glowplug/…, /metrics   admin API
+    control    ours                     /20yy-mm-dd/…            Lambda API
+    public     <url-id>.lambda-url.*    any                      that function
+    public     any                      /_url/<url-id>[/…]       that function
+    anything else                                                403 (a host or origin), 404 (a path)
+
+Host is matched first, so a function's host never reaches ``/_*`` or the API.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import unquote
+
+from glowplug.runtime.errors import Forbidden, ResourceNotFound
+
+from .function_url import FunctionUrls
+from .hosts import ControlGuard, hostname, url_id_of_host
+from .lambda_api import API_PATH, LambdaApi
+from .messages import Reply, Request
+
+_URL_PREFIX = "/_url/"
+
+
+class Surface(Protocol):
+    """What a listener serves."""
+
+    async def answer(self, request: Request) -> Reply:
+        """Return the response. Raises ``GlowplugError``."""
+
+
+class PublicSurface:
+    """The public listener: function URLs and nothing else."""
+
+    def __init__(self, urls: FunctionUrls) -> None:
+        self._urls = urls
+
+    async def answer(self, request: Request) -> Reply:
+        """Run a function URL. Raises ``Forbidden`` for every other path."""
+        call = called_by_host(request) or called_by_path(request)
+        if call is None:
+            raise Forbidden("Forbidden")
+        return await self._urls.answer(request, *call)
+
+
+class ControlSurface:
+    """The control listener: everything, for callers that are not tricked into it."""
+
+    def __init__(self, urls: FunctionUrls, lambda_api: LambdaApi, admin: Surface, guard: ControlGuard) -> None:
+        self._urls = urls
+        self._lambda_api = lambda_api
+        self._admin = admin
+        self._guard = guard
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer as the table above says. Raises ``Forbidden`` for foreign hosts and origins."""
+        self._guard.check_origin(request.host, request.headers)
+        call = called_by_host(request)
+        if call is None:
+            self._guard.check_host(hostname(request.host))
+            call = called_by_path(request)
+        if call is not None:
+            return await self._urls.answer(request, *call)
+        if API_PATH.match(request.path):
+            return await self._lambda_api.answer(request)
+        if request.path.startswith("/_glowplug/") or request.path == "/metrics":
+            return await self._admin.answer(request)
+        raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+
+def called_by_host(request: Request) -> tuple[str, str] | None:
+    """Return (URL id, raw path) when the host is a function's, else None.
+
+    Any suffix will do, as the clients' DNS decides it. That a page can point such a name at a control listener gives it
+    nothing that the function's author did not give away: a URL without authentication.
+    """
+    if ".lambda-url" not in request.host.lower():
+        return None
+    url_id = url_id_of_host(hostname(request.host))
+    return None if url_id is None else (url_id, request.path)
+
+
+def called_by_path(request: Request) -> tuple[str, str] | None:
+    """Return (URL id, raw path after it) of ``/_url/<url-id>/…``, else None."""
+    if not request.path.startswith(_URL_PREFIX):
+        return None
+    url_id, slash, rest = request.path[len(_URL_PREFIX) :].partition("/")
+    return unquote(url_id), slash + rest or "/"

@@ -1,0 +1,92 @@
+"""Function URLs, the half that waits: resolve the id, read the body, invoke, answer.
+
+The client of a function URL is the public: it learns a status and nothing of the function's error (spec 2.3).
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.errors import FunctionFault, GlowplugError
+from glowplug.runtime.invocation import Invocation
+
+from .faults import error_reply
+from .invoking import Directory, Invoke, UrlObserver, hold_of, new_trace_id, start_headers
+from .messages import Reply, Request
+from .url_event import UnmappableResult, event_of, response_of
+
+log = logging.getLogger(__name__)
+
+_UNKNOWN = Reply(HTTPStatus.FORBIDDEN, b'{"Message":null}', (("x-amzn-ErrorType", "AccessDeniedException"),))
+_FAILED = b"Internal Server Error"
+
+
+class FunctionUrls:
+    """Answers calls of function URLs. ``arn_prefix`` ends in ``:function:``."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        invoke: Invoke,
+        *,
+        arn_prefix: str,
+        clock: Clock,
+        request_bytes: int,
+        observer: UrlObserver,
+    ) -> None:
+        self._directory = directory
+        self._invoke = invoke
+        self._arn_prefix = arn_prefix
+        self._clock = clock
+        self._request_bytes = request_bytes
+        self._observer = observer
+
+    async def answer(self, request: Request, url_id: str, path: str) -> Reply:
+        """Run the function behind ``url_id``; ``path`` is the raw path with any ``/_url/<id>`` taken off."""
+        url_id = url_id.lower()
+        target = self._directory.url(url_id)
+        if target is None:
+            return _UNKNOWN
+        function, qualifier = target
+        try:
+            reply = await self._call(request, url_id, path, function, qualifier)
+        except FunctionFault:
+            reply = _failed()
+        except GlowplugError as error:
+            reply = error_reply(error)
+        self._observer.url_request(function, reply.status, self._clock.monotonic() - request.arrived_s)
+        return reply
+
+    async def _call(self, request: Request, url_id: str, path: str, function: str, qualifier: str) -> Reply:
+        headers = request.headers
+        now = self._clock.time()
+        trace_id = headers.get("x-amzn-trace-id") or new_trace_id(now)
+        body = await request.read(self._request_bytes)
+        suffix = "" if qualifier == "$LATEST" else f":{qualifier}"
+        outcome = await self._invoke(
+            Invocation(
+                request_id=request.request_id,
+                function=function,
+                qualifier=qualifier,
+                function_arn=f"{self._arn_prefix}{function}{suffix}",
+                payload=event_of(request, url_id, path, body, trace_id=trace_id, time_s=now),
+                arrived_s=request.arrived_s,
+                trace_id=trace_id,
+                hold_s=hold_of(headers.get("prefer")),
+            )
+        )
+        timing = start_headers(outcome)
+        if outcome.function_error is not None:
+            return _failed(timing)
+        try:
+            reply = response_of(outcome.payload)
+        except UnmappableResult as error:
+            log.warning("%s: request %s: the result is not a response: %s", function, request.request_id, error)
+            return _failed(timing)
+        return Reply(reply.status, reply.body, [*reply.headers, *timing], reply.content_type)
+
+
+def _failed(headers: list[tuple[str, str]] | None = None) -> Reply:
+    return Reply(HTTPStatus.BAD_GATEWAY, _FAILED, headers or (), "text/plain; charset=utf-8")

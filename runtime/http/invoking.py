@@ -1,0 +1,57 @@
+"""What function URLs and the Lambda API have in common when they invoke: ports, headers, waiting."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.spec import FunctionSpec
+
+Invoke = Callable[[Invocation], Awaitable[Outcome]]
+"""``Router.invoke``, or the same with a tracer around it."""
+
+_WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;.*)?", re.IGNORECASE)
+
+
+class Directory(Protocol):
+    """Who is deployed; answers from memory. ``Registry`` is one."""
+
+    def resolve(self, name: str, qualifier: str = "$LATEST") -> FunctionSpec:
+        """Return the spec that the qualifier points to. Raises ``FunctionNotFound`` with the qualified ARN."""
+
+    def url(self, url_id: str) -> tuple[str, str] | None:
+        """Return (function name, qualifier) behind a URL id, or None."""
+
+
+class UrlObserver(Protocol):
+    """Hears of every answered function URL call."""
+
+    def url_request(self, function: str, status: int, seconds: float) -> None:
+        """Count one request."""
+
+
+def start_headers(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return what the request waited for: the tier it found, and its phases as ``Server-Timing``."""
+    phases = outcome.phases or (("handler", outcome.duration_ms),)
+    timing = ", ".join([f"{name};dur={milliseconds:.2f}" for name, milliseconds in phases])
+    return [("X-Glowplug-Tier", outcome.tier), ("Server-Timing", timing)]
+
+
+def hold_of(prefer: str | None) -> float | None:
+    """Return N of ``Prefer: wait=N`` in seconds; None without one. What is not understood is ignored (RFC 7240)."""
+    return next((float(match[1]) for match in _waits(prefer)), None) if prefer else None
+
+
+def new_trace_id(unix_s: float) -> str:
+    """Return an X-Ray trace header with a new root: ``Root=1-<8 hex of the time>-<24 random hex>``."""
+    return f"Root=1-{int(unix_s):08x}-{secrets.token_hex(12)}"
+
+
+def _waits(prefer: str) -> Iterable[re.Match[str]]:
+    for preference in prefer.split(","):
+        match = _WAIT.fullmatch(preference.strip())
+        if match:
+            yield match

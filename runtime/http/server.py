@@ -1,0 +1,182 @@
+"""The listeners: sockets, aiohttp's low-level server, and the one handler that turns requests into responses.
+
+``web.Server`` rather than ``web.Application``: its router would decode the path before matching it, and with its
+middlewares and signals costs more than everything else at the edge. A client that goes away cancels its handler, and
+with it the invocation that waits (``handler_cancellation``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+import uuid
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import GlowplugError, InternalError, StateError
+
+from .dispatch import Surface
+from .faults import error_reply
+from .hosts import is_loopback
+from .messages import Reply, Request
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_MAX_HEADER_BYTES = 16 * 1024  # one header; a ClientContext takes 4/3 of 3583 bytes, Lambda's URLs allow 10 KiB in all
+_DISCARD_S = 2.0  # how long a refused upload is read and thrown away, so that its client sees the answer
+
+
+class Listener:
+    """One bound port and the surface behind it. Made by ``HttpServer``."""
+
+    def __init__(self, surface: Surface, clock: Clock) -> None:
+        self._surface = surface
+        self._clock = clock
+        self._server: asyncio.Server | None = None
+        self._protocols: web.Server | None = None
+        self.port = 0
+
+    async def open(self, name: str, host: str, port: int) -> None:
+        """Bind and accept. Raises ``StateError`` naming the port when it cannot be bound."""
+        bound = bind(name, host, port)
+        self.port = bound.getsockname()[1]
+        self._protocols = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,  # a function gets the bytes that were sent
+            max_field_size=_MAX_HEADER_BYTES,
+            max_line_size=_MAX_HEADER_BYTES,
+            lingering_time=_DISCARD_S,
+        )
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocols, sock=bound, backlog=_BACKLOG)
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket and idle connections; requests under way go on."""
+        if self._server is not None:
+            self._server.close()
+        if self._protocols is not None:
+            self._protocols.pre_shutdown()
+
+    async def close(self, drain_s: float) -> None:
+        """Stop accepting, give requests under way ``drain_s`` seconds, then cancel them."""
+        self.stop_accepting()
+        if self._protocols is not None:
+            await self._protocols.shutdown(drain_s)
+
+    async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
+        request_id = str(uuid.uuid4())
+        try:
+            request = Request.of(raw, request_id, self.port, self._clock.monotonic())
+            reply = await self._surface.answer(request)
+        except GlowplugError as error:
+            if error.status >= 500:
+                log.error("request %s: %s", request_id, error, exc_info=isinstance(error, InternalError))
+            reply = error_reply(error)
+        except Exception:
+            log.exception("request %s: %s %s failed", request_id, raw.method, raw.message.path)
+            reply = error_reply(InternalError(f"Internal error; the node's log says more about request {request_id}"))
+        return await _send(raw, reply, request_id)
+
+
+class HttpServer:
+    """The control listener and, where a public port is configured, the public one."""
+
+    def __init__(self, config: NodeConfig, *, control: Surface, public: Surface, clock: Clock) -> None:
+        self._config = config
+        self._control = Listener(control, clock)
+        self._public = Listener(public, clock) if config.public_port is not None else None
+
+    @property
+    def port(self) -> int:
+        """The control listener's port, also when the configured one is 0."""
+        return self._control.port
+
+    @property
+    def public_port(self) -> int | None:
+        """The public listener's port, None without one."""
+        return self._public.port if self._public is not None else None
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the control listener, without a final slash."""
+        host = self._config.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    async def start(self) -> None:
+        """Open both listeners, or neither. Raises ``StateError`` naming the port that cannot be had."""
+        config = self._config
+        if not is_loopback(config.host):
+            raise StateError(
+                f"control listener: {config.host} is reachable by other machines and nothing checks who calls;"
+                " use 127.0.0.1, and --public-port for function URLs"
+            )
+        await self._control.open("control listener", config.host, config.port)
+        if self._public is not None and config.public_port is not None:
+            try:
+                await self._public.open("public listener", config.public_host, config.public_port)
+            except BaseException:
+                await self._control.close(0)
+                raise
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; requests under way go on."""
+        for listener in self._listeners():
+            listener.stop_accepting()
+
+    async def close(self, drain_s: float) -> None:
+        """Stop accepting, give requests under way ``drain_s`` seconds, then cancel them."""
+        self.stop_accepting()
+        await asyncio.gather(*(listener.close(drain_s) for listener in self._listeners()))
+
+    def _listeners(self) -> list[Listener]:
+        return [self._control] if self._public is None else [self._control, self._public]
+
+
+def bind(name: str, host: str, port: int) -> socket.socket:
+    """Return a bound, close-on-exec socket. Raises ``StateError`` naming the listener and the port."""
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    except ValueError:
+        raise StateError(f"{name}: {host!r} is not an IP address") from None
+    bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.setblocking(False)
+        bound.bind((address, port))
+        bound.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        why = "is taken by another program" if _number(error) == errno.EADDRINUSE else f"cannot be used: {error}"
+        raise StateError(f"{name}: port {port} on {host} {why}; choose another with --port") from error
+    return bound
+
+
+async def _send(raw: web.BaseRequest, reply: Reply, request_id: str) -> web.StreamResponse:
+    headers = CIMultiDict(reply.headers)
+    headers["x-amzn-RequestId"] = request_id
+    headers["Content-Type"] = reply.content_type
+    headers["Server"] = "glowplug"
+    if reply.stream is None:
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    await response.prepare(raw)
+    async for chunk in reply.stream:
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def _number(error: Exception) -> int:
+    return getattr(error, "errno", None) or 0

@@ -1,0 +1,198 @@
+"""Function URLs, the pure half: an HTTP request becomes an event, a handler's result becomes a response.
+
+The event is payload format 2.0 (spec 2.2), the response mapping that of ``InvokeMode: BUFFERED`` (spec 2.3). Nothing
+here waits, reads a clock or knows a socket, so every row of the specification is one assert in a test.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl
+
+from .hosts import hostname
+from .messages import JSON, Reply, Request, compact_json, parse_json
+
+_TEXT_TYPES = frozenset({"application/json", "application/xml", "application/javascript"})
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HOP_BY_HOP = frozenset(  # RFC 9110 section 7.6.1, and the length, which is ours to count
+    "connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a CR or LF would let a handler forge headers
+_STATUS_TEXT = re.compile(r"[0-9]{3}")
+
+
+class UnmappableResult(ValueError):
+    """The handler's result is not something a function URL can answer with: the client gets a 502."""
+
+
+def event_of(request: Request, url_id: str, path: str, body: bytes, *, trace_id: str, time_s: float) -> bytes:
+    """Return the payload of a function URL call, as JSON text.
+
+    ``path`` is the raw path with any ``/_url/<id>`` taken off, ``time_s`` Unix time. The body is given apart, because
+    reading it waits.
+    """
+    headers = dict(request.headers)
+    headers.pop("connection", None)
+    forwarded = headers.get("x-forwarded-for")
+    headers["x-forwarded-for"] = f"{forwarded}, {request.peer}" if forwarded else request.peer
+    headers["x-forwarded-port"] = str(request.port)
+    headers["x-forwarded-proto"] = "http"
+    headers["x-amzn-trace-id"] = trace_id
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": request.query,
+    }
+    cookie = headers.get("cookie")
+    if cookie is not None:
+        event["cookies"] = [part.strip() for part in cookie.split(";") if part.strip()]
+    event["headers"] = headers
+    if request.query:
+        event["queryStringParameters"] = _parameters(request.query)
+    event["requestContext"] = {
+        "accountId": "anonymous",
+        "apiId": url_id,
+        "domainName": hostname(request.host),
+        "domainPrefix": url_id,
+        "http": {
+            "method": request.method,
+            "path": path,
+            "protocol": request.protocol,
+            "sourceIp": request.peer,
+            "userAgent": headers.get("user-agent", ""),
+        },
+        "requestId": request.request_id,
+        "routeKey": "$default",
+        "stage": "$default",
+        "time": _clf_time(int(time_s)),
+        "timeEpoch": int(time_s * 1000),
+    }
+    encoded = False
+    if body:
+        event["body"], encoded = _body_of(body, headers.get("content-type", ""))
+    event["isBase64Encoded"] = encoded
+    return compact_json(event)
+
+
+def response_of(payload: bytes) -> Reply:
+    """Return the response that a handler's result stands for. Raises ``UnmappableResult``."""
+    try:
+        result = parse_json(payload)
+    except (ValueError, RecursionError) as error:
+        raise UnmappableResult(f"not JSON: {error}") from error
+    if isinstance(result, dict) and "statusCode" in result:
+        return _structured(result)
+    if isinstance(result, str):
+        return Reply(HTTPStatus.OK, _utf8(result))  # recorded: without quotes
+    return Reply(HTTPStatus.OK, compact_json(result))
+
+
+def _structured(result: dict[str, Any]) -> Reply:
+    status = _status(result["statusCode"])
+    content_type = JSON
+    headers: list[tuple[str, str]] = []
+    for name, value in _mapping(result.get("headers"), "headers").items():
+        text = _header(name, value)
+        if name.lower() == "content-type":
+            content_type = text
+        elif name.lower() not in _HOP_BY_HOP:
+            headers.append((name, text))
+    cookies = result.get("cookies")
+    if cookies is not None and not isinstance(cookies, list):
+        raise UnmappableResult(f"cookies is a {type(cookies).__name__}, not a list")
+    headers.extend(("set-cookie", _header("set-cookie", cookie)) for cookie in cookies or ())
+    return Reply(status, _body(result), headers, content_type)
+
+
+def _status(value: object) -> int:
+    """Accept integers and numeric strings (recorded: "418"); 1xx is not a final status."""
+    if isinstance(value, str) and _STATUS_TEXT.fullmatch(value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
+        raise UnmappableResult(f"statusCode {value!r} is not an HTTP status")
+    return value
+
+
+def _body(result: dict[str, Any]) -> bytes:
+    body = result.get("body")
+    if body is None:
+        return b""
+    if not isinstance(body, str):
+        return compact_json(body)
+    if not result.get("isBase64Encoded"):
+        return _utf8(body)
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnmappableResult(f"isBase64Encoded is set and body is not base64: {error}") from error
+
+
+def _header(name: str, value: object) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise UnmappableResult(f"{name!r} is not a header name")
+    if isinstance(value, dict | list):
+        raise UnmappableResult(f"header {name} is a {type(value).__name__}, not a string")
+    text = value if isinstance(value, str) else json.dumps(value)
+    if _FORBIDDEN_IN_VALUE.search(text):
+        raise UnmappableResult(f"header {name} holds a control character")
+    _utf8(text)
+    return text
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UnmappableResult(f"{name} is a {type(value).__name__}, not an object")
+    return value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UnmappableResult(f"text cannot be sent as UTF-8: {error}") from error
+
+
+def _body_of(body: bytes, content_type: str) -> tuple[str, bool]:
+    """Return (text, False) for textual content types, (base64, True) for the rest and for what is not UTF-8."""
+    if is_text(content_type):
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            return base64.b64encode(body).decode(), True
+    return base64.b64encode(body).decode(), True
+
+
+@lru_cache(maxsize=256)
+def is_text(content_type: str) -> bool:
+    """Return whether a body of this content type travels as text (spec 2.2); an absent type is binary."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+json", "+xml"))
+
+
+def _parameters(query: str) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        parameters[name] = f"{parameters[name]},{value}" if name in parameters else value
+    return parameters
+
+
+@lru_cache(maxsize=2)
+def _clf_time(unix_s: int) -> str:
+    """Return ``05/Aug/2022:08:14:39 +0000``; by hand, since strftime's month follows the locale."""
+    at = time.gmtime(unix_s)
+    return (
+        f"{at.tm_mday:02d}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
+    )

@@ -1,0 +1,140 @@
+"""A worker: the process that runs a handler, forked from a zygote or exec'ed; also a canary, which is only checked."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from glowplug.runtime.errors import CheckFailed, RestoreFailed, StartError
+from . import wire
+from .channel import Channel, ChannelClosed
+from .child import Child, load_fault
+
+
+class Worker(Child):
+    """One worker. Steps come in the order load, bind, check, start; a fork of a bound zygote only needs ``start``.
+
+    Every method that waits raises ``WorkerDied`` when the process ends first. A method that is cancelled leaves the
+    process in the middle of something: kill it.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        pid: int,
+        pidfd: int,
+        control: socket.socket,
+        data: socket.socket,
+        output: int,
+        *,
+        forked: bool = True,
+    ) -> None:
+        super().__init__(worker_id, pid, pidfd, control, output, forked=forked)
+        self._invocations: dict[str, asyncio.Future[wire.Outcome]] = {}
+        self._abandoned: set[str] = set()  # their outcomes may still come
+        self._unsent: set[str] = set()
+        self._hello: asyncio.Future[wire.Hello] = self._loop.create_future()
+        if not forked:
+            self._waiting = (wire.Hello, self._hello)
+        self._data = Channel(data, on_message=self._on_data, on_closed=self._on_closed)
+
+    @property
+    def worker_id(self) -> str:
+        """The id it was asked for by."""
+        return self._id
+
+    @property
+    def busy(self) -> bool:
+        """Whether an invocation is in flight."""
+        return bool(self._invocations)
+
+    async def hello(self) -> wire.Hello:
+        """Wait until an exec'ed worker is up; a forked one says nothing at first."""
+        return await asyncio.shield(self._hello)
+
+    async def load(self, message: wire.Load) -> wire.Loaded:
+        """Import the handler. Raises ``LoadFailed`` with Lambda's error type, message and stack trace."""
+        return await self._step(message, wire.Loaded, load_fault)
+
+    async def bind(self, message: wire.Bind) -> wire.Bound:
+        """Give each model an engine. Raises ``RestoreFailed``."""
+        return await self._step(message, wire.Bound, restore_fault)
+
+    async def check(self, message: wire.Check) -> wire.Checked:
+        """Run the engine check. Raises ``CheckFailed``."""
+        return await self._step(message, wire.Checked, check_fault)
+
+    async def start(self, message: wire.Start) -> wire.Ready:
+        """Become an instance. Raises ``LoadFailed`` when an after-restore hook fails."""
+        return await self._step(message, wire.Ready, load_fault)
+
+    async def invoke(self, message: wire.Invoke) -> wire.Outcome:
+        """Call the handler and return its outcome. Several may be in flight, each with its own invocation id."""
+        invocation_id = message.invocation_id
+        if self._exit is not None:
+            raise self._death(sent=False)
+        if invocation_id in self._invocations:
+            raise ValueError(f"{self._id}: invocation {invocation_id} is in flight already")
+        future: asyncio.Future[wire.Outcome] = self._loop.create_future()
+        self._invocations[invocation_id] = future
+        try:
+            pending = self._data.post(message)
+            if pending is not None:
+                await pending
+        except ChannelClosed:
+            self._unsent.add(invocation_id)  # the process is gone or going: its death ends the invocation
+        except BaseException:
+            self._give_up(invocation_id)
+            raise
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._give_up(invocation_id)
+            raise
+
+    def _give_up(self, invocation_id: str) -> None:
+        """Forget an invocation whose caller is gone; an outcome that comes all the same is no protocol error."""
+        if self._invocations.pop(invocation_id, None) is not None:
+            self._abandoned.add(invocation_id)
+
+    def _on_data(self, message: Any, descriptors: list[int]) -> None:
+        if type(message) is not wire.Outcome or not message.final:
+            raise wire.WireError(f"{type(message).__name__} on the data channel")
+        future = self._invocations.pop(message.invocation_id, None)
+        if future is None:
+            if message.invocation_id not in self._abandoned:
+                raise wire.WireError(f"outcome of an invocation that is not in flight: {message.invocation_id!r}")
+            self._abandoned.discard(message.invocation_id)
+        elif not all(type(result) is bytes for result in message.results):
+            self._invocations[message.invocation_id] = future
+            raise wire.WireError("Outcome.results is not a list of bytes")
+        elif not future.done():
+            future.set_result(message)
+
+    def _release(self) -> None:
+        super()._release()
+        self._data.close()
+
+    def _fail_pending(self) -> None:
+        super()._fail_pending()
+        for invocation_id, future in self._invocations.items():
+            if not future.done():
+                future.set_exception(self._death(sent=invocation_id not in self._unsent))
+        self._invocations.clear()
+
+
+def restore_fault(failed: wire.Failed) -> StartError:
+    """Return what a failed bind raises."""
+    return _reported(RestoreFailed(f"{failed.error_type}: {failed.error_message}"), failed)
+
+
+def check_fault(failed: wire.Failed) -> StartError:
+    """Return what a failed engine check raises."""
+    return _reported(CheckFailed(f"{failed.error_type}: {failed.error_message}"), failed)
+
+
+def _reported(error: StartError, failed: wire.Failed) -> StartError:
+    error.reported_type = failed.error_type
+    error.stack_trace = failed.stack_trace
+    return error

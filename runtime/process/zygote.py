@@ -1,0 +1,222 @@
+"""The fork server: a single-threaded program that imports once and forks for everyone.
+
+    python -m glowplug.runtime.process.zygote --control-fd 3 --preload torch --expose /var/lib/glowplug/code
+
+The program is a *base zygote*. Told to ``Spawn`` a zygote it forks a *function zygote*, which runs the same loop after it
+took ``Load`` and ``Bind``; told to ``Spawn`` a worker, either forks one. The loop waits for two things: frames on the
+control channel, and deaths of children (pidfds). The zygote is the parent, so it is the one who knows of a death: it kills
+what is left of the child's process group, reaps, and tells the node.
+
+End of file on the control channel means that the node is gone: everything below is killed and the zygote exits.
+No asyncio and no threads, ever: a process with either must not be forked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import select
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import NoReturn
+
+from glowplug.runtime.process import afterfork, confine, descendants, forkable, preload, wire
+from glowplug.runtime.process.wire import ExitCode
+from glowplug.runtime.worker import loop, streams
+from glowplug.runtime.worker.connection import Connection, NodeGoneError
+from glowplug.runtime.worker.function import Function, StepFailed
+from glowplug.runtime.worker.generators import Generators
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a fork child is to become. Descriptors are owned by whoever holds this."""
+
+    role: str
+    control: int
+    data: int
+    uid: int
+    gid: int
+    function: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A living child, as its parent keeps it."""
+
+    child_id: str
+    pid: int
+
+
+class ForkServer:
+    """The loop of one zygote. ``function`` is None in a base zygote."""
+
+    def __init__(self, control: Connection, function: Function | None = None) -> None:
+        self._control = control
+        self._function = function
+        self._signals: dict[int, afterfork.Disposition] = {}
+        self._children: dict[int, Child] = {}  # by pidfd
+        self._adopted: dict[int, int] = {}  # pid by pidfd: workers whose function zygote died before them
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+        self._stop_at_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"ForkServer({self._function!r}, children={len(self._children)}, adopted={len(self._adopted)})"
+
+    def serve(self) -> Birth:
+        """Serve until a fork child comes out of it: this returns in children only. The zygote itself exits in here."""
+        while True:
+            if self._stop_at_s is not None and (not self._children or monotonic() >= self._stop_at_s):
+                self._exit(ExitCode.OK)
+            for descriptor, _ in self._poll.poll(self._patience_ms()):
+                if descriptor == self._control.fileno():
+                    birth = self._hear()
+                    if birth is not None:
+                        return birth
+                else:
+                    self._bury(descriptor)
+
+    def _patience_ms(self) -> int | None:
+        return None if self._stop_at_s is None else max(0, int((self._stop_at_s - monotonic()) * 1000) + 1)
+
+    def _hear(self) -> Birth | None:
+        """Take the messages that arrived; return the birth certificate in a child."""
+        while True:
+            try:
+                message = self._control.receive()
+                if isinstance(message, wire.Spawn):
+                    birth = self._spawn(message, self._control.take_descriptors())
+                    if birth is not None:
+                        return birth
+                elif isinstance(message, wire.Stop):
+                    self._stop_at_s = monotonic() + message.grace_s
+                elif self._function is not None:
+                    self._step(self._function, message)
+                else:
+                    raise wire.WireError(f"a base zygote takes no {type(message).__name__}")
+            except NodeGoneError:
+                self._exit(ExitCode.NODE_GONE)
+            except wire.WireError as error:
+                print(f"glowplug zygote: {error}", file=sys.stderr)
+                self._exit(ExitCode.PROTOCOL_ERROR)
+            if not self._control.pending:
+                return None
+
+    def _step(self, function: Function, message: wire.Message) -> None:
+        try:
+            reply = function.prepare(message)
+        except StepFailed as failure:
+            streams.flush()
+            self._control.send(failure.frame)
+            self._exit(failure.code)
+        except SystemExit as error:  # the author's module ended the process, which is theirs to end
+            self._exit(loop.exit_status(error))
+        if isinstance(message, wire.Load):
+            self._signals = afterfork.quiet_signals()
+        gc.collect()  # what an import or a bind leaves behind would be frozen, and copied by children, for ever
+        preload.trim_heap()
+        streams.flush()
+        self._control.send(reply)
+
+    def _spawn(self, spawn: wire.Spawn, descriptors: list[int]) -> Birth | None:
+        """Fork. In the parent: tell the node. In the child: clean up and return what it is to become."""
+        wanted = {"zygote": 2, "worker": 3}.get(spawn.role)
+        if wanted != len(descriptors):
+            raise wire.WireError(f"Spawn of a {spawn.role!r} with {len(descriptors)} descriptors")
+        streams.flush()
+        gc.freeze()
+        started = perf_counter()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _close(descriptors)
+            self._control.send(wire.Failed(f"spawn:{spawn.child_id}", type(error).__name__, str(error), []))
+            return None
+        if pid == 0:
+            return self._become(spawn, descriptors)
+        fork_ms = (perf_counter() - started) * 1000.0
+        pidfd = os.pidfd_open(pid)
+        _close(descriptors)
+        self._children[pidfd] = Child(spawn.child_id, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        self._control.send(wire.Spawned(spawn.child_id, pid, fork_ms), (pidfd,))
+        return None
+
+    def _become(self, spawn: wire.Spawn, descriptors: list[int]) -> Birth:
+        function = self._function
+        self._control.close()
+        afterfork.clean(
+            inherited=(*self._children, *self._adopted),
+            log=descriptors[1],
+            signals=self._signals,
+            generators=function.generators if function is not None else None,
+        )
+        data = descriptors[2] if spawn.role == "worker" else -1
+        return Birth(spawn.role, descriptors[0], data, spawn.uid, spawn.gid, function or Function())
+
+    def _bury(self, pidfd: int) -> None:
+        """A child died: kill its group, reap it, tell the node, and deal with what it left behind."""
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        child = self._children.pop(pidfd, None)
+        pid = child.pid if child is not None else self._adopted.pop(pidfd)
+        status, max_rss_kib = descendants.reap_group(pid)
+        orphans = descendants.reap_strays({*(c.pid for c in self._children.values()), *self._adopted.values()})
+        for orphan in orphans:
+            adopted = os.pidfd_open(orphan)
+            self._adopted[adopted] = orphan
+            self._poll.register(adopted, select.POLLIN)
+        if child is not None:
+            try:
+                self._control.send(wire.Exited(child.child_id, pid, status, max_rss_kib))
+            except NodeGoneError:
+                self._exit(ExitCode.NODE_GONE)
+
+    def _exit(self, code: int) -> NoReturn:
+        """Kill everything below and end the process."""
+        descendants.kill_all()
+        streams.flush()
+        os._exit(code)
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Be a base zygote; in fork children, be what was asked for."""
+    options = _parse(arguments)
+    streams.prepare()
+    afterfork.quiet_signals()
+    confine.become_subreaper()
+    control = Connection(options.control_fd)
+    os.set_inheritable(options.control_fd, False)
+    confinement = confine.Confinement.arrange(options.expose, users=not options.no_users)
+    started = perf_counter()
+    preload.load(options.preload)
+    import_ms = (perf_counter() - started) * 1000.0
+    threads = forkable.thread_count()
+    if threads != 1:
+        print(f"glowplug zygote: {threads} threads after preloading, so it cannot fork", file=sys.stderr)
+        os._exit(ExitCode.LOAD_FAILED)
+    gc.collect()
+    control.send(wire.Hello(os.getpid(), wire.PROTOCOL, preload.top_level_modules(), import_ms))
+    birth = ForkServer(control).serve()
+    # From here on: children only. Each fork unwinds to this line, so that no child runs on top of its parent's frames.
+    try:
+        confinement.enter(birth.uid, birth.gid)
+        while birth.role == "zygote":
+            confine.become_subreaper()
+            birth = ForkServer(_own(birth, Connection(birth.control)), birth.function).serve()
+    except NodeGoneError:
+        os._exit(ExitCode.NODE_GONE)
+    loop.run(Connection(birth.control), Connection(birth.data), birth.function)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,350 @@
+"""What is deployed: functions, revisions, versions, aliases, URLs and stacks, in one SQLite file.
+
+One connection, owned by one thread: every method that touches the file runs there, so statements of two callers never
+interleave. Transactions are written out (``isolation_level=None``, BEGIN IMMEDIATE), the journal is a WAL and each
+commit reaches the disk (``synchronous=FULL``): after a kill the file holds the state before a ``put_stack`` or the one
+after it. A damaged file is an error that says what to do; it is never made anew, because an empty registry looks like
+"nothing is deployed".
+
+The request path never waits for SQLite: ``resolve`` and ``url`` answer from a frozen copy, loaded at ``open`` and
+replaced after each commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+from .errors import Conflict, DefinitionError, FunctionNotFound, StateError
+from .schema import migrate
+from .spec import FunctionSpec
+
+LATEST = "$LATEST"
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRecord:
+    """A deployed function.
+
+    ``slot`` is a small integer of its own: the function's unprivileged user is ``uid_base + slot``. A name keeps its
+    slot for ever, and no other name ever gets it: files that a deleted function left in /tmp stay out of reach.
+    ``last_modified`` is in Lambda's form, ``2025-11-24T23:11:20.123+0000``; ``revision_id`` is Lambda's RevisionId,
+    new with every change.
+    """
+
+    spec: FunctionSpec
+    slot: int
+    stack: str
+    logical_id: str
+    last_modified: str
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackRecord:
+    """A template as deployed: logical id to function. ``template_digest`` is what the client said of its template."""
+
+    name: str
+    template_digest: str
+    functions: Mapping[str, FunctionSpec]
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChange:
+    """What ``put_stack`` did to one function."""
+
+    function: str
+    change: Literal["created", "updated", "unchanged", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The registry as of one commit. Never changed, only replaced."""
+
+    functions: Mapping[str, FunctionRecord] = field(default_factory=dict)
+    stacks: Mapping[str, StackRecord] = field(default_factory=dict)
+    urls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Registry:
+    """The deployed functions of one node. Made by ``await Registry.open(path)``; ended by ``await close()``.
+
+    Methods that read are synchronous and answer from memory; methods that write are coroutines.
+    """
+
+    def __init__(self, path: Path, *, arn_prefix: str, now: Callable[[], float]) -> None:
+        self._path = path
+        self._arn_prefix = arn_prefix
+        self._now = now
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
+        self._connection: sqlite3.Connection | None = None
+        self._view = _View()
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        arn_prefix: str = "arn:aws:lambda:us-east-1:000000000000:function:",
+        now: Callable[[], float] = time.time,
+    ) -> Registry:
+        """Open the file, making or migrating it. ``arn_prefix`` is for the messages of ``FunctionNotFound``;
+        ``now`` returns Unix seconds.
+
+        Raises ``StateError`` when the file is damaged, of a newer release, or cannot be written.
+        """
+        registry = cls(path, arn_prefix=arn_prefix, now=now)
+        try:
+            await registry._run(registry._open)
+        except BaseException:
+            await registry.close()
+            raise
+        return registry
+
+    def __repr__(self) -> str:
+        state, view = "closed" if self._connection is None else "open", self._view
+        return f"<Registry {self._path} {state}, {len(view.functions)} functions, {len(view.stacks)} stacks>"
+
+    async def close(self) -> None:
+        """Move the write-ahead log into the file and close it. May be called twice."""
+        if self._connection is not None:
+            await self._run(self._close)
+        self._thread.shutdown(wait=True)
+
+    # --- answered from memory -----------------------------------------------------------------------------------------
+
+    def functions(self) -> list[FunctionRecord]:
+        """Return every function, by name."""
+        return [record for _, record in sorted(self._view.functions.items())]
+
+    def get(self, name: str) -> FunctionRecord:
+        """Return one function. Raises ``FunctionNotFound``."""
+        try:
+            return self._view.functions[name]
+        except KeyError:
+            raise FunctionNotFound(f"Function not found: {self._arn_prefix}{name}") from None
+
+    def resolve(self, name: str, qualifier: str = LATEST) -> FunctionSpec:
+        """Return the spec that ``qualifier`` of ``name`` points to. Raises ``FunctionNotFound`` naming both."""
+        record = self._view.functions.get(name)
+        if record is None or qualifier != LATEST:  # nothing publishes versions or makes aliases yet
+            raise FunctionNotFound(f"Function not found: {self._arn_prefix}{name}:{qualifier}")
+        return record.spec
+
+    def url(self, url_id: str) -> tuple[str, str] | None:
+        """Return (function name, qualifier) behind a function URL, or None."""
+        return self._view.urls.get(url_id)
+
+    def stack(self, name: str) -> StackRecord | None:
+        """Return one stack, or None."""
+        return self._view.stacks.get(name)
+
+    def stacks(self) -> list[StackRecord]:
+        """Return every stack, by name."""
+        return [stack for _, stack in sorted(self._view.stacks.items())]
+
+    def code_digests(self) -> frozenset[str]:
+        """Return the digests of all code that some function runs; everything else may be pruned."""
+        return frozenset(record.spec.code_digest for record in self._view.functions.values())
+
+    # --- written ------------------------------------------------------------------------------------------------------
+
+    async def put_stack(self, stack: StackRecord) -> list[FunctionChange]:
+        """Make ``stack.name`` exactly ``stack``, in one transaction; an empty one deletes all its functions.
+
+        Raises ``Conflict`` when a function belongs to another stack, ``DefinitionError`` when a URL id is taken (naming
+        the logical id and the other function), ``StateError`` when it cannot be written. Nothing has changed then.
+        Cancelling the caller does not stop a commit under way.
+        """
+        if self._connection is None:
+            raise StateError(f"{self._path}: the registry is closed")
+        return await self._run(lambda: self._put_stack(stack))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, work)
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self._path, error) from error
+
+    # --- in the registry's own thread ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+        self._connection = connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # after each put_stack, by this thread
+        damage = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        if damage != ["ok"]:
+            raise sqlite3.DatabaseError("; ".join(damage))
+        migrate(connection, self._path)
+        self._view = _load(connection, self._path)
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
+    def _put_stack(self, stack: StackRecord) -> list[FunctionChange]:
+        connection = self._connection
+        if connection is None:  # closed while this waited for the thread
+            raise StateError(f"{self._path}: the registry is closed")
+        _refuse_collisions(stack, self._view)
+        now = lambda_time(self._now())
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            changes = _write(connection, stack, self._view, now)
+            view = _load(connection, self._path)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has rolled back by itself
+                connection.execute("ROLLBACK")
+            raise
+        self._view = view
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.DatabaseError as error:  # committed all the same: the log is read until a checkpoint succeeds
+            _log.warning("%s: the write-ahead log stays: %s", self._path, error)
+        return changes
+
+
+def lambda_time(unix_s: float) -> str:
+    """Return Unix seconds in the form of Lambda's ``LastModified``: ``2025-11-24T23:11:20.123+0000``."""
+    moment = datetime.fromtimestamp(unix_s, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
+
+
+def _refuse_collisions(stack: StackRecord, view: _View) -> None:
+    """Check what no single definition shows: names and URL ids that are taken, within the stack or by another one."""
+    names: dict[str, str] = {}
+    urls = {
+        record.spec.url.url_id: name
+        for name, record in view.functions.items()
+        if record.spec.url is not None and record.stack != stack.name
+    }
+    for logical_id, spec in stack.functions.items():
+        if spec.name in names:
+            raise DefinitionError(f"{logical_id}.FunctionName", f"{spec.name!r} is {names[spec.name]}'s name already")
+        names[spec.name] = logical_id
+        record = view.functions.get(spec.name)
+        if record is not None and record.stack != stack.name:
+            raise Conflict(f"{logical_id}: function {spec.name} belongs to the stack {record.stack}")
+        if spec.url is not None:
+            taken = urls.setdefault(spec.url.url_id, spec.name)
+            if taken != spec.name:
+                raise DefinitionError(
+                    f"{logical_id}.FunctionUrlConfig", f"URL id {spec.url.url_id!r} is taken by the function {taken}"
+                )
+
+
+def _write(connection: sqlite3.Connection, stack: StackRecord, view: _View, now: str) -> list[FunctionChange]:
+    """Write ``stack`` inside the transaction that is open."""
+    connection.execute(
+        "INSERT INTO stacks (name, template_digest, modified) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET template_digest = excluded.template_digest, modified = excluded.modified",
+        (stack.name, stack.template_digest, now),
+    )
+    changes: list[FunctionChange] = []
+    kept = {spec.name for spec in stack.functions.values()}
+    for name, record in sorted(view.functions.items()):
+        if record.stack == stack.name and name not in kept:
+            connection.execute("DELETE FROM functions WHERE name = ?", (name,))  # versions, aliases and URLs with it
+            changes.append(FunctionChange(name, "deleted"))
+    for logical_id, spec in stack.functions.items():
+        old = view.functions.get(spec.name)
+        if old is not None and old.spec.revision == spec.revision and old.logical_id == logical_id:
+            changes.append(FunctionChange(spec.name, "unchanged"))
+            continue
+        _write_function(connection, stack.name, logical_id, spec, now)
+        changes.append(FunctionChange(spec.name, "created" if old is None else "updated"))
+    connection.execute("DELETE FROM urls WHERE function IN (SELECT name FROM functions WHERE stack = ?)", (stack.name,))
+    for spec in stack.functions.values():
+        if spec.url is not None:
+            connection.execute(
+                "INSERT INTO urls (url_id, function, qualifier, auth_type, invoke_mode) VALUES (?, ?, ?, ?, ?)",
+                (spec.url.url_id, spec.name, LATEST, spec.url.auth_type, spec.url.invoke_mode),
+            )
+    connection.execute(
+        "DELETE FROM revisions WHERE revision NOT IN (SELECT latest FROM functions)"
+        " AND revision NOT IN (SELECT revision FROM versions)"
+    )
+    return changes
+
+
+def _write_function(connection: sqlite3.Connection, stack: str, logical_id: str, spec: FunctionSpec, now: str) -> None:
+    connection.execute(
+        "INSERT INTO slots (function, slot) VALUES (?, (SELECT coalesce(max(slot) + 1, 0) FROM slots))"
+        " ON CONFLICT (function) DO NOTHING",
+        (spec.name,),
+    )
+    connection.execute(
+        "INSERT INTO revisions (revision, function, spec, created) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (revision) DO UPDATE SET spec = excluded.spec",
+        (spec.revision, spec.name, json.dumps(spec.to_json(), sort_keys=True), now),
+    )
+    connection.execute(
+        "INSERT INTO functions (name, stack, logical_id, latest, revision_id, modified) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET logical_id = excluded.logical_id, latest = excluded.latest,"
+        " revision_id = excluded.revision_id, modified = excluded.modified",
+        (spec.name, stack, logical_id, spec.revision, str(uuid.uuid4()), now),
+    )
+
+
+def _load(connection: sqlite3.Connection, path: Path) -> _View:
+    functions: dict[str, FunctionRecord] = {}
+    members: dict[str, dict[str, FunctionSpec]] = {}
+    for name, slot, stack, logical_id, modified, revision_id, text in connection.execute(
+        "SELECT name, slot, stack, logical_id, modified, revision_id, spec FROM functions"
+        " JOIN slots ON slots.function = name JOIN revisions ON revisions.revision = latest ORDER BY functions.rowid"
+    ):
+        try:
+            spec = FunctionSpec.from_json(json.loads(text))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StateError(
+                f"{path}: the function {name} was written by another release of glowplug ({error}); run that release,"
+                " or move the file away and deploy again"
+            ) from error
+        functions[name] = FunctionRecord(spec, slot, stack, logical_id, modified, revision_id)
+        members.setdefault(stack, {})[logical_id] = spec
+    stacks = {
+        name: StackRecord(name, digest, MappingProxyType(members.get(name, {})), modified)
+        for name, digest, modified in connection.execute("SELECT name, template_digest, modified FROM stacks")
+    }
+    urls = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT url_id, function, qualifier FROM urls")}
+    return _View(functions, stacks, urls)
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
+    """Say what a failed statement means for whoever runs the node."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the low byte is the primary code
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full; free some space there or choose another directory with --state",
+        sqlite3.SQLITE_READONLY: "it cannot be written; run as its owner or choose another directory with --state",
+        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; choose another directory with --state",
+        sqlite3.SQLITE_BUSY: "another process has it open; stop that process",
+        sqlite3.SQLITE_IOERR: "its disk reports errors; choose another directory with --state",
+    }.get(code, "it is damaged; restore it from a copy, or move it away and deploy your templates again")
+    return StateError(f"{path}: {advice} ({error})")

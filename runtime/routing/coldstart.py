@@ -1,0 +1,330 @@
+"""The cold start: from nothing, or from a parked zygote, to a worker that may take a request.
+
+Four ways, chosen by what the revision is and has (``Starter.start``):
+
+1. *fork*: it is parked, and a worker is forked from its zygote;
+2. *park and fork*: its zygote is built first: fork a base zygote, import the handler, bind the models, check the engine
+   in a canary;
+3. *fork and import*: ``Parking: off``; a worker is forked from a base zygote and does all of that itself;
+4. *exec*: the function must not be forked (its settings say so, or its import left an obstacle, which is remembered for
+   the revision); a worker is started as a program and does all of that itself.
+
+What a failure means stands in ``policy``, as tables. Files are fetched and engines looked up from the moment the start
+is decided, while the process is forked and imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from glowplug.cache.errors import CacheError
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.errors import CheckFailed, GlowplugError, StartTimeout
+from glowplug.runtime.process import wire
+from glowplug.runtime.process.death import WorkerDied
+from glowplug.runtime.spec import FunctionSpec
+from glowplug.snapshot.errors import SnapshotError
+
+from . import environment
+from .home import Home, NotForkable, Parked, Started
+from .ledger import Recording
+from .materials import Materials
+from .policy import Remedy, remedy, to_runtime
+from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Snapshots, Worker, Zygotes
+
+Result = TypeVar("Result")
+
+
+class Starter:
+    """Brings workers up. Holds no state but its collaborators: what a revision has is in its ``Home``."""
+
+    def __init__(
+        self,
+        *,
+        site: environment.Site,
+        zygotes: Zygotes,
+        cache: Cache,
+        snapshots: Snapshots,
+        code: Code,
+        logs: Logs,
+        clock: Clock,
+    ) -> None:
+        self._site = site
+        self._zygotes = zygotes
+        self._cache = cache
+        self._snapshots = snapshots
+        self._code = code
+        self._logs = logs
+        self._clock = clock
+        self._numbers = itertools.count(1)
+
+    async def start(self, home: Home, instance_id: str, recording: Recording) -> Started:
+        """Return a worker that is ready for its first request.
+
+        Raises ``StartError``, ``WorkerDied`` when a process ended on the way, ``StartTimeout`` after
+        InitTimeoutSeconds. Whatever it raises, no process of this start is left.
+        """
+        async with self._time_limit(home.spec):
+            try:
+                if home.forkable:
+                    return await self._fork(home, instance_id, recording)
+            except NotForkable as obstacle:
+                home.exec_reason = str(obstacle)
+            return await self._alone(home, instance_id, recording)
+
+    async def park(self, home: Home, recording: Recording) -> Parked:
+        """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
+        async with self._time_limit(home.spec), home.building:
+            if home.parked is None:
+                home.parked = await self.build(home.spec, recording)
+            return home.parked
+
+    async def build(self, spec: FunctionSpec, recording: Recording) -> Parked:
+        """Build a zygote: import, restore, and the check of its engine in a canary. The caller owns it.
+
+        Raises ``NotForkable`` when it turns out that the function must not be forked.
+        """
+        recording.way = "park"
+        return await self._with_engine(spec, recording, lambda material: self._build(spec, material, recording))
+
+    # --- ways 1 and 2 -----------------------------------------------------------------------------------------------
+
+    async def _fork(self, home: Home, instance_id: str, recording: Recording) -> Started:
+        """Fork from the parked zygote; it is built when there is none, or when it had died unnoticed."""
+        found = home.parked
+        if found is not None:
+            try:
+                return await self._fork_from(found, home.spec, instance_id, recording, built=False)
+            except WorkerDied:
+                if not found.zygote.exited.done():
+                    raise
+                recording.notes.append("the parked zygote had died and was built again")
+                home.parked = None if home.parked is found else home.parked
+        parked = await self.park(home, recording)
+        recording.way = "park and fork"
+        return await self._fork_from(parked, home.spec, instance_id, recording, built=True)
+
+    async def _fork_from(
+        self, parked: Parked, spec: FunctionSpec, instance_id: str, recording: Recording, *, built: bool
+    ) -> Started:
+        log = self._logs.of(spec.name)
+        if not built:
+            recording.engine, recording.engine_reason = parked.engine, parked.engine_reason
+            recording.warmup = parked.warmup and "not repeated, the zygote it was forked from had passed"
+            log.restore_start(spec.runtime)
+        began_s = self._clock.monotonic()
+        with recording.phase("fork"):
+            worker = await parked.zygote.fork(self._name(spec), uid=-1, gid=-1)
+        await self._become_instance(worker, spec, instance_id, recording, restored=True)
+        restore_ms = (self._clock.monotonic() - began_s) * 1e3
+        if built:
+            return Started(worker, parked, parked.init_ms, None)
+        log.restore_report(restore_ms)
+        return Started(worker, parked, None, restore_ms)
+
+    async def _build(self, spec: FunctionSpec, material: Materials, recording: Recording) -> Parked:
+        began_s, user = self._clock.monotonic(), self._site.user_of(spec.name)
+        with recording.phase("zygote"):
+            zygote = await self._zygotes.function_zygote(self._name(spec), lean=spec.lean, uid=user, gid=user)
+        async with self._owned(zygote, spec):
+            for obstacle in await self._load_and_bind(zygote, spec, material, recording, parked=True):
+                raise NotForkable(obstacle)
+            init_ms = (self._clock.monotonic() - began_s) * 1e3
+            if spec.models or spec.warmup_event:
+                with recording.phase("warmup"):
+                    recording.warmup = await self._canary(zygote, spec)
+        built_at_s = self._clock.monotonic()
+        return Parked(zygote, built_at_s, init_ms, recording.engine, recording.engine_reason, recording.warmup)
+
+    async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
+        """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
+        canary = await zygote.fork(self._name(spec), uid=-1, gid=-1)
+        async with self._owned(canary, spec):
+            said = await self._check(canary) if spec.models else "no engine"
+            if spec.warmup_event:
+                await self._start(canary, spec, "canary", restored=True)
+                said += f"; {await self._call_handler(canary, spec)}"
+            await canary.stop(self._site.stop_grace_s)
+        return f"{said} (in a canary)"
+
+    # --- ways 3 and 4 -----------------------------------------------------------------------------------------------
+
+    async def _alone(self, home: Home, instance_id: str, recording: Recording) -> Started:
+        """Start a worker that imports and binds by itself."""
+        spec = home.spec
+        recording.way = "exec" if home.exec_reason else "fork and import"
+        if home.exec_reason:
+            recording.notes.append(f"not forked: {home.exec_reason}")
+        return await self._with_engine(
+            spec, recording, lambda material: self._import_alone(home, instance_id, material, recording)
+        )
+
+    async def _import_alone(self, home: Home, instance_id: str, material: Materials, recording: Recording) -> Started:
+        spec, user, began_s = home.spec, self._site.user_of(home.spec.name), self._clock.monotonic()
+        if home.exec_reason:
+            with recording.phase("exec"):
+                worker = await self._zygotes.execute(
+                    self._name(spec), environment=self._environment(spec), uid=user, gid=user
+                )
+        else:
+            with recording.phase("fork"):
+                worker = await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user)
+        async with self._owned(worker, spec):
+            await self._load_and_bind(worker, spec, material, recording, parked=False)
+            if spec.models:
+                with recording.phase("warmup"):
+                    recording.warmup = await self._check(worker)
+        await self._become_instance(worker, spec, instance_id, recording, restored=False)
+        return Started(worker, None, (self._clock.monotonic() - began_s) * 1e3, None)
+
+    # --- steps that the ways share ----------------------------------------------------------------------------------
+
+    async def _load_and_bind(
+        self, process: Loadable, spec: FunctionSpec, material: Materials, recording: Recording, *, parked: bool
+    ) -> list[str]:
+        """Import the handler and bind the models; returns the obstacles to forking that this left, at most one."""
+        with recording.phase("fetch"):
+            models = await material.models()
+        self._logs.of(spec.name).init_start(spec.runtime)
+        task_root = self._code.path(spec.code_digest)
+        with recording.phase("import"):
+            loaded = await process.load(
+                wire.Load(
+                    function_name=spec.name,
+                    handler=spec.handler,
+                    task_root=str(task_root),
+                    import_paths=[str(task_root)],
+                    environment=self._environment(spec),
+                    models=models,
+                    initialization_type=environment.initialization_type(spec),
+                    parked=parked,
+                )
+            )
+        if not spec.models or (parked and loaded.obstacle):
+            return [loaded.obstacle] if loaded.obstacle else []
+        with recording.phase("restore"):
+            bound = await process.bind(await material.bind())
+        recording.engine = ", ".join(sorted(set(bound.engines.values())))
+        recording.engine_reason = await material.reason()
+        recording.bytes_read, recording.bytes_from = bound.weight_bytes, "the local store"
+        return [obstacle for obstacle in (loaded.obstacle or bound.obstacle,) if obstacle]
+
+    async def _check(self, worker: Worker) -> str:
+        checked = await worker.check(wire.Check(threads=self._site.cores))
+        if checked.recorded:
+            return f"passed, largest difference from the recorded output {checked.worst_error:.2g}"
+        return "passed: finite, of the right shape and dtype; nothing is recorded yet"
+
+    async def _become_instance(
+        self, worker: Worker, spec: FunctionSpec, instance_id: str, recording: Recording, *, restored: bool
+    ) -> None:
+        async with self._owned(worker, spec):
+            with recording.phase("start"):
+                await self._start(worker, spec, instance_id, restored=restored)
+
+    async def _start(self, worker: Worker, spec: FunctionSpec, instance_id: str, *, restored: bool) -> None:
+        stream = environment.log_stream(spec, instance_id, at_s=self._clock.time())
+        await worker.start(
+            wire.Start(
+                instance_id=instance_id,
+                environment=environment.start_environment(log_stream=stream),
+                restored=restored,
+                memory_bytes=spec.memory_mb * 1024 * 1024,
+                memory_mb=spec.memory_mb,
+                function_version=spec.version,
+                log_group=environment.log_group(spec),
+                log_stream=stream,
+            )
+        )
+
+    async def _call_handler(self, canary: Worker, spec: FunctionSpec) -> str:
+        """Call the handler with Warmup.Event, a file of the function's code. Raises ``CheckFailed``."""
+        root = self._code.path(spec.code_digest).resolve()
+        event = (root / str(spec.warmup_event)).resolve()
+        if not event.is_relative_to(root) or not event.is_file():
+            raise CheckFailed(f"Warmup.Event {spec.warmup_event} is not a file of the function's code")
+        answer = await canary.invoke(
+            wire.Invoke(
+                invocation_id="warmup",
+                events=[await asyncio.to_thread(Path.read_bytes, event)],
+                deadline_ms=int((self._clock.time() + spec.timeout_s) * 1e3),
+                function_arn=f"arn:aws:lambda:{self._site.region}:{self._site.account_id}:function:{spec.name}",
+                trace_id="",
+                client_context=b"",
+                identity=b"",
+                threads=self._site.cores,
+            )
+        )
+        if answer.failed:
+            raise CheckFailed(f"the handler failed on Warmup.Event {spec.warmup_event}: {answer.error_type}")
+        return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
+
+    # --- failure ----------------------------------------------------------------------------------------------------
+
+    async def _with_engine(
+        self, spec: FunctionSpec, recording: Recording, attempt: Callable[[Materials], Awaitable[Result]]
+    ) -> Result:
+        """Make an attempt; where the policy says so, retire its engine and make one more, with eager."""
+        with Materials(spec, self._cache, self._snapshots) as material:
+            try:
+                try:
+                    result = await attempt(material)
+                except (GlowplugError, CacheError, SnapshotError) as error:
+                    if not material.engines or remedy(error) is not Remedy.EAGER:
+                        raise
+                    reason = f"{type(error).__name__}: {error}"
+                    for model_name, engine in material.engines.items():
+                        self._snapshots.distrust(spec, model_name, engine, reason)
+                        recording.notes.append(f"{engine} was retired: {reason}")
+                    material.fall_back(f"retired: {reason}")
+                    result = await attempt(material)
+            except (CacheError, SnapshotError) as error:
+                raise to_runtime(error) from error
+            if material.wants_bake:
+                self._snapshots.request_bake(spec)
+            return result
+
+    @contextlib.asynccontextmanager
+    async def _owned(self, process: Loadable, spec: FunctionSpec) -> AsyncIterator[None]:
+        """Put what ``process`` prints into the function's log; end it when the block does not succeed."""
+        try:
+            yield
+        except BaseException:
+            process.kill("its start did not succeed")
+            raise
+        finally:
+            output = process.take_log()
+            if output:
+                self._logs.of(spec.name).output(output)
+
+    @contextlib.asynccontextmanager
+    async def _time_limit(self, spec: FunctionSpec) -> AsyncIterator[None]:
+        """Raise ``StartTimeout`` when the block takes longer than InitTimeoutSeconds, by the node's clock."""
+        task, expired = asyncio.current_task(), False
+        assert task is not None  # noqa: S101 (coroutines of this class only run in tasks)
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            task.cancel()
+
+        alarm = self._clock.call_later(spec.init_timeout_s, expire)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if expired and task.uncancel() == 0:
+                raise StartTimeout(f"Task timed out after {spec.init_timeout_s:.2f} seconds") from None
+            raise
+        finally:
+            alarm.cancel()
+
+    def _environment(self, spec: FunctionSpec) -> dict[str, str]:
+        return environment.load_environment(self._site, spec, task_root=self._code.path(spec.code_digest))
+
+    def _name(self, spec: FunctionSpec) -> str:
+        return f"{spec.name}-{next(self._numbers)}"

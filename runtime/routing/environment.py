@@ -1,0 +1,150 @@
+"""The environment that a function sees (spec 6.4): what every instance shares, and what each has of its own.
+
+Pure: the same arguments give the same names and values. Nothing of the node's own environment gets in; the operator's
+credentials never reach a function. Lambda's names that describe things this node does not have are left out rather than
+made up: ``AWS_LAMBDA_RUNTIME_API`` (no Runtime API is served to these workers), ``PYTHONPATH`` and ``LD_LIBRARY_PATH``
+(they only take effect in a new process).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import locale
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.spec import FunctionSpec
+
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+_RUNTIME_DIR = str(Path(__file__).resolve().parent.parent / "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all functions of a node have in common. ``endpoint`` is the URL of the control listener.
+
+    ``secret`` makes the synthetic credentials; it lives as long as the node. ``users`` is the first uid given to
+    functions, None where the node may not change users.
+    """
+
+    endpoint: str
+    region: str = "us-east-1"
+    account_id: str = "000000000000"
+    lang: str = "C.UTF-8"
+    cores: int = 1
+    stop_grace_s: float = 2.0
+    users: int | None = None
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    @classmethod
+    def of(cls, config: NodeConfig, endpoint: str, *, root: bool) -> Site:
+        """Build from the node's configuration; ``root`` says that functions may be given users of their own."""
+        return cls(
+            endpoint=endpoint,
+            region=config.region,
+            account_id=config.account_id,
+            lang=installed_lang(),
+            cores=config.cores,
+            stop_grace_s=config.stop_grace_s,
+            users=config.uid_base if root else None,
+        )
+
+    def user_of(self, function: str) -> int:
+        """Return the uid (and gid) of a function, stable over restarts; -1 where all run as the node's user.
+
+        50,000 numbers from ``users`` on: two of a node's functions share one with a chance of about n²/100,000.
+        """
+        if self.users is None:
+            return -1
+        return self.users + int.from_bytes(hashlib.sha256(function.encode()).digest()[:4], "big") % 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Credentials that only this node knows: they name the function and open nothing at AWS."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+
+
+def credentials(site: Site, function: str) -> Credentials:
+    """Return the function's credentials, the same for as long as the node runs."""
+
+    def derive(purpose: str) -> bytes:
+        return hmac.digest(site.secret, f"{purpose}\0{function}".encode(), hashlib.sha512)
+
+    key = base64.b32encode(derive("id"))[:8].decode()
+    secret = base64.b64encode(derive("secret"))[:40].decode()
+    return Credentials(f"ASIAGLOWPLUG{key}", secret, base64.b64encode(derive("token")).decode())
+
+
+def initialization_type(spec: FunctionSpec) -> str:
+    """Return Lambda's name for how instances of ``spec`` come up; being forked does not change it, SnapStart does."""
+    return "snap-start" if spec.snap_start else "on-demand"
+
+
+def load_environment(site: Site, spec: FunctionSpec, *, task_root: Path) -> dict[str, str]:
+    """Return the complete environment of a process that imports the handler, shared by all instances forked from it."""
+    own = credentials(site, spec.name)
+    return {
+        "TZ": ":UTC",
+        "LANG": site.lang,
+        "PATH": _PATH,
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        "PWD": str(task_root),
+        "SHLVL": "0",
+        "_HANDLER": spec.handler,
+        "LAMBDA_TASK_ROOT": str(task_root),
+        "LAMBDA_RUNTIME_DIR": _RUNTIME_DIR,
+        "AWS_REGION": site.region,
+        "AWS_DEFAULT_REGION": site.region,
+        "AWS_ENDPOINT_URL": site.endpoint,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
+        "AWS_ACCESS_KEY_ID": own.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": own.secret_access_key,
+        "AWS_SESSION_TOKEN": own.session_token,
+        "AWS_LAMBDA_FUNCTION_NAME": spec.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": spec.version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": initialization_type(spec),
+        "AWS_LAMBDA_LOG_GROUP_NAME": log_group(spec),
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **spec.environment,
+    }
+
+
+def start_environment(*, log_stream: str) -> dict[str, str]:
+    """Return what an instance has of its own; set after the fork, over ``load_environment``."""
+    return {"AWS_LAMBDA_LOG_STREAM_NAME": log_stream}
+
+
+def log_group(spec: FunctionSpec) -> str:
+    """Return ``/aws/lambda/<function>``."""
+    return f"/aws/lambda/{spec.name}"
+
+
+def log_stream(spec: FunctionSpec, instance_id: str, *, at_s: float) -> str:
+    """Return ``2026/01/01/[$LATEST]<instance id>``; ``at_s`` is Unix time."""
+    return f"{time.strftime('%Y/%m/%d', time.gmtime(at_s))}/[{spec.version}]{instance_id}"
+
+
+def installed_lang() -> str:
+    """Return ``en_US.UTF-8``, Lambda's, where this machine has that locale, else ``C.UTF-8``.
+
+    ``LC_COLLATE`` is tried because nothing in the node depends on it, and put back.
+    """
+    before = locale.setlocale(locale.LC_COLLATE)
+    try:
+        locale.setlocale(locale.LC_COLLATE, "en_US.UTF-8")
+    except locale.Error:
+        return "C.UTF-8"
+    finally:
+        locale.setlocale(locale.LC_COLLATE, before)
+    return "en_US.UTF-8"

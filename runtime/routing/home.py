@@ -1,0 +1,61 @@
+"""What a revision has on this node from one start to the next: its zygote, and what is known about forking it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from glowplug.runtime.spec import FunctionSpec
+
+from .ports import FunctionZygote, Worker
+
+
+class NotForkable(Exception):
+    """The import or the engine left something in the zygote that a fork would break; the message says what."""
+
+
+@dataclass(slots=True, eq=False)
+class Parked:
+    """A revision's own zygote, bound and checked, with what is worth telling about it. ``built_at_s`` is monotonic."""
+
+    zygote: FunctionZygote
+    built_at_s: float
+    init_ms: float
+    engine: str = ""
+    engine_reason: str = ""
+    warmup: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Home:
+    """What a revision has on this node from one start to the next.
+
+    ``exec_reason`` says why it must not be forked, once that is known; ``building`` makes sure that it gets one zygote
+    however many starts want it.
+    """
+
+    spec: FunctionSpec
+    exec_reason: str = ""
+    parked: Parked | None = None
+    building: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def forkable(self) -> bool:
+        """Whether it may have a zygote of its own, as far as is known."""
+        return self.spec.parking and not self.exec_reason
+
+    @property
+    def unparkable_reason(self) -> str:
+        """Why it cannot be parked; empty when it can."""
+        return self.exec_reason or ("" if self.spec.parking else "Parking is off")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker that is ready. ``init_ms`` is set when this start imported the handler, ``restore_ms`` when it forked
+    one that was parked before."""
+
+    worker: Worker
+    parked: Parked | None
+    init_ms: float | None
+    restore_ms: float | None

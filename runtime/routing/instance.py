@@ -1,0 +1,242 @@
+"""An instance: the router's view of one worker, as a state machine.
+
+    STARTING ──▶ READY ◀──▶ BUSY          ready(), reserve(), release()
+        │          │          │
+        │          └──▶ DRAINING ◀─┘      drain(): it is no longer chosen; a lease it holds is finished first
+        │                  │
+        └──────▶ STOPPED ◀─┘              stopped(): on purpose
+    any of the four ──▶ FAILED            failed(): it could not start, or its process ended by itself
+
+``reserve`` flips the state in the same synchronous step in which the instance is chosen, so nobody else can choose,
+stop or drain it as if it were free between the choice and the moment the request runs (httpcore #1110 is that gap).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.errors import FunctionFault, HandlerTimeout, InternalError, ResponseTooLarge, WorkerExited
+from glowplug.runtime.invocation import Invocation, Outcome, Tier
+from glowplug.runtime.process import wire
+from glowplug.runtime.process.death import WorkerDied
+from glowplug.runtime.spec import FunctionSpec
+
+from .home import Parked
+from .policy import TIMEOUT, died_fault
+from .ports import FunctionLog, InvocationLog, Worker
+from .records import StartRecord
+
+
+class State(enum.Enum):
+    """Where an instance is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    BUSY = "busy"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class IllegalTransition(InternalError):
+    """An instance was asked for a step that its state does not allow. The message has both states."""
+
+
+class Instance:
+    """One instance of one revision. All methods but ``invoke`` are synchronous and take no time."""
+
+    __slots__ = (
+        *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
+        *("leave_by_s", "peak_bytes", "_clock", "_log", "_limit_bytes", "_init_ms", "_restore_ms", "_expired"),
+    )
+
+    def __init__(
+        self, instance_id: str, spec: FunctionSpec, *, clock: Clock, log: FunctionLog, response_bytes: int
+    ) -> None:
+        self.instance_id = instance_id
+        self.spec = spec
+        self.worker: Worker | None = None
+        self.record: StartRecord | None = None
+        self.parked: Parked | None = None  # the zygote that its worker was forked from
+        self.state = State.STARTING
+        self.idle_since_s = math.inf
+        self.served = 0
+        self.why = ""
+        self.leave_by_s = 0.0  # while draining: when an invocation that nobody waits for runs into its deadline
+        self.peak_bytes = 0
+        self._clock = clock
+        self._log = log
+        self._limit_bytes = response_bytes
+        self._init_ms: float | None = None
+        self._restore_ms: float | None = None
+        self._expired = False
+
+    def __repr__(self) -> str:
+        why = f", {self.why}" if self.why else ""
+        return f"<Instance {self.spec.name} {self.instance_id[:8]} {self.state.value}, served={self.served}{why}>"
+
+    # --- transitions ------------------------------------------------------------------------------------------------
+
+    def ready(
+        self, worker: Worker, record: StartRecord, *, init_ms: float | None = None, restore_ms: float | None = None
+    ) -> None:
+        """STARTING → READY: the start is done. The durations go to the REPORT of the first invocation."""
+        self._step(State.READY, State.STARTING)
+        self.worker = worker
+        self.record = record
+        self.idle_since_s = self._clock.monotonic()
+        self._init_ms = init_ms
+        self._restore_ms = restore_ms
+
+    def reserve(self) -> None:
+        """READY → BUSY: a request owns it."""
+        if self.state is not State.READY:
+            raise self._refused(State.BUSY)
+        self.state = State.BUSY
+
+    def release(self) -> None:
+        """BUSY → READY: the request is done with it."""
+        if self.state is not State.BUSY:
+            raise self._refused(State.READY)
+        self.state = State.READY
+        self.idle_since_s = self._clock.monotonic()
+
+    def drain(self, why: str) -> None:
+        """READY or BUSY → DRAINING: it is not chosen again."""
+        self._step(State.DRAINING, State.READY, State.BUSY)
+        self.why = why
+
+    def stopped(self, why: str = "") -> None:
+        """STARTING or DRAINING → STOPPED: the process is gone, or its start was discarded."""
+        self._step(State.STOPPED, State.STARTING, State.DRAINING)
+        self.why = why or self.why
+
+    def failed(self, why: str) -> None:
+        """STARTING, READY, BUSY or DRAINING → FAILED."""
+        self._step(State.FAILED, State.STARTING, State.READY, State.BUSY, State.DRAINING)
+        self.why = why
+
+    def _step(self, target: State, *sources: State) -> None:
+        if self.state not in sources:
+            raise self._refused(target)
+        self.state = target
+
+    def _refused(self, target: State) -> IllegalTransition:
+        which = f"instance {self.instance_id[:8]} of {self.spec.name}"
+        return IllegalTransition(f"{which} cannot become {target.value}: it is {self.state.value}")
+
+    # --- the request path -------------------------------------------------------------------------------------------
+
+    async def invoke(
+        self, invocation: Invocation, *, threads: int, tier: Tier, waited: tuple[tuple[str, float], ...] = ()
+    ) -> Outcome:
+        """Call the handler and return what its caller gets; the caller of this holds the lease.
+
+        A handler that fails, runs into its Timeout, ends its process or answers too much gives an ``Outcome`` with
+        ``function_error``. Raises ``WorkerDied`` only when the request certainly never reached the process. Cancelled:
+        the handler may finish what it began (it has side effects), then the instance goes; it is never chosen again.
+        """
+        worker, spec = self._owned(), self.spec
+        began_s = self._clock.monotonic()
+        alarm = self._clock.call_later(spec.timeout_s, self._expire)
+        answer: wire.Outcome | WorkerDied
+        try:
+            answer = await worker.invoke(
+                wire.Invoke(
+                    invocation_id=invocation.request_id,
+                    events=[invocation.payload],
+                    deadline_ms=int((self._clock.time() + spec.timeout_s) * 1e3),
+                    function_arn=invocation.function_arn,
+                    trace_id=invocation.trace_id,
+                    client_context=invocation.client_context,
+                    identity=invocation.identity,
+                    threads=threads,
+                )
+            )
+        except WorkerDied as death:
+            answer = death
+        except BaseException:
+            if self.state is State.BUSY:
+                self.drain("its caller went away")
+            self.leave_by_s = began_s + spec.timeout_s
+            raise
+        finally:
+            alarm.cancel()
+        duration_ms = (self._clock.monotonic() - began_s) * 1e3
+        if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer):
+            payload, failed, handler_ms = answer.results[0], answer.failed, answer.handler_ms
+            lines = self._write(invocation, duration_ms)
+        else:
+            fault = self._fault(invocation.request_id, answer)
+            payload, failed, handler_ms = fault.body(), True, duration_ms
+            lines = self._write(invocation, duration_ms, fault)
+        self.served += 1
+        return Outcome(
+            request_id=invocation.request_id,
+            payload=payload,
+            executed_version=spec.version,
+            tier=tier,
+            function_error="Unhandled" if failed else None,
+            duration_ms=duration_ms,
+            phases=(*waited, ("handler", handler_ms)),
+            log_tail=lines if invocation.log_tail else b"",
+        )
+
+    def _owned(self) -> Worker:
+        if self.worker is None or self.state not in (State.BUSY, State.DRAINING):
+            raise IllegalTransition(f"instance {self.instance_id[:8]} is {self.state.value}: nobody has a lease")
+        return self.worker
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._owned().kill(TIMEOUT)
+
+    def _acceptable(self, answer: wire.Outcome) -> bool:
+        return len(answer.results) == 1 and len(answer.results[0]) <= self._limit_bytes
+
+    def _fault(self, request_id: str, answer: wire.Outcome | WorkerDied) -> FunctionFault:
+        """Say in Lambda's words (spec 1.6) why there is no answer; a dead worker's instance leaves the pool.
+
+        A timeout wins over an answer that crossed the kill: the worker is as good as dead either way.
+        """
+        if isinstance(answer, WorkerDied):
+            self.failed(str(answer))
+            if not answer.sent:
+                raise answer
+            self.peak_bytes = max(self.peak_bytes, answer.exit.max_rss_kib * 1024)
+        elif self._expired:
+            self.failed("killed: its invocation timed out")
+        if self._expired:
+            return HandlerTimeout(
+                f"RequestId: {request_id} Error: Task timed out after {self.spec.timeout_s:.2f} seconds"
+            )
+        if not isinstance(answer, WorkerDied) and len(answer.results) != 1:
+            self._owned().kill("protocol error: one event, not one result")
+            self.failed("broke the protocol")
+            return WorkerExited(f"RequestId: {request_id} Error: Runtime exited without providing a reason")
+        if not isinstance(answer, WorkerDied):
+            return ResponseTooLarge(
+                f"Response payload size exceeded maximum allowed payload size ({self._limit_bytes} bytes)."
+            )
+        return died_fault(request_id, answer)
+
+    def _write(self, invocation: Invocation, duration_ms: float, fault: FunctionFault | None = None) -> bytes:
+        init_ms, self._init_ms = self._init_ms, None
+        restore_ms, self._restore_ms = self._restore_ms, None
+        return self._log.invocation(
+            InvocationLog(
+                request_id=invocation.request_id,
+                version=self.spec.version,
+                output=self.worker.take_log() if self.worker is not None else b"",
+                duration_ms=duration_ms,
+                memory_mb=self.spec.memory_mb,
+                max_memory_mb=-(-self.peak_bytes // (1024 * 1024)),
+                init_ms=init_ms,
+                restore_ms=restore_ms,
+                status="" if fault is None else "timeout" if isinstance(fault, HandlerTimeout) else "error",
+                error_type="" if fault is None else fault.error_type,
+                timeout_s=self.spec.timeout_s,
+            )
+        )

@@ -1,0 +1,97 @@
+"""What a start needs besides a process: the models' files and a plan for each engine, on their way from the start."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+from glowplug.runtime.process import wire
+from glowplug.runtime.spec import FunctionSpec
+from glowplug.snapshot.errors import SnapshotError
+
+from .policy import Remedy, remedy
+from .ports import Cache, EnginePlan, Snapshots
+
+
+class Materials:
+    """Files and engine plans of one start; fetching and looking up begin with the ``with`` block and end with it.
+
+    ``engines`` names the engines that a process has been asked to bind, by model: what a failure from then on may be
+    the fault of.
+    """
+
+    def __init__(self, spec: FunctionSpec, cache: Cache, snapshots: Snapshots) -> None:
+        self.engines: dict[str, str] = {}
+        self._spec = spec
+        self._cache = cache
+        self._snapshots = snapshots
+        self._files: asyncio.Future[dict[str, dict[str, str]]] | None = None
+        self._plans: asyncio.Future[list[EnginePlan]] | None = None
+
+    def __enter__(self) -> Self:
+        if self._spec.models:
+            self._files = asyncio.ensure_future(self._cache.files(self._spec))
+            self._plans = asyncio.ensure_future(self._plan())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for begun in (self._files, self._plans):
+            if begun is not None and not begun.cancel() and not begun.cancelled():
+                begun.exception()  # a start that failed before it asked must not leave an exception nobody saw
+
+    @property
+    def wants_bake(self) -> bool:
+        """Whether a model that asks for more than eager runs on it. Only after ``bind``."""
+        if self._plans is None or not self._plans.done():
+            return False
+        asked = {model.name: model.engine for model in self._spec.models}
+        return any(plan.engine == "eager" and asked.get(plan.model_name) != "eager" for plan in self._plans.result())
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return ``wire.Load.models``. Raises ``CacheError``."""
+        if self._files is None:
+            return []
+        files = await self._files
+        return [{"name": model.name, "source": model.source, "files": files[model.name]} for model in self._spec.models]
+
+    async def bind(self) -> wire.Bind:
+        """Return the order to bind. Raises ``SnapshotError`` when eager cannot help."""
+        plans = await self._planned()
+        self.engines = {plan.model_name: plan.engine for plan in plans if plan.engine != "eager"}
+        return wire.Bind(
+            plans=[
+                {
+                    "name": plan.model_name,
+                    "engine": plan.engine,
+                    "snapshot": plan.snapshot_dir,
+                    "manifest": plan.manifest_bytes,
+                }
+                for plan in plans
+            ]
+        )
+
+    async def reason(self) -> str:
+        """Return why not better engines, for the ledger."""
+        return "; ".join(dict.fromkeys(plan.reason for plan in await self._planned() if plan.reason))
+
+    def fall_back(self, reason: str) -> None:
+        """Use eager for every model from here on."""
+        self.engines = {}
+        self._plans = asyncio.get_running_loop().create_future()
+        self._plans.set_result(_eager(self._spec, reason))
+
+    async def _planned(self) -> list[EnginePlan]:
+        return [] if self._plans is None else await self._plans
+
+    async def _plan(self) -> list[EnginePlan]:
+        try:
+            return await self._snapshots.plan(self._spec)
+        except SnapshotError as error:
+            if remedy(error) is not Remedy.EAGER:
+                raise
+            return _eager(self._spec, f"{type(error).__name__}: {error}")
+
+
+def _eager(spec: FunctionSpec, reason: str) -> list[EnginePlan]:
+    return [EnginePlan(model.name, "eager", "", b"", reason) for model in spec.models]

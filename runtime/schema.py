@@ -1,0 +1,92 @@
+"""The tables of ``registry.db``, as the migrations that make them.
+
+``PRAGMA user_version`` counts the migrations that a file has had. Each runs in one transaction together with the new
+count, so a node killed in the middle of one leaves a file that the next start migrates again. A released migration is
+never edited; a change of the tables is a new one at the end.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from .errors import StateError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE stacks (
+            name TEXT PRIMARY KEY,
+            template_digest TEXT NOT NULL,
+            modified TEXT NOT NULL
+        ) STRICT""",
+        # Outlives its function, so that a user id never passes to another function.
+        """CREATE TABLE slots (
+            function TEXT PRIMARY KEY,
+            slot INTEGER NOT NULL UNIQUE
+        ) STRICT""",
+        """CREATE TABLE revisions (
+            revision TEXT PRIMARY KEY,
+            function TEXT NOT NULL REFERENCES functions (name) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+            spec TEXT NOT NULL CHECK (json_valid(spec)),
+            created TEXT NOT NULL
+        ) STRICT""",
+        # A function and its latest revision name each other, hence the deferred checks.
+        """CREATE TABLE functions (
+            name TEXT PRIMARY KEY REFERENCES slots (function),
+            stack TEXT NOT NULL REFERENCES stacks (name),
+            logical_id TEXT NOT NULL,
+            latest TEXT NOT NULL REFERENCES revisions (revision) DEFERRABLE INITIALLY DEFERRED,
+            revision_id TEXT NOT NULL,
+            modified TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE versions (
+            function TEXT NOT NULL REFERENCES functions (name) ON DELETE CASCADE,
+            version INTEGER NOT NULL CHECK (version > 0),
+            revision TEXT NOT NULL REFERENCES revisions (revision) DEFERRABLE INITIALLY DEFERRED,
+            description TEXT NOT NULL DEFAULT '',
+            created TEXT NOT NULL,
+            PRIMARY KEY (function, version)
+        ) STRICT""",
+        # An alias points to one version, or to two with the share of requests that the second one gets.
+        """CREATE TABLE aliases (
+            function TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            other_version INTEGER,
+            other_share REAL NOT NULL DEFAULT 0 CHECK (other_share BETWEEN 0 AND 1),
+            description TEXT NOT NULL DEFAULT '',
+            revision_id TEXT NOT NULL,
+            PRIMARY KEY (function, name),
+            FOREIGN KEY (function, version) REFERENCES versions (function, version) ON DELETE CASCADE,
+            FOREIGN KEY (function, other_version) REFERENCES versions (function, version) ON DELETE CASCADE
+        ) STRICT""",
+        """CREATE TABLE urls (
+            url_id TEXT PRIMARY KEY,
+            function TEXT NOT NULL REFERENCES functions (name) ON DELETE CASCADE,
+            qualifier TEXT NOT NULL,
+            auth_type TEXT NOT NULL,
+            invoke_mode TEXT NOT NULL
+        ) STRICT""",
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to the newest schema. Raises ``StateError`` when a newer release has written it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StateError(
+            f"{path}: schema {version}, this release knows {len(MIGRATIONS)}: a newer glowplug has written it; run that"
+            " one or choose another directory with --state"
+        )
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")  # an int of ours; a PRAGMA takes no parameters
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,156 @@
+"""What a process has made of its function so far: loaded, bound, checked, started.
+
+A function zygote and a worker take the same steps with the same code; a worker forked from a zygote finds the first ones
+done. Each step answers with one frame, or raises ``StepFailed``, whose frame is the process's last.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from glowplug.runtime.process import forkable, wire
+from glowplug.runtime.process.wire import ExitCode
+
+from . import hooks, loader, requestlog
+from .context import Instance
+from .faults import Fault
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_SNAP_START = "snap-start"
+
+
+class StepFailed(Exception):  # noqa: N818  (as the frame is called)
+    """A step did not succeed: ``frame`` tells the node, ``code`` ends the process."""
+
+    def __init__(self, step: str, fault: Fault, code: ExitCode) -> None:
+        super().__init__(f"{step}: {fault.error_type}: {fault.error_message}")
+        self.frame = wire.Failed(step, fault.error_type, fault.error_message, fault.stack_trace)
+        self.code = code
+
+
+class Function:
+    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``."""
+
+    def __init__(self) -> None:
+        self.handler: loader.Handler | None = None
+        self.instance: Instance | None = None
+        self.log: requestlog.RequestLog | None = None
+        self._name = ""
+        self._hooks_due = False
+        self._steps: dict[type[Any], Callable[[Any], wire.Message]] = {
+            wire.Load: self.load,
+            wire.Bind: self.bind,
+            wire.Check: self.check,
+        }
+
+    def __repr__(self) -> str:
+        state = "started" if self.instance else "loaded" if self.handler else "empty"
+        return f"Function({self._name!r}, {state})"
+
+    def prepare(self, message: wire.Message) -> wire.Message:
+        """Take the step that ``message`` (Load, Bind or Check) asks for and return the answer.
+
+        Raises ``StepFailed``; ``wire.WireError`` for any other message.
+        """
+        step = self._steps.get(type(message))
+        if step is None:
+            raise wire.WireError(f"{type(message).__name__} is not a step of a function")
+        return step(message)
+
+    def load(self, load: wire.Load) -> wire.Loaded:
+        """Import the handler in its environment, declare its models, and make it ready to be forked if it is to be."""
+        started = perf_counter()
+        self._name = load.function_name
+        try:
+            loader.enter(load)
+            self.log = requestlog.install()
+            if load.models:
+                _models().declare(load.models)
+            self.handler = loader.find_handler(load.handler)
+            models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
+        except Exception as error:
+            raise _failed("load", error, ExitCode.LOAD_FAILED) from error
+        if load.parked or load.initialization_type == _SNAP_START:
+            try:
+                hooks.run_before_snapshot()
+            except Exception as error:
+                code = ExitCode.BEFORE_SNAPSHOT_FAILED
+                raise _failed("load", error, code, "Runtime.BeforeSnapshotError") from error
+            self._hooks_due = load.initialization_type == _SNAP_START
+        return wire.Loaded(_ms_since(started), forkable.obstacle(), models)
+
+    def bind(self, bind: wire.Bind) -> wire.Bound:
+        """Give each model its engine and weights."""
+        started = perf_counter()
+        try:
+            report = _models().bind(bind.plans)
+        except Exception as error:
+            raise _failed("bind", error, ExitCode.BIND_FAILED) from error
+        return wire.Bound(_ms_since(started), report.engines, report.weight_bytes, forkable.obstacle())
+
+    def check(self, check: wire.Check) -> wire.Checked:
+        """Run each model's example and compare what comes out."""
+        started = perf_counter()
+        try:
+            report = _models().check(check.threads)
+        except Exception as error:
+            raise _failed("check", error, ExitCode.CHECK_FAILED) from error
+        return wire.Checked(_ms_since(started), report.worst_error, report.recorded)
+
+    def start(self, start: wire.Start) -> wire.Ready:
+        """Become an instance: its environment, the after-restore hooks, its memory limit."""
+        started = perf_counter()
+        os.environ.update(start.environment)
+        if start.restored or self._hooks_due:
+            try:
+                hooks.run_after_restore()
+            except Exception as error:
+                code = ExitCode.AFTER_RESTORE_FAILED
+                raise _failed("start", error, code, "Runtime.AfterRestoreError") from error
+        self.instance = Instance(
+            function_name=self._name,
+            function_version=start.function_version,
+            memory_limit_in_mb=str(start.memory_mb),
+            log_group_name=start.log_group,
+            log_stream_name=start.log_stream,
+        )
+        vm_data_bytes = _vm_data_bytes()
+        if start.memory_bytes > 0:
+            limit = vm_data_bytes + start.memory_bytes
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        return wire.Ready(_ms_since(started), vm_data_bytes)
+
+
+def _models() -> Any:
+    # A late import on purpose: a function without a model never pays for it (and never meets torch).
+    from glowplug.runtime.worker import models
+
+    return models
+
+
+def _failed(step: str, error: Exception, code: ExitCode, error_type: str = "") -> StepFailed:
+    """Describe a failed step, and print it: what goes wrong in a start belongs to the function's INIT log."""
+    if not error_type and type(error).__module__.startswith("glowplug.snapshot."):
+        fault = Fault(f"Glowplug.{type(error).__name__}", str(error), Fault.of(error).stack_trace)
+    else:
+        fault = Fault.of(error, error_type)
+    fault.log()
+    return StepFailed(step, fault, code)
+
+
+def _vm_data_bytes() -> int:
+    """Return this process's data and stack in bytes: VmData, and the few pages of VmStk that statm counts with it.
+
+    From ``statm``, which the kernel answers from counters; ``status`` costs ten times as much.
+    """
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.read().split()[5]) * _PAGE_BYTES
+
+
+def _ms_since(started: float) -> float:
+    return (perf_counter() - started) * 1000.0

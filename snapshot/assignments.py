@@ -1,0 +1,95 @@
+"""Which engine serves whom: one small JSON file per owner, replaced by rename.
+
+``assigned/<owner>.json`` below the snapshots' root: ``{"<model>": {"engine", "key", "reason", "requested",
+"fingerprint"}, …}``. The owner is an opaque name (the runtime uses a function's revision).
+
+Not signed: all that an assignment can do is to name a snapshot, and that is signed (``store.py``). One that cannot be
+read counts as none; the model is then baked again, which ends at once where the snapshot is still there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from glowplug.cache.errors import StoreError
+from glowplug.cache.store import make_directory, store_errors
+
+from .errors import SnapshotStoreFailed
+
+_OWNER = re.compile(r"[0-9a-zA-Z_-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The verdict of one bake. ``engine`` serves, with the snapshot ``key`` (empty for eager); ``reason`` says why it
+    is not a better one. It answers the engine that was ``requested``, on machines with this ``fingerprint`` digest."""
+
+    engine: str
+    key: str
+    reason: str
+    requested: str
+    fingerprint: str
+
+
+class Assignments:
+    """The assignments of one node, kept in memory once read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "assigned"
+        self._read: dict[str, dict[str, Assignment]] = {}
+
+    def __repr__(self) -> str:
+        return f"Assignments({str(self._root)!r}, owners={len(self._read)})"
+
+    def get(self, owner: str, model: str) -> Assignment | None:
+        """Return what serves ``model`` of ``owner``; None before the first bake."""
+        return self._of(owner).get(model)
+
+    def set(self, owner: str, model: str, assignment: Assignment) -> None:
+        """Record a verdict. Raises ``SnapshotStoreFailed`` when it cannot be written; until the next start it holds."""
+        models = self._of(owner)
+        models[model] = assignment
+        self._write(owner, models)
+
+    def forget(self, owner: str, model: str) -> None:
+        """Drop a verdict, so that the model may be baked again. Raises ``SnapshotStoreFailed``."""
+        models = self._of(owner)
+        if models.pop(model, None) is not None:
+            self._write(owner, models)
+
+    def _of(self, owner: str) -> dict[str, Assignment]:
+        if owner not in self._read:
+            self._read[owner] = _load(self._path(owner))
+        return self._read[owner]
+
+    def _path(self, owner: str) -> Path:
+        if not _OWNER.fullmatch(owner):
+            raise ValueError(f"{owner!r} cannot name a file")
+        return self._root / f"{owner}.json"
+
+    def _write(self, owner: str, models: dict[str, Assignment]) -> None:
+        path = self._path(owner)
+        fresh = path.with_suffix(f".{secrets.token_hex(6)}")
+        text = json.dumps({name: asdict(models[name]) for name in sorted(models)}, indent=1)
+        try:
+            with store_errors(path):
+                make_directory(path.parent)
+                try:
+                    fresh.write_text(text)
+                    fresh.rename(path)
+                finally:
+                    fresh.unlink(missing_ok=True)
+        except StoreError as error:
+            raise SnapshotStoreFailed(str(error)) from error
+
+
+def _load(path: Path) -> dict[str, Assignment]:
+    try:
+        value = json.loads(path.read_bytes())
+        return {str(name): Assignment(**fields) for name, fields in value.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

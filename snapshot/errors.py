@@ -1,0 +1,103 @@
+"""Every error of the snapshot layer, as one tree.
+
+    SnapshotError
+    ├── ModelError                  the author or the deployer can mend it; eager would fail as well
+    │   ├── ModelUnknown            the template and the code do not name the same models, or there is no source
+    │   ├── BuildFailed             the builder raised, or did not return a module
+    │   ├── ExampleInvalid          the example raised, or does not fit the model's forward
+    │   ├── WeightsMissing          the source has no safetensors file
+    │   ├── WeightsMismatch         names, shapes or dtypes differ between checkpoint and module; lists them
+    │   └── TensorUnbound           a tensor left on the meta device, or an engine constant that nothing fills
+    ├── BakeError                   no engine could be made; eager goes on
+    │   ├── ExportFailed            torch.export cannot trace the model, or its graph is of a kind no engine here takes
+    │   └── CompileFailed           the compiler raised, or there is none
+    ├── EngineError                 this engine cannot serve; the next one can
+    │   ├── EngineUnavailable       unknown here, or torch lacks what it is loaded with
+    │   ├── FingerprintMismatch     made for another CPU, torch or Python; says what differs
+    │   ├── SnapshotCorrupt         the manifest or an artefact is not what a baker writes
+    │   ├── SnapshotMissing         no snapshot under that key, or a file of it is gone
+    │   └── InputUnsupported        a call with inputs the engine was not compiled for; the model runs it eagerly
+    ├── SnapshotStoreFailed         the snapshots' disk is full or not writable; nothing was published
+    └── CheckFailed                 outputs that are not finite, of another shape, or not the recorded ones
+
+Messages name the model, file, tensor or dimension they are about. ``runtime.routing.coldstart`` maps the classes to
+the runtime's own; the classes of ``cache.errors`` (a truncated or malformed weights file) pass through unchanged.
+"""
+
+from __future__ import annotations
+
+
+class SnapshotError(Exception):
+    """Base of all errors that the snapshot layer raises on purpose."""
+
+
+class ModelError(SnapshotError):
+    """The model as written or as deployed cannot be used by any engine."""
+
+
+class ModelUnknown(ModelError):
+    """A model that the template declares and the code does not, or the other way round; or one without a source."""
+
+
+class BuildFailed(ModelError):
+    """The builder raised, or returned something that is not a ``torch.nn.Module``."""
+
+
+class ExampleInvalid(ModelError):
+    """The example raised, is missing where one is needed, or does not fit the model's ``forward``."""
+
+
+class WeightsMissing(ModelError):
+    """There is no safetensors file among the source's files."""
+
+
+class WeightsMismatch(ModelError):
+    """The checkpoint and the module do not hold the same tensors."""
+
+
+class TensorUnbound(ModelError):
+    """A tensor has no values: it is still on the meta device, or the engine expects it and no file holds it."""
+
+
+class BakeError(SnapshotError):
+    """An engine could not be made."""
+
+
+class ExportFailed(BakeError):
+    """The model has no exported form that an engine here could run."""
+
+
+class CompileFailed(BakeError):
+    """The engine's compiler failed or is not installed."""
+
+
+class EngineError(SnapshotError):
+    """An engine cannot serve here or now; another one may."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine is unknown, or what it is loaded with is missing from this torch."""
+
+
+class FingerprintMismatch(EngineError):
+    """The engine was made for another machine or other software."""
+
+
+class SnapshotCorrupt(EngineError):
+    """A manifest or an artefact that no baker wrote in this form."""
+
+
+class SnapshotMissing(EngineError):
+    """There is no snapshot of that key, or one of its files is gone."""
+
+
+class InputUnsupported(EngineError):
+    """A call's inputs are not of the kind the engine was compiled for."""
+
+
+class SnapshotStoreFailed(SnapshotError):
+    """The snapshots' disk is full or not writable."""
+
+
+class CheckFailed(SnapshotError):
+    """An engine's outputs are wrong."""

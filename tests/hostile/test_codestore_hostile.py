@@ -1,0 +1,165 @@
+"""Archives made to harm: each is refused with the entry's name, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from glowplug.runtime.archive import MAX_ENTRIES
+from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.config import Limits
+from glowplug.runtime.errors import InvalidParameter
+
+
+def zipped(*entries: tuple[str, bytes, int], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        for name, data, mode in entries:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16
+            entry.compress_type = method
+            file.writestr(entry, data)
+    return buffer.getvalue()
+
+
+def plain(name: str, data: bytes = b"x") -> bytes:
+    return zipped((name, data, stat.S_IFREG | 0o644))
+
+
+async def refused(directory: Path, data: bytes, limits: Limits | None = None) -> str:
+    """Put ``data``; return the message of its refusal; fail when anything is left or was written elsewhere."""
+    store = CodeStore(directory / "code", limits)
+    with pytest.raises(InvalidParameter) as caught:
+        await store.put(hashlib.sha256(data).hexdigest(), data)
+    assert left(directory) == ["code"]
+    return str(caught.value)
+
+
+def left(directory: Path) -> list[str]:
+    return [str(path.relative_to(directory)) for path in directory.rglob("*")]
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "a/../../evil.py", "a/..", ".."])
+async def test_names_that_climb_out(tmp_path: Path, name: str) -> None:
+    assert await refused(tmp_path, plain(name)) == f"{name}: names with .. are not allowed in code"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "//x"])
+async def test_absolute_names(tmp_path: Path, name: str) -> None:
+    assert await refused(tmp_path, plain(name)) == f"{name}: absolute names are not allowed in code"
+
+
+@pytest.mark.parametrize("name", ["C:\\evil.py", "a\\..\\evil.py", "a\nb.py", "\x1b[2J.py"])
+async def test_names_with_backslashes_and_control_characters(tmp_path: Path, name: str) -> None:
+    assert "backslashes or control characters" in await refused(tmp_path, plain(name))
+
+
+async def test_a_name_with_a_nul_is_not_cut_short(tmp_path: Path) -> None:
+    data = plain("a.pyXevil").replace(b"a.pyXevil", b"a.py\0evil")
+    assert "'a.py\\x00evil'" in await refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "/".join(["d" * 200] * 11)])
+async def test_names_that_no_file_system_takes(tmp_path: Path, name: str) -> None:
+    assert "the name is too long" in await refused(tmp_path, plain(name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (stat.S_IFLNK, "a symbolic link"),
+        (stat.S_IFCHR, "a character device"),
+        (stat.S_IFBLK, "a block device"),
+        (stat.S_IFIFO, "a named pipe"),
+        (stat.S_IFSOCK, "a socket"),
+        (0o170000, "a file of unknown type"),
+    ],
+)
+async def test_special_files(tmp_path: Path, kind: int, words: str) -> None:
+    data = zipped(("ok.py", b"", stat.S_IFREG | 0o644), ("odd", b"/etc/passwd", kind | 0o777))
+    assert await refused(tmp_path, data) == f"odd: {words} is not allowed in code"
+
+
+async def test_a_link_that_calls_itself_a_directory(tmp_path: Path) -> None:
+    assert "link/: a symbolic link" in await refused(tmp_path, zipped(("link/", b"/etc", stat.S_IFLNK | 0o777)))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a.py", "a.py"), ("a.py", "./a.py"), ("a", "a/b.py"), ("a/b.py", "a"), ("a/", "a"), ("a", "a/")],
+)
+async def test_names_that_are_there_twice(tmp_path: Path, first: str, second: str) -> None:
+    data = zipped((first, b"", 0), (second, b"", 0))
+    assert await refused(tmp_path, data) == f"{second}: is in the uploaded code twice"
+
+
+async def test_a_bomb_that_says_so(tmp_path: Path) -> None:
+    data = plain("zeros", bytes(5_000_000))
+    assert len(data) < 10_000
+    message = await refused(tmp_path, data, Limits(code_unzipped_bytes=1_000_000))
+    assert message == "Unzipped size must be smaller than 1000000 bytes"
+
+
+async def test_a_bomb_that_declares_less_than_it_holds(tmp_path: Path) -> None:
+    data = bytearray(plain("zeros", bytes(5_000_000)))
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):  # uncompressed size, in both headers
+        struct.pack_into("<I", data, data.index(signature) + offset, 10)
+    message = await refused(tmp_path, bytes(data), Limits(code_unzipped_bytes=1_000_000))
+    assert message.startswith("zeros: damaged in the uploaded code")
+
+
+async def test_a_bomb_of_entries_that_share_their_bytes(tmp_path: Path) -> None:
+    # Every record of the directory points at the same compressed bytes: small to send, large to unpack.
+    data = plain("0000", bytes(900_000))
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    record = data[start:end]
+    records = b"".join(record.replace(b"0000", b"%04d" % n) for n in range(100))
+    tail = bytearray(data[end:])
+    struct.pack_into("<HHII", tail, 8, 100, 100, len(records), start)
+    assert "Unzipped size" in await refused(tmp_path, data[:start] + records + tail, Limits(code_unzipped_bytes=10**7))
+    # Under the limit the sizes are honest, but the names are not those of the local headers.
+    assert "damaged" in await refused(tmp_path, data[:start] + records + tail, Limits(code_unzipped_bytes=10**9))
+
+
+@pytest.mark.slow
+async def test_more_entries_than_inodes_are_worth(tmp_path: Path) -> None:
+    data = zipped(*((f"{n}", b"", 0) for n in range(MAX_ENTRIES + 1)), method=zipfile.ZIP_STORED)
+    assert f"{MAX_ENTRIES} are allowed" in await refused(tmp_path, data)
+
+
+async def test_encrypted_entries(tmp_path: Path) -> None:
+    data = bytearray(plain("secret.py"))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        struct.pack_into("<H", data, data.index(signature) + offset, 0x1)
+    assert await refused(tmp_path, bytes(data)) == "secret.py: encrypted entries are not allowed in code"
+
+
+async def test_compression_that_is_not_deflate(tmp_path: Path) -> None:
+    data = zipped(("a.py", b"x" * 100, 0), method=zipfile.ZIP_LZMA)
+    assert await refused(tmp_path, data) == "a.py: compression method 14 is not supported; use deflate"
+
+
+async def test_one_flipped_bit_of_content(tmp_path: Path) -> None:
+    data = bytearray(zipped(("a.py", b"x = 1\n", 0), method=zipfile.ZIP_STORED))
+    data[data.index(b"x = 1")] ^= 1
+    assert "a.py: damaged in the uploaded code: Bad CRC-32" in await refused(tmp_path, bytes(data))
+
+
+async def test_an_archive_cut_anywhere_or_not_one_at_all(tmp_path: Path) -> None:
+    whole = plain("a.py", b"print('hello')\n" * 20)
+    for length in [0, 1, 4, 30, len(whole) // 2, len(whole) - 23, len(whole) - 1]:
+        assert "Could not unzip uploaded file" in await refused(tmp_path, whole[:length])
+    assert "Could not unzip uploaded file" in await refused(tmp_path, b"#!/bin/sh\necho this is a script\n")
+
+
+async def test_setuid_does_not_survive(tmp_path: Path) -> None:
+    data = zipped(("tool", b"#!/bin/sh\n", stat.S_IFREG | 0o6777))
+    path = await CodeStore(tmp_path / "code").put(hashlib.sha256(data).hexdigest(), data)
+    assert stat.S_IMODE((path / "tool").stat().st_mode) == 0o555

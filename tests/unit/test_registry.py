@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from glowplug.runtime.errors import Conflict, DefinitionError, FunctionNotFound, StateError
+from glowplug.runtime.registry import FunctionChange, Registry, StackRecord, lambda_time
+from glowplug.runtime.schema import MIGRATIONS
+from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile, UrlSpec
+
+ECHO = FunctionSpec(
+    name="echo",
+    handler="echo.handler",
+    runtime="python3.11",
+    code_digest="a" * 64,
+    environment={"A": "1"},
+    url=UrlSpec("echo"),
+)
+EMBED = FunctionSpec(
+    name="embed",
+    handler="embed.handler",
+    runtime="python3.11",
+    code_digest="b" * 64,
+    models=(ModelSpec("", "package://m", files=(SourceFile("model.safetensors", 3, "c" * 64),)),),
+)
+
+
+def stack(*specs: FunctionSpec, name: str = "main", digest: str = "t1") -> StackRecord:
+    return StackRecord(name, digest, {spec.name.title(): spec for spec in specs})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.db"
+
+
+async def opened(path: Path) -> Registry:
+    ticks = itertools.count(1_764_025_880)
+    return await Registry.open(path, now=lambda: float(next(ticks)))  # every look is a second later
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def damaged(data: bytes, how: str) -> bytes:
+    if how == "text":
+        return b"this is not a database, it is a text " * 100
+    return data[:4096] + b"\xff" * (len(data) - 4096)
+
+
+async def test_what_was_deployed_is_there_after_reopening(path: Path) -> None:
+    registry = await opened(path)
+    changes = await registry.put_stack(stack(ECHO, EMBED))
+    before = (registry.functions(), registry.stack("main"), registry.url("echo"))
+    await registry.close()
+    again = await opened(path)
+    assert before == (again.functions(), again.stack("main"), again.url("echo"))
+    assert changes == [FunctionChange("echo", "created"), FunctionChange("embed", "created")]
+    assert [record.spec for record in again.functions()] == [ECHO, EMBED]
+    assert again.resolve("embed") == EMBED
+    assert again.get("echo").logical_id == "Echo"
+    assert again.url("echo") == ("echo", "$LATEST")
+    assert again.url("embed") is None
+    await again.close()
+
+
+async def test_a_stack_becomes_exactly_what_is_put(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO, EMBED))
+    first = registry.get("echo")
+    slower = replace(ECHO, timeout_s=9.0, url=None)
+    changes = await registry.put_stack(stack(slower, digest="t2"))
+    assert changes == [FunctionChange("embed", "deleted"), FunctionChange("echo", "updated")]
+    second = registry.get("echo")
+    assert second.spec == slower
+    assert (first.slot, first.last_modified < second.last_modified) == (second.slot, True)
+    assert first.revision_id != second.revision_id
+    assert registry.url("echo") is None
+    found = registry.stack("main")
+    assert found is not None
+    assert (found.template_digest, dict(found.functions)) == ("t2", {"Echo": slower})
+    assert registry.code_digests() == {ECHO.code_digest}
+    await registry.close()
+
+
+async def test_what_did_not_change_keeps_its_revision_id_and_time(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    before = registry.get("echo")
+    assert await registry.put_stack(stack(ECHO, digest="t2")) == [FunctionChange("echo", "unchanged")]
+    assert registry.get("echo") == before
+    await registry.close()
+
+
+async def test_a_revision_that_comes_back_is_the_same_revision(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    await registry.put_stack(stack(replace(ECHO, timeout_s=9.0)))
+    await registry.put_stack(stack(ECHO))
+    assert registry.resolve("echo").revision == ECHO.revision
+    await registry.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT revision FROM revisions").fetchall() == [(ECHO.revision,)]
+    connection.close()
+
+
+async def test_a_slot_never_passes_to_another_function(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO, EMBED))
+    await registry.put_stack(stack(EMBED))
+    await registry.put_stack(stack(EMBED, replace(ECHO, name="other", url=None)))
+    await registry.put_stack(stack(EMBED, ECHO))
+    assert {record.spec.name: record.slot for record in registry.functions()} == {"echo": 0, "embed": 1}
+    await registry.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT slot FROM slots WHERE function = 'other'").fetchall() == [(2,)]
+    connection.close()
+
+
+async def test_what_is_not_there_is_named_by_its_arn(path: Path) -> None:
+    registry = await opened(path)
+    with pytest.raises(FunctionNotFound, match=r"^Function not found: arn:aws:lambda:.*:function:no:\$LATEST$"):
+        registry.resolve("no")
+    with pytest.raises(FunctionNotFound, match=r"function:no$"):
+        registry.get("no")
+    await registry.put_stack(stack(ECHO))
+    with pytest.raises(FunctionNotFound, match=r"function:echo:7$"):
+        registry.resolve("echo", "7")
+    assert (registry.url("no"), registry.stack("no")) == (None, None)
+    await registry.close()
+
+
+async def test_a_function_of_another_stack_is_refused_and_nothing_changes(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    with pytest.raises(Conflict, match="echo belongs to the stack main"):
+        await registry.put_stack(stack(EMBED, ECHO, name="second"))
+    assert [record.spec.name for record in registry.functions()] == ["echo"]
+    assert registry.stack("second") is None
+    await registry.close()
+
+
+async def test_a_url_id_that_is_taken_is_refused_with_the_field(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    taker = replace(ECHO, name="Echo")
+    with pytest.raises(DefinitionError, match="taken by the function echo") as caught:
+        await registry.put_stack(stack(taker, name="second"))
+    assert caught.value.field == "Echo.FunctionUrlConfig"
+    both = StackRecord("third", "t", {"A": replace(taker, name="x_y", url=UrlSpec("x-y")),
+                                      "B": replace(taker, name="x-y", url=UrlSpec("x-y"))})  # fmt: skip
+    with pytest.raises(DefinitionError, match="taken by the function x_y"):
+        await registry.put_stack(both)
+    await registry.close()
+
+
+async def test_two_logical_ids_with_one_name_are_refused(path: Path) -> None:
+    registry = await opened(path)
+    with pytest.raises(DefinitionError, match=r"B\.FunctionName: 'echo' is A's name already"):
+        await registry.put_stack(StackRecord("main", "t", {"A": ECHO, "B": ECHO}))
+    await registry.close()
+
+
+async def test_a_url_moves_between_functions_in_one_put(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    other = replace(ECHO, name="Echo")
+    await registry.put_stack(StackRecord("main", "t", {"Echo": other}))
+    assert registry.url("echo") == ("Echo", "$LATEST")
+    await registry.close()
+
+
+async def test_puts_at_the_same_time_do_not_interleave(path: Path) -> None:
+    registry = await opened(path)
+    wanted = [replace(ECHO, timeout_s=float(n)) for n in range(1, 9)]
+    await asyncio.gather(*(registry.put_stack(stack(spec)) for spec in wanted))
+    assert registry.resolve("echo") == wanted[-1]
+    await registry.close()
+
+
+async def test_a_cancelled_put_leaves_memory_and_file_the_same(path: Path) -> None:
+    registry = await opened(path)
+    put = asyncio.create_task(registry.put_stack(stack(ECHO)))
+    await asyncio.sleep(0)
+    put.cancel()
+    await asyncio.gather(put, return_exceptions=True)
+    await registry.close()  # waits for the thread
+    held = [record.spec.name for record in registry.functions()]
+    again = await opened(path)
+    assert held == [record.spec.name for record in again.functions()]
+    await again.close()
+
+
+async def test_a_statement_that_fails_rolls_everything_back(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    broken = replace(EMBED, environment={"A": "\ud800"})  # passes json, not SQLite's UTF-8
+    object.__setattr__(broken, "description", float("nan"))  # json_valid refuses NaN
+    with pytest.raises(StateError):
+        await registry.put_stack(stack(broken))
+    assert [record.spec.name for record in registry.functions()] == ["echo"]
+    assert await registry.put_stack(stack(ECHO)) == [FunctionChange("echo", "unchanged")]
+    await registry.close()
+
+
+async def test_a_closed_registry_refuses_to_write_and_closes_twice(path: Path) -> None:
+    registry = await opened(path)
+    await registry.close()
+    await registry.close()
+    with pytest.raises(StateError, match="closed"):
+        await registry.put_stack(stack(ECHO))
+    assert repr(registry) == f"<Registry {path} closed, 0 functions, 0 stacks>"
+
+
+async def test_close_leaves_one_file(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    await registry.close()
+    assert [entry.name for entry in path.parent.iterdir()] == ["registry.db"]
+
+
+@pytest.mark.parametrize("damage", ["text", "middle"])
+async def test_a_damaged_file_is_an_error_and_stays_as_it_is(path: Path, damage: str) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO, EMBED))
+    await registry.close()
+    data = damaged(read(path), damage)
+    write(path, data)
+    with pytest.raises(StateError, match=r"registry\.db: it is damaged; restore it from a copy, or move it away"):
+        await opened(path)
+    assert read(path) == data
+
+
+async def test_a_file_of_a_newer_release_is_refused(path: Path) -> None:
+    await (await opened(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(StateError, match="a newer glowplug has written it"):
+        await opened(path)
+
+
+async def test_a_spec_of_another_release_is_named(path: Path) -> None:
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    await registry.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE revisions SET spec = json_set(spec, '$.unheard_of', 1)")
+    connection.close()
+    with pytest.raises(StateError, match="the function echo was written by another release"):
+        await opened(path)
+
+
+async def test_a_directory_that_is_missing_says_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="cannot be opened"):
+        await opened(tmp_path / "no" / "registry.db")
+
+
+def test_lambda_time_is_in_lambdas_form() -> None:
+    assert lambda_time(1_764_025_880.1239) == "2025-11-24T23:11:20.123+0000"
+
+
+KILLED = """
+import asyncio, os, pathlib, sys
+from dataclasses import replace
+from glowplug.runtime.registry import Registry, StackRecord
+from glowplug.runtime.spec import FunctionSpec, UrlSpec
+
+async def main(path, fatal):
+    registry = await Registry.open(pathlib.Path(path))
+    seen = 0
+    def count(statement):
+        nonlocal seen
+        seen += 1
+        if seen == fatal:
+            os.kill(os.getpid(), 9)
+    await registry._run(lambda: registry._connection.set_trace_callback(count))
+    old = registry.resolve("echo")
+    new = replace(old, timeout_s=9.0)
+    await registry.put_stack(StackRecord("main", "t2", {"Echo": new, "More": replace(old, name="more", url=None)}))
+    print(seen)
+    await registry.close()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def put_and_die(path: Path, statement: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", KILLED, str(path), str(statement)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+async def test_a_node_killed_between_any_two_statements_leaves_the_old_state_or_the_new_one(path: Path) -> None:
+    old, new = {"echo": 3.0}, {"echo": 9.0, "more": 3.0}
+    registry = await opened(path)
+    await registry.put_stack(stack(ECHO))
+    await registry.close()
+    pristine = read(path)
+    seen: list[dict[str, float]] = []
+    statement = 0
+    while True:
+        statement += 1
+        write(path, pristine)
+        result = put_and_die(path, statement)
+        registry = await opened(path)
+        seen.append({record.spec.name: record.spec.timeout_s for record in registry.functions()})
+        await registry.close()
+        if result.returncode == 0:
+            break
+        assert result.returncode == -signal.SIGKILL, result.stderr
+    assert seen[0] == old
+    assert seen[-1] == new
+    assert all(state in (old, new) for state in seen), json.dumps(seen)
+    assert statement > 10
