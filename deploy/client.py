@@ -218,10 +218,10 @@ class NodeClient:
             connection.connect()
             connection.sock.settimeout(ANSWER_TIMEOUT_S)
             connection.request(method, path, body, dict(headers))
-            response = connection.getresponse()
-            if response.status >= 300:
-                raise refusal(response.status, _body(response.read(_ANSWER_BYTES)), response.headers)
-            yield response
+            with connection.getresponse() as response:
+                if response.status >= 300:
+                    raise refusal(response.status, _body(response.read(_ANSWER_BYTES)), dict(response.headers))
+                yield response
         except ConnectionRefusedError:
             raise NodeUnreachable(f"no node answers at {self.endpoint}; start one with `glowplug up`") from None
         except (OSError, http.client.HTTPException) as error:

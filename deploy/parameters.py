@@ -59,7 +59,9 @@ def _constrain(template: Template, path: KeyPath, spec: Mapping[str, Any], text:
     """Check one value against AllowedValues, AllowedPattern, lengths and bounds."""
     broken = ""
     allowed = spec.get("AllowedValues")
-    if allowed is not None and text not in map(_text, allowed if isinstance(allowed, list) else [allowed]):
+    if allowed is not None and not isinstance(allowed, list):
+        raise template.error((*path, "AllowedValues"), "must be a list")
+    if allowed is not None and text not in map(_text, allowed):
         broken = f"is not one of {', '.join(map(_text, allowed))}"
     pattern = spec.get("AllowedPattern")
     try:

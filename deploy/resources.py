@@ -55,6 +55,7 @@ class Resources:
         self._endpoint = endpoint
         self._naming: list[str] = []
         self.intrinsics = Intrinsics(template, names, self)
+        self._resources: Mapping[str, Any] = {}  # while conditions are decided: they may name parameters only
         self._resources = {
             logical_id: resource
             for logical_id, resource in resources.items()

@@ -99,12 +99,12 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
         loop = " (Fn::ForEach is not supported yet)" if str(path[-1]).startswith("Fn::ForEach") else ""
         raise template.error(path, f"must be a mapping with a Type{loop}")
     kind = resource.get("Type")
+    if not isinstance(kind, str):
+        raise template.error((*path, "Type"), f"must be one of {', '.join(sorted(_PROPERTIES))}")
     if kind in _NOTED_TYPES:
-        return [(str(kind), str(path[-1]))]
+        return [(kind, str(path[-1]))]
     if kind not in _PROPERTIES:
-        known = ", ".join(sorted(_PROPERTIES))
-        problem = f"{kind} is not supported yet" if isinstance(kind, str) else f"must be one of {known}"
-        raise template.error((*path, "Type"), problem)
+        raise template.error((*path, "Type"), f"{kind} is not supported yet")
     if kind == SERVERLESS_FUNCTION and "Transform" not in template.document:
         raise template.error((*path, "Type"), f"{kind} needs `Transform: {_TRANSFORMS[0]}` at the top of the template")
     _only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)

@@ -106,20 +106,32 @@ class Layer(nn.Module):
         return self.output(widened, attended)  # type: ignore[no-any-return]
 
 
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, keep: Tensor) -> Tensor:
+        """Return the last layer's output."""
+        for layer in self.layer:
+            hidden = layer(hidden, keep)
+        return hidden
+
+
 class MiniLM(nn.Module):
     """Token ids and their mask to one unit vector per text."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embeddings = Embeddings(shape)
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))})
+        self.encoder = Encoder(shape)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return (batch, hidden), L2-normalised. ``mask`` is 1 for a token and 0 for padding, (batch, tokens)."""
         keep = mask.bool()[:, None, None, :]
-        hidden = self.embeddings(ids)
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
-            hidden = layer(hidden, keep)
+        hidden = self.encoder(self.embeddings(ids), keep)
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return functional.normalize(pooled, dim=1)

@@ -1,9 +1,9 @@
 """One bake: a child process that makes an engine for one model, and what the node hears from it.
 
-    python -P -m glowplug.runtime.worker.bake --progress-fd N
+    python -P -m glowplug.runtime.worker.bake --events-fd N
 
-Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "engine", "staging", "snapshots", "uid",
-"gid"}``. The child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
+Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "engine", "staging", "snapshots"}``. The
+child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
 
     {"event": "progress", "phase": "import|export|compile|measure|check", "fraction": 0…1}
     {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor"|"eager", "reason": …}
@@ -12,6 +12,9 @@ Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "e
 Baking competes with serving, so the child is nice, alone (the queue in ``snapshots`` runs one at a time) and limited in
 time and memory. It is a session of its own and dies as a group, compilers included. Everything it writes is below a
 directory of its own, compiler caches too: a cache shared between functions would let one plant code for another.
+
+Where functions have users of their own, so has the bake: ``process.enter`` confines it before the author's code runs.
+Such a user cannot write below the state directory, so its directory is a temporary one, which the node removes.
 """
 
 from __future__ import annotations
@@ -24,20 +27,25 @@ import os
 import resource
 import shutil
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from .process import wire
+from .process.enter import format_environment
+from .process.execute import base_environment, python
 from .process.sweep import Records
+from .spec import FunctionSpec
+
+COMMAND = tuple(python("glowplug.runtime.worker.bake", []))
 
 NICE = 10
 """Added to the niceness of a bake: it gets about a tenth of a core that a busy worker wants as well."""
 
 _LOG_TAIL_BYTES = 2048
-_PASSED_ON = ("PATH", "PYTHONPATH", "CXX")
+SCRATCH_PREFIX = "glowplug-bake-"
 
 OnProgress = Callable[["BakeProgress"], None]
 
@@ -60,13 +68,12 @@ class BakeProgress:
 
 @dataclass(frozen=True, slots=True)
 class BakeJob:
-    """What to bake. ``uid`` and ``gid`` of -1 leave the user as it is."""
+    """What to bake, and as whom: a ``uid`` (and gid) of -1 leaves the user as it is."""
 
     load: wire.Load
     model: str
     engine: str
     uid: int = -1
-    gid: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +92,14 @@ class BakeLimits:
     """How long a bake may take, in seconds, and how much memory each of its processes may have, in bytes."""
 
     time_s: float = 1800.0
-    memory_bytes: int = 0  # 0: no limit
+    memory_bytes: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
 class Baker:
-    """Runs bakes as child processes. ``directory`` holds one subdirectory per job, ``snapshots`` the published ones."""
+    """Runs bakes as child processes. ``directory`` holds one subdirectory per job, ``snapshots`` the published ones.
+
+    ``expose`` are directories that a bake with a user of its own may read: code and blobs.
+    """
 
     def __init__(
         self,
@@ -97,17 +107,20 @@ class Baker:
         snapshots: Path,
         *,
         environ: Mapping[str, str],
+        expose: Sequence[Path] = (),
         records: Records | None = None,
         limits: BakeLimits | None = None,
-        executable: str = sys.executable,
-        module: str = "glowplug.runtime.worker.bake",
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self._directory = directory
         self._snapshots = snapshots
-        self._environ = {name: environ[name] for name in _PASSED_ON if name in environ}
+        self._environment = base_environment(environ)
+        if environ.get("CXX"):
+            self._environment["CXX"] = environ["CXX"]
+        self._expose = [word for path in (*expose, snapshots) for word in ("--expose", str(path))]
         self._records = records
         self._limits = limits or BakeLimits()
-        self._command = (executable, "-P", "-m", module)
+        self._command = tuple(command)
         self._jobs = 0
 
     def __repr__(self) -> str:
@@ -115,8 +128,8 @@ class Baker:
 
     def obstacle(self) -> str:
         """Return why engines that need a compiler cannot be made here; empty when they can."""
-        compiler = self._environ.get("CXX") or "g++"
-        if shutil.which(compiler, path=self._environ.get("PATH", os.defpath)) is None:
+        compiler = self._environment.get("CXX", "g++")
+        if shutil.which(compiler, path=self._environment["PATH"]) is None:
             return f"no C++ compiler ({compiler} is not in PATH); install g++ and bake again"
         return ""
 
@@ -127,60 +140,62 @@ class Baker:
         Raises ``BakeFailed``. Cancelling kills the child with its group.
         """
         self._jobs += 1
-        home = self._directory / f"{os.getpid()}-{self._jobs}"
+        home = await asyncio.to_thread(_prepare, self._directory if job.uid < 0 else None, job.uid)
         try:
-            staging = await asyncio.to_thread(_prepare, home, job.uid, job.gid)
-            verdict = await self._run(home, staging, job, on_progress)
-            yield verdict, staging
+            verdict = await self._run(home, job, on_progress)
+            yield verdict, home / "staging"
         finally:
             # shielded: a cancelled bake must not leave its gigabytes of compiler cache behind
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, True))
 
-    async def _run(self, home: Path, staging: Path, job: BakeJob, on_progress: OnProgress) -> BakeVerdict:
+    async def _run(self, home: Path, job: BakeJob, on_progress: OnProgress) -> BakeVerdict:
         reader_fd, writer_fd = os.pipe()
-        with os.fdopen(reader_fd, "rb", buffering=0) as pipe:
+        with os.fdopen(reader_fd, "rb", buffering=0) as pipe, tempfile.TemporaryFile() as log:
             try:
-                with (home / "log").open("wb") as log:
-                    process = await self._spawn(home, writer_fd, log)
+                process = await self._spawn(home, job.uid, writer_fd, log)
             finally:
                 os.close(writer_fd)
             try:
                 async with asyncio.timeout(self._limits.time_s):
                     self._confine(process.pid)
-                    await _send(process.stdin, self._job_text(job, staging))
+                    await _send(process.stdin, self._job_text(job, home))
                     final = await _listen(pipe, on_progress)
                     status = await process.wait()
             except TimeoutError:
                 raise BakeFailed("TimedOut", f"took longer than {self._limits.time_s:g} s") from None
             finally:
                 await self._end(process)
-        if final.get("event") == "done":
-            return BakeVerdict(final["key"], final["reused"], final["verdict"], final["reason"])
-        if final.get("event") == "failed":
-            raise BakeFailed(final["error_type"], final["message"])
-        raise BakeFailed("Killed", f"the bake ended with {_ending(status)}: {_tail(home / 'log')}")
+            if final.get("event") == "done":
+                return BakeVerdict(final["key"], final["reused"], final["verdict"], final["reason"])
+            if final.get("event") == "failed":
+                raise BakeFailed(final["error_type"], final["message"])
+            raise BakeFailed("Killed", f"the bake ended with {_ending(status)}: {_tail(log)}")
 
-    async def _spawn(self, home: Path, writer_fd: int, log: IO[bytes]) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self._command,
-            "--progress-fd",
-            str(writer_fd),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=bake_environment(self._environ, home),
-            cwd=home,
-            pass_fds=(writer_fd,),
-            start_new_session=True,
-        )
+    async def _spawn(self, home: Path, uid: int, writer_fd: int, log: IO[bytes]) -> asyncio.subprocess.Process:
+        environment = bake_environment(self._environment, home)
+        command = [*self._command, "--events-fd", str(writer_fd)]
+        with tempfile.TemporaryFile() as file:  # a stage of its own confines; what it execs gets its environment so
+            if uid >= 0:
+                file.write(format_environment(environment))
+                file.seek(0)
+                users = ["--uid", str(uid), "--gid", str(uid), "--environment-fd", str(file.fileno()), *self._expose]
+                command = python("glowplug.runtime.process.enter", [*users, "--", *command])
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=home,
+                pass_fds=(writer_fd, file.fileno()) if uid >= 0 else (writer_fd,),
+                start_new_session=True,
+            )
 
     def _confine(self, pid: int) -> None:
         """Set what can be set from outside. The child has done nothing yet: it waits for its job on standard input."""
         with contextlib.suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, pid, NICE)
-            if self._limits.memory_bytes:
-                limit = (self._limits.memory_bytes, self._limits.memory_bytes)
-                resource.prlimit(pid, resource.RLIMIT_DATA, limit)
+            resource.prlimit(pid, resource.RLIMIT_DATA, (self._limits.memory_bytes, self._limits.memory_bytes))
         with contextlib.suppress(OSError):  # a kernel without autogroups, where niceness counts by itself
             Path(f"/proc/{pid}/autogroup").write_text(str(NICE))  # between sessions only the group's niceness counts
         if self._records is not None:
@@ -193,25 +208,43 @@ class Baker:
         if self._records is not None:
             self._records.remove(process.pid)
 
-    def _job_text(self, job: BakeJob, staging: Path) -> bytes:
+    def _job_text(self, job: BakeJob, home: Path) -> bytes:
         fields = {
             "load": dataclasses.asdict(job.load),
             "model": job.model,
             "engine": job.engine,
-            "staging": str(staging),
+            "staging": str(home / "staging"),
             "snapshots": str(self._snapshots),
-            "uid": job.uid,
-            "gid": job.gid,
         }
         return json.dumps(fields).encode()
 
 
-def bake_environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the environment of a bake: the compiler's search path, and every cache and scratch place below ``home``."""
+def load_for_bake(
+    spec: FunctionSpec,
+    files: Mapping[str, Mapping[str, str]],
+    *,
+    task_root: Path,
+    environment: Mapping[str, str],
+) -> wire.Load:
+    """Return what a bake needs to import the handler of ``spec`` as its workers do."""
+    return wire.Load(
+        function_name=spec.name,
+        handler=spec.handler,
+        task_root=str(task_root),
+        import_paths=[str(task_root)],
+        environment=dict(environment),
+        models=[
+            {"name": model.name, "source": model.source, "files": dict(files[model.name])} for model in spec.models
+        ],
+        initialization_type="on-demand",
+        parked=False,
+    )
+
+
+def bake_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return the environment of a bake: ``base``, and every cache and scratch place below ``home``."""
     return {
-        "PATH": os.defpath,
-        **environ,
-        "LANG": "C.UTF-8",
+        **base,
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
         "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
@@ -220,14 +253,16 @@ def bake_environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     }
 
 
-def _prepare(home: Path, uid: int, gid: int) -> Path:
-    home.mkdir(mode=0o700, parents=True)
-    staging = home / "staging"
-    for directory in (staging, home / "tmp"):
+def _prepare(parent: Path | None, uid: int) -> Path:
+    """Make a job's directories below ``parent`` (None: the system's temporary directory), owned by ``uid``."""
+    if parent is not None:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+    for directory in (home / "staging", home / "tmp"):
         directory.mkdir(mode=0o700)
-    for directory in (home, staging, home / "tmp"):
-        os.chown(directory, uid, gid)
-    return staging
+        os.chown(directory, uid, uid)
+    os.chown(home, uid, uid)
+    return home
 
 
 async def _send(stdin: asyncio.StreamWriter | None, data: bytes) -> None:
@@ -279,7 +314,6 @@ def _ending(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
-def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-        return file.read().decode(errors="replace").strip() or "it printed nothing"
+def _tail(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+    return log.read().decode(errors="replace").strip() or "it printed nothing"

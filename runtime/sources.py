@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,13 +20,14 @@ from typing import Any
 from glowplug.cache.errors import FetchDied, named
 from glowplug.cache.store import BlobStore
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.process.execute import base_environment, python
 from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """Longest line a fetch may print: a manifest of 10,000 files with names of 1,024 characters is 11 MB."""
 
 _STDERR_BYTES = 2048  # of a child that died, for the message
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+_PASSED_ON = ("HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
               "GOOGLE_APPLICATION_CREDENTIALS", "XDG_CACHE_HOME")  # fmt: skip
 _PASSED_ON_PREFIXES = ("AWS_", "AZURE_", "HF_", "FSSPEC_", "GITHUB_TOKEN")
 _PASSED_ON_LOWER = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")  # customary in either case
@@ -47,17 +47,10 @@ class FetchProgress:
 class Sources:
     """Resolves source URLs and keeps the files of revisions present. ``environ`` is the operator's environment."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        *,
-        environ: Mapping[str, str] = MappingProxyType({}),
-        executable: str = sys.executable,
-    ) -> None:
+    def __init__(self, config: NodeConfig, *, environ: Mapping[str, str] = MappingProxyType({})) -> None:
         self.store = BlobStore(config.cache)
         self._file_roots = config.file_roots
         self._environment = fetch_environment(environ)
-        self._executable = executable
         self._locks: dict[str, asyncio.Lock] = {}
 
     def __repr__(self) -> str:
@@ -99,16 +92,13 @@ class Sources:
             yield
 
     async def _fetch(self, url: str, pinned: list[list[Any]] | None, on_progress: OnProgress | None) -> list[list[Any]]:
-        arguments = ["-P", "-m", "glowplug.cache.fetch", "--store", str(self.store.root)]
+        arguments = ["--store", str(self.store.root)]
         for root in self._file_roots:
             arguments += ["--file-root", str(root)]
         if pinned is not None:
             arguments.append("--pinned")
         process = await asyncio.create_subprocess_exec(
-            self._executable,
-            *arguments,
-            "--",
-            url,
+            *python("glowplug.cache.fetch", [*arguments, "--", url]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -137,8 +127,8 @@ class Sources:
 
 
 def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of the operator's environment that a fetch gets: search paths, proxies, bucket credentials."""
-    return {
+    """Return what a fetch gets: what a zygote gets, and of the operator's environment proxies and credentials."""
+    return base_environment(environ) | {
         name: value
         for name, value in environ.items()
         if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES) or name.lower() in _PASSED_ON_LOWER

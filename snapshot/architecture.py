@@ -87,7 +87,7 @@ def assemble(
     module.eval().requires_grad_(False)
     for name, tensor in _slots(module):
         if tensor.is_meta:
-            raise TensorUnbound(f"model {definition.name}: {name} has no values: neither a file nor the builder has any")
+            raise TensorUnbound(f"model {definition.name}: {name} has no values; no file has it, nor the builder")
     return assembled
 
 
@@ -139,7 +139,7 @@ class _SkipRandomParameters(TorchFunctionMode):
 
 
 def _slots(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the module with its dotted name, shared ones under each: parameters, buffers, plain attributes."""
+    """Every tensor with its dotted name, shared ones under each: parameters, buffers, plain attributes."""
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
     for path, part in module.named_modules():

@@ -29,7 +29,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a tensor's bytes are: ``place`` is ``source`` (a file of the model) or ``snapshot`` (a file made at bake)."""
+    """Where a tensor's bytes are: ``place`` is ``source`` (the model's files) or ``snapshot`` (made at bake)."""
 
     place: str
     file: str

@@ -23,8 +23,10 @@ from .errors import SnapshotCorrupt
 ENGINE_FORMAT = 1
 """Raised whenever a change here makes engines baked by an earlier release unusable."""
 
-_FEATURES = ("sse4", "ssse3", "avx", "fma", "f16c", "bmi", "amx", "vnni", "abm", "movbe", "popcnt", "adx", "sha",
-             "gfni", "vaes", "vpclmul", "asimd", "sve", "sme", "fphp", "bf16", "i8mm", "dotprod", "atomics")  # fmt: skip
+_FEATURES = tuple(
+    "sse4 ssse3 avx fma f16c bmi amx vnni abm movbe popcnt adx sha gfni vaes vpclmul "  # x86-64
+    "asimd sve sme fphp bf16 i8mm atomics".split()  # arm64
+)
 """Beginnings of the CPU flags that decide which instructions a compiler may emit. The others (virtualisation, power,
 mitigations) change with the kernel and would only cost bakes."""
 

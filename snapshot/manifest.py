@@ -131,13 +131,15 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def key_of(source: str, graph: str, signature: Mapping[str, Any], precision: str, fingerprint: Mapping[str, Any]) -> str:
+def key_of(
+    source: str, graph: str, signature: Mapping[str, Any], options: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> str:
     """Return the key of a snapshot: everything that its bytes depend on and nothing else.
 
-    ``signature`` holds the dynamic shapes; the engines' options and format are part of the fingerprint's
-    ``engine_format``, which is raised when they change.
+    ``signature`` holds the dynamic shapes; ``options`` precision and engines. The compiler's own options are constants
+    of this release: ``fingerprint`` has an ``engine_format`` that is raised when they change.
     """
-    parts = {"source": source, "graph": graph, "signature": signature, "precision": precision, "here": fingerprint}
+    parts = {"source": source, "graph": graph, "signature": signature, "options": options, "here": fingerprint}
     return hashlib.sha256(canonical({"format": FORMAT, **parts})).hexdigest()
 
 

@@ -92,7 +92,9 @@ def _dimensions(dimensions: tuple[str | int | None, ...] | None, value: Any) -> 
 def _signature(exported: ExportedProgram, inputs: Mapping[str, Any]) -> Signature:
     mutated = {**exported.graph_signature.user_inputs_to_mutate, **exported.graph_signature.buffers_to_mutate}
     if mutated:
-        raise ExportFailed(f"the model changes {next(iter(mutated.values()))} in place; an engine is shared and may not")
+        raise ExportFailed(
+            f"the model changes {next(iter(mutated.values()))} in place; an engine is shared and may not"
+        )
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"}
     symbols: dict[str, str] = {}
     leaves: list[Input] = []
@@ -133,8 +135,8 @@ def _range(bound: Any) -> tuple[int, int | None]:
     """Return (least, most). Export reasons about sizes from 2 up and promises 1 too; the bake's check tries it."""
     if bound is None:
         return 1, None
-    high = str(bound.upper)
-    return (1 if int(bound.lower) <= 2 else int(bound.lower)), (int(high) if high.isdigit() and int(high) < 2**62 else None)
+    low, high = int(bound.lower), str(bound.upper)  # no upper bound is written as a symbol or as a huge number
+    return (1 if low <= 2 else low), (int(high) if high.isdigit() and int(high) < 2**62 else None)
 
 
 def _digest(exported: ExportedProgram, assembled: Assembled, signature: Signature) -> str:

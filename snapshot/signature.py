@@ -70,7 +70,9 @@ class Signature:
             if structure != self.in_structure:
                 raise InputUnsupported("inputs nested in another way than the engine was compiled for")
         sizes: dict[str, int] = {}
-        return [leaf for want, given in zip(self.inputs, leaves, strict=True) for leaf in _leaf(want, given, sizes, self)]
+        return [
+            leaf for want, given in zip(self.inputs, leaves, strict=True) for leaf in _leaf(want, given, sizes, self)
+        ]
 
     def unflatten_inputs(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
         """Return the inputs by name from the tensors of ``flatten``."""

@@ -55,7 +55,7 @@ def finite(outputs: Any) -> None:
 
 
 def compare(outputs: Any, expected: Any, tolerance: Tolerance) -> float:
-    """Return the largest absolute difference. Raises ``CheckFailed`` where structure, shape, dtype or a value differ."""
+    """Return the largest absolute difference. Raises ``CheckFailed`` if structure, shape, dtype or a value differ."""
     given, structure = torch_private.flatten(outputs)
     wanted, wanted_structure = torch_private.flatten(expected)
     if structure != wanted_structure:

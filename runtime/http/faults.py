@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from http import HTTPStatus
+from typing import Any
 
 from glowplug.runtime.errors import (
     DefinitionError,
@@ -18,22 +20,32 @@ from .messages import Reply, json_reply
 
 
 def error_reply(error: GlowplugError) -> Reply:
-    """Return the AWS-shaped response for ``error`` (spec 1.2).
+    """Return the AWS-shaped response for ``error`` (spec 1.2); a throttled caller is told when to come back.
 
-    ``Type`` says whose fault it is and is absent from a ValidationException (recorded). A throttled caller is told
-    why and when to come back. A ``FunctionFault`` that got here was raised outside an invocation (warm, bake): it is
-    reported with its Lambda body and status 502, since 200 would look like success.
+    A ``FunctionFault`` that gets here was raised outside of an invocation (warm, bake): it is reported with its Lambda
+    body and status 502, as 200 would look like success.
     """
     if isinstance(error, FunctionFault):
         return Reply(HTTPStatus.BAD_GATEWAY, error.body(), (("x-amzn-ErrorType", type(error).__name__),))
-    body: dict[str, str] = {}
     headers = [("x-amzn-ErrorType", error.code)]
     if isinstance(error, Throttled):
-        body["Reason"] = error.reason
         headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after_s)))))
+    return json_reply(error_fields(error), error.status, headers)
+
+
+def error_fields(error: GlowplugError) -> dict[str, Any]:
+    """Return the body of an error as AWS spells it, or Lambda's error body for a ``FunctionFault``.
+
+    ``Type`` says whose fault it is and is absent from a ValidationException (recorded); ``field`` is ours.
+    """
+    if isinstance(error, FunctionFault):
+        return dict(json.loads(error.body()))
+    fields = {}
+    if isinstance(error, Throttled):
+        fields["Reason"] = error.reason
     if not isinstance(error, ValidationFailed):
-        body["Type"] = "User" if isinstance(error, RequestError | DefinitionError) else "Service"
-    body[error.message_key] = str(error)
+        fields["Type"] = "User" if isinstance(error, RequestError | DefinitionError) else "Service"
+    fields[error.message_key] = str(error)
     if isinstance(error, DefinitionError):
-        body["field"] = error.field
-    return json_reply(body, error.status, headers)
+        fields["field"] = error.field
+    return fields

@@ -8,7 +8,8 @@ Paths stay raw: routes are matched on the undecoded path and each segment is dec
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -30,6 +31,10 @@ _of_json = json.JSONDecoder(parse_constant=_refuse).decode
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
+quoted = json.encoder.encode_basestring
+"""Returns a string as JSON, with its quotes; text stays UTF-8."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A response. ``stream``, when given, is sent chunk by chunk after the headers, and ``body`` is not used."""
@@ -38,7 +43,7 @@ class Reply:
     body: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
     content_type: str = JSON
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,13 @@ def compact_json(value: Any) -> bytes:
         return _to_json(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def new_request_id() -> str:
+    """Return a random UUID (version 4) in its usual form; a third of what ``str(uuid.uuid4())`` takes."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def parse_json(text: bytes) -> Any:

@@ -8,11 +8,11 @@ with it the invocation that waits (``handler_cancellation``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
 import socket
-import uuid
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -24,7 +24,7 @@ from glowplug.runtime.errors import GlowplugError, InternalError, StateError
 from .dispatch import Surface
 from .faults import error_reply
 from .hosts import is_loopback
-from .messages import Reply, Request
+from .messages import Reply, Request, new_request_id
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Listener:
             await self._protocols.shutdown(drain_s)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
-        request_id = str(uuid.uuid4())
+        request_id = new_request_id()
         try:
             request = Request.of(raw, request_id, self.port, self._clock.monotonic())
             reply = await self._surface.answer(request)
@@ -171,9 +171,10 @@ async def _send(raw: web.BaseRequest, reply: Reply, request_id: str) -> web.Stre
     if reply.stream is None:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
     response = web.StreamResponse(status=reply.status, headers=headers)
-    await response.prepare(raw)
-    async for chunk in reply.stream:
-        await response.write(chunk)
+    async with contextlib.aclosing(reply.stream) as chunks:  # its work ends when the client goes away
+        await response.prepare(raw)
+        async for chunk in chunks:
+            await response.write(chunk)
     await response.write_eof()
     return response
 

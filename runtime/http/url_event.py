@@ -11,13 +11,14 @@ import binascii
 import json
 import re
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 from .hosts import hostname
-from .messages import JSON, Reply, Request, compact_json, parse_json
+from .messages import JSON, Reply, Request, compact_json, parse_json, quoted
 
 _TEXT_TYPES = frozenset({"application/json", "application/xml", "application/javascript"})
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -39,52 +40,46 @@ def event_of(request: Request, url_id: str, path: str, body: bytes, *, trace_id:
     ``path`` is the raw path with any ``/_url/<id>`` taken off, ``time_s`` Unix time. The body is given apart, because
     reading it waits.
     """
-    headers = dict(request.headers)
-    headers.pop("connection", None)
+    headers = {name: value for name, value in request.headers.items() if name != "connection"}
     forwarded = headers.get("x-forwarded-for")
     headers["x-forwarded-for"] = f"{forwarded}, {request.peer}" if forwarded else request.peer
     headers["x-forwarded-port"] = str(request.port)
     headers["x-forwarded-proto"] = "http"
     headers["x-amzn-trace-id"] = trace_id
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": request.query,
-    }
+    cookies = parameters = content = ""
     cookie = headers.get("cookie")
     if cookie is not None:
-        event["cookies"] = [part.strip() for part in cookie.split(";") if part.strip()]
-    event["headers"] = headers
+        cookies = f'"cookies":[{",".join([quoted(part.strip()) for part in cookie.split(";") if part.strip()])}],'
     if request.query:
-        event["queryStringParameters"] = _parameters(request.query)
-    event["requestContext"] = {
-        "accountId": "anonymous",
-        "apiId": url_id,
-        "domainName": hostname(request.host),
-        "domainPrefix": url_id,
-        "http": {
-            "method": request.method,
-            "path": path,
-            "protocol": request.protocol,
-            "sourceIp": request.peer,
-            "userAgent": headers.get("user-agent", ""),
-        },
-        "requestId": request.request_id,
-        "routeKey": "$default",
-        "stage": "$default",
-        "time": _clf_time(int(time_s)),
-        "timeEpoch": int(time_s * 1000),
-    }
+        parameters = f'"queryStringParameters":{_object(_parameters(request.query))},'
     encoded = False
     if body:
-        event["body"], encoded = _body_of(body, headers.get("content-type", ""))
-    event["isBase64Encoded"] = encoded
-    return compact_json(event)
+        text, encoded = _body_of(body, headers.get("content-type", ""))
+        content = f'"body":{quoted(text)},'
+    # Written out rather than encoded from a dict, which takes four times as long: this is made for every request
+    raw_path, ip, url = quoted(path), quoted(request.peer), quoted(url_id)
+    event = (
+        f'{{"version":"2.0","routeKey":"$default","rawPath":{raw_path},"rawQueryString":{quoted(request.query)},'
+        f'{cookies}"headers":{_object(headers)},{parameters}"requestContext":{{"accountId":"anonymous","apiId":{url},'
+        f'"domainName":{quoted(hostname(request.host))},"domainPrefix":{url},"http":{{"method":{quoted(request.method)},'
+        f'"path":{raw_path},"protocol":"{request.protocol}","sourceIp":{ip},'
+        f'"userAgent":{quoted(headers.get("user-agent", ""))}}},"requestId":"{request.request_id}",'
+        f'"routeKey":"$default","stage":"$default","time":"{_clf_time(int(time_s))}",'
+        f'"timeEpoch":{int(time_s * 1000)}}},{content}"isBase64Encoded":{"true" if encoded else "false"}}}'
+    )
+    return event.encode()
 
 
 def response_of(payload: bytes) -> Reply:
-    """Return the response that a handler's result stands for. Raises ``UnmappableResult``."""
+    """Return the response that a handler's result stands for. Raises ``UnmappableResult``.
+
+    ``payload`` is JSON by construction (the worker wrote it), so an array, or an object that nowhere says
+    ``statusCode``, is only freed of its spaces, which also keeps its numbers digit for digit.
+    """
+    if payload[:1] in (b"{", b"[") and b'"statusCode"' not in payload:
+        compacted = _without_spaces(payload)
+        if compacted is not None:
+            return Reply(HTTPStatus.OK, compacted)
     try:
         result = parse_json(payload)
     except (ValueError, RecursionError) as error:
@@ -94,6 +89,22 @@ def response_of(payload: bytes) -> Reply:
     if isinstance(result, str):
         return Reply(HTTPStatus.OK, _utf8(result))  # recorded: without quotes
     return Reply(HTTPStatus.OK, compact_json(result))
+
+
+def _without_spaces(text: bytes) -> bytes | None:
+    """Return JSON text without the spaces between its tokens; None where that takes a parser.
+
+    Without a backslash every quote begins or ends a string, so the even parts between quotes are structure and numbers.
+    A capital letter there is NaN or Infinity, which Python writes and JSON does not know.
+    """
+    if b"\\" in text:
+        return None
+    parts = text.split(b'"')
+    structure = b'"'.join(parts[::2])
+    if b"N" in structure or b"I" in structure:
+        return None
+    parts[::2] = structure.translate(None, b" \t\r\n").split(b'"')
+    return b'"'.join(parts)
 
 
 def _structured(result: dict[str, Any]) -> Reply:
@@ -180,6 +191,10 @@ def is_text(content_type: str) -> bool:
     """Return whether a body of this content type travels as text (spec 2.2); an absent type is binary."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+json", "+xml"))
+
+
+def _object(fields: Mapping[str, str]) -> str:
+    return "{" + ",".join([f"{quoted(name)}:{quoted(value)}" for name, value in fields.items()]) + "}"
 
 
 def _parameters(query: str) -> dict[str, str]:

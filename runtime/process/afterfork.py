@@ -46,7 +46,7 @@ def clean(
     inherited: Iterable[int],
     log: int,
     signals: dict[int, Disposition],
-    generators: Generators | None,
+    generators: Generators,
 ) -> None:
     """Make a fork child a process of its own. The checklist, in order:
 
@@ -56,8 +56,8 @@ def clean(
     3. *Streams.* ``log`` becomes descriptors 1 and 2. The parent flushed before the fork, so nothing is written twice.
     4. *Signals.* The handlers that the author installed at import are put back (``signals``); a wakeup descriptor that
        an event loop left behind would write into the parent's pipe and is forgotten.
-    5. *Random generators.* Fresh, unless the author seeded them (``generators``; None before an import: Python renews
-       ``random`` itself, and the rest is looked at when the import has happened).
+    5. *Random generators.* Fresh, unless the author seeded them: Python renews ``random`` in every child, which is undone
+       here if it was seeded; the parent renewed the others after its last fork.
     6. *uuid.* The last time stamp is forgotten, so that ``uuid1`` does not count on from the parent's.
     7. *gc.* Nothing to do, and on purpose: what the parent froze stays frozen. Unfreezing would write to the header of
        every inherited object and so copy every page of the heap.
@@ -73,8 +73,7 @@ def clean(
     for signum, disposition in signals.items():
         signal.signal(signum, disposition)
     signal.set_wakeup_fd(-1)
-    if generators is not None:
-        generators.renew()
+    generators.restore()
     uuid: Any = sys.modules.get("uuid")
     if uuid is not None:
         uuid._last_timestamp = None

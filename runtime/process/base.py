@@ -13,7 +13,7 @@ from glowplug.runtime.errors import StartError
 from . import wire
 from .child import Child
 from .death import Exit, WorkerDied, reap_strays
-from .execute import FIRST_FD, execute
+from .execute import FIRST_FD, execute, python
 from .roster import Roster
 from .spawner import Spawner
 
@@ -131,7 +131,9 @@ class BaseZygote:
             try:
                 self._process = process = self._launch()
                 hello = await asyncio.shield(process.hello)
-                _log.info("base zygote %s is up: %s in %.0f ms", self.kind, hello.preloaded, hello.import_ms)
+                _log.info(
+                    "base zygote %s is up: %d modules in %.0f ms", self.kind, len(hello.preloaded), hello.import_ms
+                )
                 self._up.set()
                 why = (await asyncio.shield(process.exited)).describe()
             except (OSError, WorkerDied) as error:
@@ -148,10 +150,9 @@ class BaseZygote:
         output, their_output = os.pipe()
         try:
             pid, pidfd = execute(
-                "glowplug.runtime.process.zygote",
-                self._arguments,
+                python("glowplug.runtime.process.zygote", self._arguments),
                 environment=self._environment,
-                sockets=[theirs.fileno()],
+                inherited=[theirs.fileno()],
                 output=their_output,
             )
         except OSError:

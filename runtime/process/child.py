@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from glowplug.runtime.errors import LoadFailed, StartError
+
 from . import wire
 from .channel import Channel, ChannelClosed
 from .death import Exit, PidWatch, WorkerDied, reap, send_signal
@@ -124,6 +125,7 @@ class Child:
             self._waiting = None
             if not future.done():
                 future.set_exception(self._death())
+                future.exception()  # marks it as seen: an exec'ed process may die before anybody awaits its Hello
 
     def _death(self, *, sent: bool = True) -> WorkerDied:
         """Return the error of the death, a new one for everybody who gets it: a traceback belongs to one raise."""

@@ -1,14 +1,8 @@
 """What a function may reach: its own user where the node is root, Landlock elsewhere.
 
-*Users.* A function's zygote and workers run under an unprivileged user of their own, with ``no_new_privs``. Such a user
-must still reach the interpreter, the installed packages and the function's code, which may lie below a directory that
-only root enters (``/root``, the state directory). The base zygote therefore takes a mount namespace of its own and lays a
-*veil* over each such directory: a tmpfs that holds nothing but the exposed paths, read-only, at their usual places.
-Everything else below the directory is out of sight, for every function.
-
-*Landlock.* A node that is not root cannot change users. Where the kernel has Landlock, each function is limited to reading
-what it needs and to writing in the temporary directories.
-
+*Users.* A function's zygote and workers run under an unprivileged user of their own, with ``no_new_privs``; ``veil`` makes
+the interpreter and the function's code reachable for it. *Landlock.* A node that is not root cannot change users; where
+the kernel has Landlock, each function is limited to reading what it needs and to writing in the temporary directories.
 Where neither is to be had, functions on this node trust each other; ``describe`` says so for ``glowplug doctor``.
 """
 
@@ -18,119 +12,93 @@ import ctypes
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from glowplug.runtime.process import landlock
+import glowplug
+from glowplug.runtime.process import landlock, veil
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWNS = 0x00020000
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
-_CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 6, 7, 21
-_VEIL_OPTIONS = b"mode=755,size=1m"  # holds only directories and symbolic links
+_NEEDED_CAPABILITIES = (6, 7, 21)  # CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN (linux/capability.h)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ConfinementError(Exception):
-    """Functions cannot be confined as asked; the message names what refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Veil:
-    """A directory to hide, and the paths below it to show again."""
-
-    directory: str
-    exposes: tuple[str, ...]
-
-
-def plan_exposure(paths: Iterable[str], mode_of: Callable[[str], int]) -> list[Veil]:
-    """Return the veils that let any user reach ``paths`` (absolute, no symbolic links). Decides; does nothing.
-
-    ``mode_of`` returns the ``st_mode`` of a directory. A path is reached when every directory above it may be traversed
-    by others; the topmost one that may not is veiled. A path inside another path that is shown needs no place of its own.
-    """
-    veils: dict[str, list[str]] = {}
-    for path in sorted(set(paths)):
-        directory = next((above for above in _ancestors(path) if not mode_of(above) & stat.S_IXOTH), None)
-        if directory is None:
-            continue
-        shown = veils.setdefault(directory, [])
-        if not any(path.startswith(outer + "/") for outer in shown):
-            shown.append(path)
-    return [Veil(directory, tuple(shown)) for directory, shown in sorted(veils.items())]
-
-
-def apply(veils: Iterable[Veil]) -> None:
-    """Lay ``veils`` in a mount namespace of this process's own, which its children inherit.
-
-    Raises ``ConfinementError`` when the kernel refuses (not root, or a container without CAP_SYS_ADMIN).
-    """
-    _check("unshare(CLONE_NEWNS)", _libc.unshare(_CLONE_NEWNS))
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)  # nothing we mount shows outside
-    os.chdir("/")  # a working directory below a veil would look behind it
-    for veil in veils:
-        _lay(veil)
-
-
-def _lay(veil: Veil) -> None:
-    # Opened before the tmpfs covers them; as a mount source, /proc/self/fd/N still means the file behind the veil.
-    sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in veil.exposes}
-    _mount("tmpfs", veil.directory, "tmpfs", _MS_NOSUID | _MS_NODEV, _VEIL_OPTIONS)
-    for path, source in sources.items():
-        if stat.S_ISDIR(os.fstat(source).st_mode):
-            os.makedirs(path, mode=0o755, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o444))
-        _mount(f"/proc/self/fd/{source}", path, None, _MS_BIND | _MS_REC)
-        _mount(None, path, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
-        os.close(source)
-
-
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """How the children of this process are confined. ``users`` and ``landlock`` exclude each other."""
+    """How the children of this process are confined: by ``users``, by ``rules`` of Landlock, or not at all."""
 
     users: bool
-    landlock: landlock.Rules | None
+    rules: landlock.Rules | None
 
     @classmethod
     def arrange(cls, expose: Iterable[str], *, users: bool = True) -> Confinement:
-        """Prepare this process so that its children can be confined; ``expose`` are paths that they must read.
+        """Prepare this process so that its children can be confined; they will be able to read the paths ``expose``.
 
-        Does not raise: when the kernel refuses, the reason goes to standard error and functions keep the node's user.
+        Never fails: what is refused is said on standard error, and functions then keep the node's user.
         """
-        shown = _needed(expose)
+        needed = [path for path in (*_installation(), *expose) if os.path.exists(path)]
         if os.geteuid() != 0:
-            return cls(users=False, landlock=landlock.Rules.of(shown) if landlock.version() else None)
+            return cls(False, landlock.Rules.of(map(os.path.realpath, needed)) if landlock.version() else None)
         if not users:
-            return cls(users=False, landlock=None)
+            return cls(False, None)
         try:
-            real = sorted({os.path.realpath(path) for path in shown})
-            umask = os.umask(0o022)
-            try:
-                apply(plan_exposure(real, _mode_of))
-                _link([path for path in shown if not os.path.exists(path)], dict(zip(shown, map(os.path.realpath, shown))))
-            finally:
-                os.umask(umask)
-        except (ConfinementError, OSError) as error:
-            print(f"glowplug: functions keep the node's user: {error}", file=sys.stderr)
-            return cls(users=False, landlock=None)
-        return cls(users=True, landlock=None)
+            veil.expose(needed)
+        except OSError as error:
+            print(f"glowplug: functions keep the node's user: {error.strerror}", file=sys.stderr)
+            return cls(False, None)
+        for path in needed:
+            if not os.stat(path).st_mode & stat.S_IROTH:
+                print(f"glowplug: functions cannot read {path}: its mode does not let others in", file=sys.stderr)
+        return cls(True, None)
 
     def enter(self, uid: int, gid: int) -> None:
         """Confine this process, for good. ``uid`` and ``gid`` of -1 leave the user as it is. Raises ``OSError``."""
         if self.users and uid >= 0:
+            for stream in (1, 2):
+                os.fchown(stream, uid, gid)  # so that /dev/stdout can be opened by name
             os.setgroups([])
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
-            # Changing the user made /proc/self root's; a worker writes its own oom_score_adj there.
-            _check("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
-            forbid_new_privileges()
-        elif self.landlock is not None:
-            forbid_new_privileges()
-            self.landlock.restrict()
+            # Changing the user made /proc/self root's, and a worker writes its own oom_score_adj there.
+            _prctl(_PR_SET_DUMPABLE, 1)
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        elif self.rules is not None:
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            self.rules.restrict()
+
+
+def describe() -> str:
+    """Return how functions are kept apart on this machine, for ``glowplug doctor``."""
+    if _may_change_users():
+        return "users"
+    if os.geteuid() != 0 and landlock.version():
+        return "landlock"
+    return "none: functions on this node trust each other"
+
+
+def become_subreaper() -> None:
+    """Become the parent of whatever descendants lose theirs."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _installation() -> list[str]:
+    """Return what Python itself reads: the interpreter, the import path, and our sources where they are linked to."""
+    package = list(glowplug.__path__)
+    linked = [os.path.join(root, name) for root in package for name in os.listdir(root)]
+    return [sys.prefix, sys.exec_prefix, sys.base_prefix, *filter(os.path.isabs, sys.path), *package, *linked]
+
+
+def _may_change_users() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        mask = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+    return os.geteuid() == 0 and all(mask >> capability & 1 for capability in _NEEDED_CAPABILITIES)
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")

@@ -5,7 +5,7 @@ Who tells depends on who the parent is:
 - a forked process: its zygote reaps it and sends ``wire.Exited`` (``zygotes.Spawner`` passes that on);
 - an exec'ed process (base zygote, exec'ed worker): the node is the parent and reaps it when its pidfd is readable;
 - a forked process whose zygote died first: the kernel hands it to the nearest subreaper above, a base zygote
-  or the node. Its pidfd still tells that it is dead; its status is only known when the node is the one it was handed to.
+  or the node. Its pidfd still tells that it is dead; its status is only known when it was handed to the node.
 
 A pidfd names one process for ever, so no signal sent through one can hit a process that was given the same number later
 (pidfd_open(2)). End of file on a socket is a hint, never proof: a child of the worker may hold the socket open.
@@ -112,24 +112,38 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def reap_strays() -> list[int]:
-    """Kill and reap orphans that the kernel handed to the node, and return their numbers.
+def reap_strays() -> list[asyncio.Future[None]]:
+    """Kill orphans that the kernel handed to the node; they are reaped when the returned futures are done.
 
     An orphan is a child of the node in a foreign session whose leader is no child of the node any more: what is left of
     an exec'ed worker, of a base zygote that died, or of a baker. Programs that the node itself started are in the
     node's session or lead their own, and are left alone; so is an orphan that made itself a leader (a daemon), which
     only a base zygote, being the parent of everything below it, can tell from the node's own programs.
     """
+    loop = asyncio.get_running_loop()
     children = {int(pid) for task in os.listdir("/proc/self/task") for pid in _children_of(task)}
     reaped = []
     for pid in children:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped by its owner meanwhile
+        with contextlib.suppress(ProcessLookupError):  # reaped by its owner meanwhile
             session = os.getsid(pid)
             if session != os.getsid(0) and session not in children:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                reaped.append(pid)
+                pidfd = os.pidfd_open(pid)
+                send_signal(pidfd, signal.SIGKILL)
+                reaped.append(_reaped(loop, pidfd, pid))
     return reaped
+
+
+def _reaped(loop: asyncio.AbstractEventLoop, pidfd: int, pid: int) -> asyncio.Future[None]:
+    future: asyncio.Future[None] = loop.create_future()
+
+    def dead() -> None:
+        reap(pidfd, pid)
+        os.close(pidfd)
+        if not future.done():
+            future.set_result(None)
+
+    PidWatch(loop, pidfd, dead)
+    return future
 
 
 def _children_of(task: str) -> list[str]:

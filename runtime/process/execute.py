@@ -2,11 +2,12 @@
 
 The node never forks: ``posix_spawn`` shares the node's memory with the new process until it has exec'ed (vfork), so it
 costs the same however large the node is. The child gets a session of its own, /dev/null as input, its output pipe as 1
-and 2, and its sockets from 3 on; nothing else of the node's is inherited, as every descriptor here is close-on-exec.
+and 2, and its sockets from 3 on; nothing else of the node's is inherited.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -16,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import glowplug
+
+from .enter import format_environment
 
 FIRST_FD = 3
 """The first inherited descriptor: a control socket; a worker's data socket is the next."""
@@ -35,7 +38,7 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """
     chosen = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": ":UTC"}
     chosen |= {name: environ[name] for name in ALLOWED_NAMES if environ.get(name)}
-    chosen |= {"HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}  # noqa: S108
+    chosen |= {"HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
     package_root = Path(glowplug.__file__).parent.parent
     if str(package_root) not in (*site.getsitepackages(), site.getusersitepackages()):
         known = chosen.get("PYTHONPATH", "").split(":")
@@ -43,26 +46,32 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return chosen
 
 
-def execute(
-    module: str, arguments: Sequence[str], *, environment: Mapping[str, str], sockets: Sequence[int], output: int
-) -> tuple[int, int]:
-    """Run ``python -m module`` and return (pid, pidfd). ``sockets`` become descriptors 3, 4, …; all stay the caller's.
+def python(module: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs a module. ``-P`` keeps the working directory off the import path."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
-    Raises ``OSError`` when the interpreter cannot be run. ``-P`` keeps the working directory off the import path.
+
+def execute(
+    command: Sequence[str], *, environment: Mapping[str, str], inherited: Sequence[int], output: int
+) -> tuple[int, int]:
+    """Run a command and return (pid, pidfd). ``inherited`` become descriptors 3, 4, …; all stay the caller's too.
+
+    Raises ``OSError`` when the program cannot be run.
     """
+    _keep_descriptors()
     # Above everything that is assigned below, so that no dup2 lands on a descriptor that is still to be duplicated.
-    lifted = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in (output, *sockets)]
+    lifted = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in (output, *inherited)]
     try:
-        actions: list[tuple[int, ...]] = [
-            (os.POSIX_SPAWN_DUP2, lifted[0], 1),
-            (os.POSIX_SPAWN_DUP2, lifted[0], 2),
-            *((os.POSIX_SPAWN_DUP2, source, FIRST_FD + place) for place, source in enumerate(lifted[1:])),
-        ]
         pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-m", module, *arguments],
+            command[0],
+            list(command),
             dict(environment),
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), *actions],
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, lifted[0], 1),
+                (os.POSIX_SPAWN_DUP2, lifted[0], 2),
+                *((os.POSIX_SPAWN_DUP2, source, FIRST_FD + place) for place, source in enumerate(lifted[1:])),
+            ],
             setsid=True,
             setsigmask=(),
             setsigdef=_RESET,
@@ -71,3 +80,51 @@ def execute(
         for descriptor in lifted:
             os.close(descriptor)
     return pid, os.pidfd_open(pid)
+
+
+def _keep_descriptors() -> None:
+    """Mark every descriptor above 2 as close-on-exec: what the node itself was started with (a shell's, a service
+    manager's) is not marked, and is no business of a function."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+
+
+def execute_worker(
+    *,
+    environment: Mapping[str, str],
+    function_environment: Mapping[str, str],
+    expose: Sequence[str],
+    uid: int,
+    gid: int,
+    sockets: tuple[int, int],
+    output: int,
+) -> tuple[int, int]:
+    """Run a worker with a function's environment on top of ``environment``; return (pid, pidfd). Raises ``OSError``.
+
+    With a user of its own (``uid`` not -1), ``enter`` goes first: no program of the function's choice runs before it.
+    """
+    exposures = [word for path in expose for word in ("--expose", path)]
+    worker = python(
+        "glowplug.runtime.worker", ["--control-fd", str(FIRST_FD), "--data-fd", str(FIRST_FD + 1), *exposures]
+    )
+    merged = {**environment, **function_environment}
+    if "PYTHONPATH" in environment and "PYTHONPATH" in function_environment:
+        merged["PYTHONPATH"] = f"{function_environment['PYTHONPATH']}:{environment['PYTHONPATH']}"
+    if uid < 0:
+        return execute(worker, environment=merged, inherited=sockets, output=output)
+    place = str(FIRST_FD + len(sockets))
+    users = ["--uid", str(uid), "--gid", str(gid), "--environment-fd", place, *exposures, "--", *worker]
+    file = os.memfd_create("glowplug-environment", os.MFD_CLOEXEC)
+    try:
+        os.write(file, format_environment(merged))
+        os.lseek(file, 0, os.SEEK_SET)
+        return execute(
+            python("glowplug.runtime.process.enter", users),
+            environment=environment,
+            inherited=(*sockets, file),
+            output=output,
+        )
+    finally:
+        os.close(file)

@@ -8,6 +8,7 @@ the node kill, or call healthy, a process of somebody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -139,10 +140,8 @@ class Spawner:
             why = "takes no more requests" if self._closed else "was asked for it already"
             raise StartError(f"{message.child_id} cannot be forked: {self._name} {why}")
         self._asked[message.child_id] = request
-        try:
+        with contextlib.suppress(ChannelClosed):  # the zygote is gone or going: its death is the answer
             self._control.post(message, given)
-        except ChannelClosed:
-            pass  # the zygote is gone or going: its death is the answer
         return await future
 
     def _spawned(self, message: wire.Spawned, descriptors: list[int]) -> None:

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from glowplug.runtime.errors import CheckFailed, RestoreFailed, StartError
+
 from . import wire
 from .channel import Channel, ChannelClosed
 from .child import Child, load_fault

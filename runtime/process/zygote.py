@@ -13,7 +13,6 @@ No asyncio and no threads, ever: a process with either must not be forked.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import select
@@ -25,8 +24,9 @@ from typing import NoReturn
 
 from glowplug.runtime.process import afterfork, confine, descendants, forkable, preload, wire
 from glowplug.runtime.process.wire import ExitCode
-from glowplug.runtime.worker import loop, streams
-from glowplug.runtime.worker.connection import Connection, NodeGoneError
+from glowplug.runtime.worker import loop, program, streams
+from glowplug.runtime.worker.connection import Connection, NodeGone
+from glowplug.runtime.worker.faults import exit_status
 from glowplug.runtime.worker.function import Function, StepFailed
 from glowplug.runtime.worker.generators import Generators
 
@@ -48,6 +48,7 @@ class Child:
     """A living child, as its parent keeps it."""
 
     child_id: str
+    role: str
     pid: int
 
 
@@ -57,6 +58,7 @@ class ForkServer:
     def __init__(self, control: Connection, function: Function | None = None) -> None:
         self._control = control
         self._function = function
+        self._own_generators = Generators()
         self._signals: dict[int, afterfork.Disposition] = {}
         self._children: dict[int, Child] = {}  # by pidfd
         self._adopted: dict[int, int] = {}  # pid by pidfd: workers whose function zygote died before them
@@ -80,6 +82,10 @@ class ForkServer:
                 else:
                     self._bury(descriptor)
 
+    @property
+    def _generators(self) -> Generators:
+        return self._own_generators if self._function is None else self._function.generators
+
     def _patience_ms(self) -> int | None:
         return None if self._stop_at_s is None else max(0, int((self._stop_at_s - monotonic()) * 1000) + 1)
 
@@ -98,7 +104,7 @@ class ForkServer:
                     self._step(self._function, message)
                 else:
                     raise wire.WireError(f"a base zygote takes no {type(message).__name__}")
-            except NodeGoneError:
+            except NodeGone:
                 self._exit(ExitCode.NODE_GONE)
             except wire.WireError as error:
                 print(f"glowplug zygote: {error}", file=sys.stderr)
@@ -114,7 +120,7 @@ class ForkServer:
             self._control.send(failure.frame)
             self._exit(failure.code)
         except SystemExit as error:  # the author's module ended the process, which is theirs to end
-            self._exit(loop.exit_status(error))
+            self._exit(exit_status(error))
         if isinstance(message, wire.Load):
             self._signals = afterfork.quiet_signals()
         gc.collect()  # what an import or a bind leaves behind would be frozen, and copied by children, for ever
@@ -141,9 +147,10 @@ class ForkServer:
         fork_ms = (perf_counter() - started) * 1000.0
         pidfd = os.pidfd_open(pid)
         _close(descriptors)
-        self._children[pidfd] = Child(spawn.child_id, pid)
+        self._children[pidfd] = Child(spawn.child_id, spawn.role, pid)
         self._poll.register(pidfd, select.POLLIN)
         self._control.send(wire.Spawned(spawn.child_id, pid, fork_ms), (pidfd,))
+        self._generators.renew()  # the child has the state of before; the next one must have another
         return None
 
     def _become(self, spawn: wire.Spawn, descriptors: list[int]) -> Birth:
@@ -153,10 +160,11 @@ class ForkServer:
             inherited=(*self._children, *self._adopted),
             log=descriptors[1],
             signals=self._signals,
-            generators=function.generators if function is not None else None,
+            generators=self._generators,
         )
         data = descriptors[2] if spawn.role == "worker" else -1
-        return Birth(spawn.role, descriptors[0], data, spawn.uid, spawn.gid, function or Function())
+        channels = (descriptors[0], *descriptors[2:])
+        return Birth(spawn.role, descriptors[0], data, spawn.uid, spawn.gid, function or Function(channels))
 
     def _bury(self, pidfd: int) -> None:
         """A child died: kill its group, reap it, tell the node, and deal with what it left behind."""
@@ -165,15 +173,15 @@ class ForkServer:
         child = self._children.pop(pidfd, None)
         pid = child.pid if child is not None else self._adopted.pop(pidfd)
         status, max_rss_kib = descendants.reap_group(pid)
-        orphans = descendants.reap_strays({*(c.pid for c in self._children.values()), *self._adopted.values()})
-        for orphan in orphans:
+        known = {*(living.pid for living in self._children.values()), *self._adopted.values()}
+        for orphan in descendants.reap_strays(known, adopt=child is not None and child.role == "zygote"):
             adopted = os.pidfd_open(orphan)
             self._adopted[adopted] = orphan
             self._poll.register(adopted, select.POLLIN)
         if child is not None:
             try:
                 self._control.send(wire.Exited(child.child_id, pid, status, max_rss_kib))
-            except NodeGoneError:
+            except NodeGone:
                 self._exit(ExitCode.NODE_GONE)
 
     def _exit(self, code: int) -> NoReturn:
@@ -185,32 +193,40 @@ class ForkServer:
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Be a base zygote; in fork children, be what was asked for."""
-    options = _parse(arguments)
-    streams.prepare()
-    afterfork.quiet_signals()
+    parser = program.parser("glowplug.runtime.process.zygote")
+    parser.add_argument("--preload", choices=preload.CHOICES, required=True)
+    options = parser.parse_args(arguments)
+    program.begin()
     confine.become_subreaper()
-    control = Connection(options.control_fd)
     os.set_inheritable(options.control_fd, False)
+    control = Connection(options.control_fd)
     confinement = confine.Confinement.arrange(options.expose, users=not options.no_users)
     started = perf_counter()
     preload.load(options.preload)
     import_ms = (perf_counter() - started) * 1000.0
-    threads = forkable.thread_count()
-    if threads != 1:
-        print(f"glowplug zygote: {threads} threads after preloading, so it cannot fork", file=sys.stderr)
+    why = forkable.obstacle((options.control_fd,))
+    if why:
+        print(f"glowplug zygote: cannot fork after preloading {options.preload}: {why}", file=sys.stderr)
         os._exit(ExitCode.LOAD_FAILED)
     gc.collect()
     control.send(wire.Hello(os.getpid(), wire.PROTOCOL, preload.top_level_modules(), import_ms))
     birth = ForkServer(control).serve()
-    # From here on: children only. Each fork unwinds to this line, so that no child runs on top of its parent's frames.
+    # From here on: children only. Each fork unwinds to this function, so that no child runs on its parent's frames.
+    control = Connection(birth.control)
+    _confine(confinement, birth, control)
+    while birth.role == "zygote":
+        confine.become_subreaper()
+        birth = ForkServer(control, birth.function).serve()
+        control = Connection(birth.control)
+    loop.run(control, Connection(birth.data), birth.function)
+
+
+def _confine(confinement: confine.Confinement, birth: Birth, control: Connection) -> None:
     try:
         confinement.enter(birth.uid, birth.gid)
-        while birth.role == "zygote":
-            confine.become_subreaper()
-            birth = ForkServer(_own(birth, Connection(birth.control)), birth.function).serve()
-    except NodeGoneError:
-        os._exit(ExitCode.NODE_GONE)
-    loop.run(Connection(birth.control), Connection(birth.data), birth.function)
+    except OSError as error:
+        control.send(wire.Failed("load", "Glowplug.ConfinementError", str(error), []))
+        os._exit(ExitCode.LOAD_FAILED)
 
 
 def _close(descriptors: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from . import wire
 from .base import BaseZygote
 from .child import Child, load_fault
 from .death import Exit, WorkerDied, become_subreaper, reap_strays
-from .execute import FIRST_FD, base_environment, execute
+from .execute import base_environment, execute_worker
 from .roster import Kind, Roster
 from .spawner import Spawner
 from .sweep import Records
@@ -191,11 +191,13 @@ class Zygotes:
         data, their_data = socket.socketpair()
         output, their_output = os.pipe()
         try:
-            pid, pidfd = execute(
-                "glowplug.runtime.worker",
-                ["--control-fd", str(FIRST_FD), "--data-fd", str(FIRST_FD + 1)],
-                environment={**self._environment, **environment},
-                sockets=[their_control.fileno(), their_data.fileno()],
+            pid, pidfd = execute_worker(
+                environment=self._environment,
+                function_environment=environment,
+                expose=self._expose,
+                uid=uid,
+                gid=gid,
+                sockets=(their_control.fileno(), their_data.fileno()),
                 output=their_output,
             )
         except OSError as error:
@@ -234,7 +236,9 @@ class Zygotes:
         await asyncio.gather(*(base.close(max(0.1, left_s)) for base in self._bases.values()))
         for kind in below_bases:  # forked by a request that was under way
             await self._stop(kind, deadline_s)
-        reap_strays()
+        strays = reap_strays()
+        if strays:
+            await asyncio.wait(strays, timeout=self._config.stop_grace_s)
 
     async def _stop(self, kind: Kind, deadline_s: float) -> None:
         grace_s = max(0.0, deadline_s - asyncio.get_running_loop().time())

@@ -24,16 +24,17 @@ from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import CheckFailed, GlowplugError, StartTimeout
+from glowplug.runtime.errors import CheckFailed, GlowplugError, LoadFailed, StartTimeout
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
-from . import environment
+from .environment import Site, load_environment
 from .home import Home, NotForkable, Parked, Started
 from .ledger import Recording
 from .materials import Materials
+from .orders import load_order, start_order, warmup_order
 from .policy import Remedy, remedy, to_runtime
 from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Snapshots, Worker, Zygotes
 
@@ -46,7 +47,7 @@ class Starter:
     def __init__(
         self,
         *,
-        site: environment.Site,
+        site: Site,
         zygotes: Zygotes,
         cache: Cache,
         snapshots: Snapshots,
@@ -81,14 +82,15 @@ class Starter:
         """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
         async with self._time_limit(home.spec), home.building:
             if home.parked is None:
-                home.parked = await self.build(home.spec, recording)
+                home.parked = await self._build_zygote(home.spec, recording)
             return home.parked
 
-    async def build(self, spec: FunctionSpec, recording: Recording) -> Parked:
-        """Build a zygote: import, restore, and the check of its engine in a canary. The caller owns it.
+    async def rebuild(self, home: Home, recording: Recording) -> None:
+        """Replace the revision's zygote by a new one; the old one serves until then, and stays with the caller."""
+        async with self._time_limit(home.spec), home.building:
+            home.parked = await self._build_zygote(home.spec, recording)
 
-        Raises ``NotForkable`` when it turns out that the function must not be forked.
-        """
+    async def _build_zygote(self, spec: FunctionSpec, recording: Recording) -> Parked:
         recording.way = "park"
         return await self._with_engine(spec, recording, lambda material: self._build(spec, material, recording))
 
@@ -168,9 +170,8 @@ class Starter:
         spec, user, began_s = home.spec, self._site.user_of(home.spec.name), self._clock.monotonic()
         if home.exec_reason:
             with recording.phase("exec"):
-                worker = await self._zygotes.execute(
-                    self._name(spec), environment=self._environment(spec), uid=user, gid=user
-                )
+                own = load_environment(self._site, spec, task_root=self._code.path(spec.code_digest))
+                worker = await self._zygotes.execute(self._name(spec), environment=own, uid=user, gid=user)
         else:
             with recording.phase("fork"):
                 worker = await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user)
@@ -189,22 +190,22 @@ class Starter:
     ) -> list[str]:
         """Import the handler and bind the models; returns the obstacles to forking that this left, at most one."""
         with recording.phase("fetch"):
-            models = await material.models()
-        self._logs.of(spec.name).init_start(spec.runtime)
-        task_root = self._code.path(spec.code_digest)
-        with recording.phase("import"):
-            loaded = await process.load(
-                wire.Load(
-                    function_name=spec.name,
-                    handler=spec.handler,
-                    task_root=str(task_root),
-                    import_paths=[str(task_root)],
-                    environment=self._environment(spec),
-                    models=models,
-                    initialization_type=environment.initialization_type(spec),
-                    parked=parked,
-                )
+            files = await material.files()
+        log, began_s = self._logs.of(spec.name), self._clock.monotonic()
+        log.init_start(spec.runtime)
+        order = load_order(self._site, spec, self._code.path(spec.code_digest), files, parked=parked)
+        try:
+            with recording.phase("import"):
+                loaded = await process.load(order)
+        except (LoadFailed, WorkerDied) as error:
+            failed_ms = (self._clock.monotonic() - began_s) * 1e3
+            log.output(process.take_log())
+            log.init_report(
+                failed_ms,
+                status="error",
+                error_type=error.reported_type if isinstance(error, LoadFailed) else error.error_type,
             )
+            raise
         if not spec.models or (parked and loaded.obstacle):
             return [loaded.obstacle] if loaded.obstacle else []
         with recording.phase("restore"):
@@ -228,38 +229,16 @@ class Starter:
                 await self._start(worker, spec, instance_id, restored=restored)
 
     async def _start(self, worker: Worker, spec: FunctionSpec, instance_id: str, *, restored: bool) -> None:
-        stream = environment.log_stream(spec, instance_id, at_s=self._clock.time())
-        await worker.start(
-            wire.Start(
-                instance_id=instance_id,
-                environment=environment.start_environment(log_stream=stream),
-                restored=restored,
-                memory_bytes=spec.memory_mb * 1024 * 1024,
-                memory_mb=spec.memory_mb,
-                function_version=spec.version,
-                log_group=environment.log_group(spec),
-                log_stream=stream,
-            )
-        )
+        await worker.start(start_order(spec, instance_id, at_s=self._clock.time(), restored=restored))
 
     async def _call_handler(self, canary: Worker, spec: FunctionSpec) -> str:
         """Call the handler with Warmup.Event, a file of the function's code. Raises ``CheckFailed``."""
         root = self._code.path(spec.code_digest).resolve()
-        event = (root / str(spec.warmup_event)).resolve()
-        if not event.is_relative_to(root) or not event.is_file():
+        path = (root / str(spec.warmup_event)).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
             raise CheckFailed(f"Warmup.Event {spec.warmup_event} is not a file of the function's code")
-        answer = await canary.invoke(
-            wire.Invoke(
-                invocation_id="warmup",
-                events=[await asyncio.to_thread(Path.read_bytes, event)],
-                deadline_ms=int((self._clock.time() + spec.timeout_s) * 1e3),
-                function_arn=f"arn:aws:lambda:{self._site.region}:{self._site.account_id}:function:{spec.name}",
-                trace_id="",
-                client_context=b"",
-                identity=b"",
-                threads=self._site.cores,
-            )
-        )
+        event = await asyncio.to_thread(Path.read_bytes, path)
+        answer = await canary.invoke(warmup_order(self._site, spec, event, at_s=self._clock.time()))
         if answer.failed:
             raise CheckFailed(f"the handler failed on Warmup.Event {spec.warmup_event}: {answer.error_type}")
         return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
@@ -322,9 +301,6 @@ class Starter:
             raise
         finally:
             alarm.cancel()
-
-    def _environment(self, spec: FunctionSpec) -> dict[str, str]:
-        return environment.load_environment(self._site, spec, task_root=self._code.path(spec.code_digest))
 
     def _name(self, spec: FunctionSpec) -> str:
         return f"{spec.name}-{next(self._numbers)}"

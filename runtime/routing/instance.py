@@ -25,7 +25,7 @@ from glowplug.runtime.spec import FunctionSpec
 
 from .home import Parked
 from .policy import TIMEOUT, died_fault
-from .ports import FunctionLog, InvocationLog, Worker
+from .ports import FunctionLog, InvocationLog, Memory, Worker
 from .records import StartRecord
 
 
@@ -49,11 +49,18 @@ class Instance:
 
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
-        *("leave_by_s", "peak_bytes", "_clock", "_log", "_limit_bytes", "_init_ms", "_restore_ms", "_expired"),
+        *("leave_by_s", "_clock", "_log", "_memory", "_limit_bytes", "_init_ms", "_restore_ms", "_expired"),
     )
 
     def __init__(
-        self, instance_id: str, spec: FunctionSpec, *, clock: Clock, log: FunctionLog, response_bytes: int
+        self,
+        instance_id: str,
+        spec: FunctionSpec,
+        *,
+        clock: Clock,
+        log: FunctionLog,
+        memory: Memory,
+        response_bytes: int,
     ) -> None:
         self.instance_id = instance_id
         self.spec = spec
@@ -65,9 +72,9 @@ class Instance:
         self.served = 0
         self.why = ""
         self.leave_by_s = 0.0  # while draining: when an invocation that nobody waits for runs into its deadline
-        self.peak_bytes = 0
         self._clock = clock
         self._log = log
+        self._memory = memory
         self._limit_bytes = response_bytes
         self._init_ms: float | None = None
         self._restore_ms: float | None = None
@@ -167,11 +174,11 @@ class Instance:
         duration_ms = (self._clock.monotonic() - began_s) * 1e3
         if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer):
             payload, failed, handler_ms = answer.results[0], answer.failed, answer.handler_ms
-            lines = self._write(invocation, duration_ms)
+            lines = self._write(worker, invocation, duration_ms)
         else:
             fault = self._fault(invocation.request_id, answer)
             payload, failed, handler_ms = fault.body(), True, duration_ms
-            lines = self._write(invocation, duration_ms, fault)
+            lines = self._write(worker, invocation, duration_ms, fault)
         self.served += 1
         return Outcome(
             request_id=invocation.request_id,
@@ -205,7 +212,6 @@ class Instance:
             self.failed(str(answer))
             if not answer.sent:
                 raise answer
-            self.peak_bytes = max(self.peak_bytes, answer.exit.max_rss_kib * 1024)
         elif self._expired:
             self.failed("killed: its invocation timed out")
         if self._expired:
@@ -222,17 +228,19 @@ class Instance:
             )
         return died_fault(request_id, answer)
 
-    def _write(self, invocation: Invocation, duration_ms: float, fault: FunctionFault | None = None) -> bytes:
+    def _write(
+        self, worker: Worker, invocation: Invocation, duration_ms: float, fault: FunctionFault | None = None
+    ) -> bytes:
         init_ms, self._init_ms = self._init_ms, None
         restore_ms, self._restore_ms = self._restore_ms, None
         return self._log.invocation(
             InvocationLog(
                 request_id=invocation.request_id,
                 version=self.spec.version,
-                output=self.worker.take_log() if self.worker is not None else b"",
+                output=worker.take_log(),
                 duration_ms=duration_ms,
                 memory_mb=self.spec.memory_mb,
-                max_memory_mb=-(-self.peak_bytes // (1024 * 1024)),
+                max_memory_mb=-(-self._memory.peak_bytes(worker) // (1024 * 1024)),
                 init_ms=init_ms,
                 restore_ms=restore_ms,
                 status="" if fault is None else "timeout" if isinstance(fault, HandlerTimeout) else "error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from glowplug.runtime.process import wire
 from glowplug.runtime.spec import FunctionSpec
@@ -48,12 +48,9 @@ class Materials:
         asked = {model.name: model.engine for model in self._spec.models}
         return any(plan.engine == "eager" and asked.get(plan.model_name) != "eager" for plan in self._plans.result())
 
-    async def models(self) -> list[dict[str, Any]]:
-        """Return ``wire.Load.models``. Raises ``CacheError``."""
-        if self._files is None:
-            return []
-        files = await self._files
-        return [{"name": model.name, "source": model.source, "files": files[model.name]} for model in self._spec.models]
+    async def files(self) -> dict[str, dict[str, str]]:
+        """Return model name -> file name -> absolute path. Raises ``CacheError``."""
+        return {} if self._files is None else await self._files
 
     async def bind(self) -> wire.Bind:
         """Return the order to bind. Raises ``SnapshotError`` when eager cannot help."""

@@ -59,6 +59,14 @@ class Worker(Loadable, Protocol):
     def killed_for(self) -> str:
         """The reason first given to ``kill``; empty when nobody killed it."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is not known to be dead."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an invocation is in flight."""
+
     async def check(self, message: wire.Check, /) -> wire.Checked:
         """Run the engine check. Raises ``CheckFailed`` or ``WorkerExited``."""
 
@@ -97,6 +105,16 @@ class Zygotes(Protocol):
 
     async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int) -> Worker:
         """Start an empty worker by exec; ``environment`` is added to the allow-listed one."""
+
+
+class Memory(Protocol):
+    """Watches what workers add to their memory, and kills with ``policy.MEMORY`` those that add too much."""
+
+    def admit(self, worker: Worker, limit_bytes: int, /) -> None:
+        """Begin to watch a worker that is ready."""
+
+    def peak_bytes(self, worker: Worker, /) -> int:
+        """Return the most that it was seen to add; cheap enough for every invocation."""
 
 
 # --- the model path (runtime/snapshots.py, runtime/sources.py) --------------------------------------------------------
@@ -152,6 +170,9 @@ class FunctionLog(Protocol):
 
     def init_start(self, runtime: str) -> None:
         """Write INIT_START."""
+
+    def init_report(self, init_ms: float, *, status: str = "", error_type: str = "") -> None:
+        """Write INIT_REPORT: the end of an import that no REPORT tells of."""
 
     def restore_start(self, runtime: str) -> None:
         """Write RESTORE_START."""

@@ -96,7 +96,7 @@ class RequestRecord(NamedTuple):
     held_ms: float
     handler_ms: float
     start_id: str | None
-    error_type: str
+    failed: bool
 
 
 def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
@@ -104,8 +104,8 @@ def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
     lines = [f"{request.function} was {request.tier}; {_waited(request, start)}."]
     if start is not None:
         lines.append(describe_start(start))
-    if request.error_type:
-        lines.append(f"It ended in {request.error_type} after {request.handler_ms:.1f} ms.")
+    if request.failed:
+        lines.append(f"It ended in a function error after {request.handler_ms:.1f} ms.")
     else:
         lines.append(f"The handler took {request.handler_ms:.1f} ms.")
     return "\n".join(lines)

@@ -52,7 +52,7 @@ class PoolState:
     """One revision as ``sink`` sees it. Times in seconds.
 
     ``live`` counts instances of any state and starts under way; ``parked_age_s`` is None without a zygote of its own;
-    ``used_s`` is how long ago it last had a request. ``settling`` is true while something is under way that will
+    ``parked_s`` is how long it has had no instance, ``used_s`` how long ago it last had a request. ``settling`` is true while something is under way that will
     change its tier (a start, a rebuild, a drain); such a pool is left alone.
     """
 
@@ -60,6 +60,7 @@ class PoolState:
     idle: tuple[IdleInstance, ...]
     live: int
     parked_age_s: float | None
+    parked_s: float
     used_s: float
     idle_timeout_s: float
     park_timeout_s: float
@@ -87,7 +88,7 @@ def sink(pools: Sequence[PoolState], *, pressure: bool) -> list[Action]:
     """Return what should sink now. No action names an instance that holds a lease: those are not in ``idle``.
 
     1. An instance idle for IdleTimeoutSeconds stops; the last one leaves the function parked (or stored).
-    2. A zygote without instances that nobody used for IdleTimeoutSeconds + ParkTimeoutSeconds is retired.
+    2. A zygote that has had no instance for ParkTimeoutSeconds is retired.
     3. A zygote older than MaxParkedAgeSeconds is rebuilt; the old one serves until the new one is checked.
     4. Under memory pressure the coldest function sinks one tier, whatever its timers say; one step per call, because
        the next call sees what it freed.
@@ -101,7 +102,7 @@ def sink(pools: Sequence[PoolState], *, pressure: bool) -> list[Action]:
         ]
         if pool.parked_age_s is None or pool.settling:
             continue
-        if pool.live == 0 and pool.used_s >= pool.idle_timeout_s + pool.park_timeout_s:
+        if pool.live == 0 and pool.parked_s >= pool.park_timeout_s:
             actions.append(Action("store", pool.revision, "parked"))
         elif pool.parked_age_s >= pool.max_parked_age_s:
             actions.append(Action("rebuild", pool.revision, "age"))

@@ -20,17 +20,17 @@ RECEIVE_BYTES = 64 * 1024
 _ANCILLARY_BYTES = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * 4)
 
 
-class NodeGoneError(Exception):
+class NodeGone(Exception):
     """The node closed its end, or died."""
 
 
 class Connection:
     """Frames over the socket ``descriptor``, which this object owns from now on.
 
-        >>> left, right = socket.socketpair()
-        >>> Connection(left.detach()).send(wire.Stop(grace_s=0.5))
-        >>> Connection(right.detach()).receive()
-        Stop(grace_s=0.5)
+    >>> left, right = socket.socketpair()
+    >>> Connection(left.detach()).send(wire.Stop(grace_s=0.5))
+    >>> Connection(right.detach()).receive()
+    Stop(grace_s=0.5)
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -54,7 +54,7 @@ class Connection:
     def send(self, message: wire.Message, descriptors: Iterable[int] = ()) -> None:
         """Send one frame; block until it is in the socket's buffer.
 
-        Raises ``NodeGoneError`` when nobody can receive it any more.
+        Raises ``NodeGone`` when nobody can receive it any more.
         """
         frame = wire.encode(message, descriptors)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _pack(frame.descriptors))] if frame.descriptors else []
@@ -64,7 +64,7 @@ class Connection:
             if sent < len(frame.data):
                 self._socket.sendall(memoryview(frame.data)[sent:], socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
-            raise NodeGoneError from None
+            raise NodeGone from None
         finally:
             for descriptor in frame.spilled:
                 os.close(descriptor)
@@ -72,18 +72,16 @@ class Connection:
     def receive(self) -> Any:
         """Return the next message; block until there is one.
 
-        Raises ``NodeGoneError`` at the end of the stream, ``wire.WireError`` when what came is not a message.
+        Raises ``NodeGone`` at the end of the stream, ``wire.WireError`` when what came is not a message.
         """
         while not self._messages:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(
-                    RECEIVE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, _, _ = self._socket.recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:
-                raise NodeGoneError from None
+                raise NodeGone from None
             if not data:
                 self._decoder.eof()
-                raise NodeGoneError
+                raise NodeGone
             self._messages.extend(self._decoder.feed(data, _unpack(ancillary) if ancillary else ()))
         return self._messages.popleft()
 

@@ -28,13 +28,13 @@ class HandlerError(Exception):
         self.stack_trace = list(stack_trace)
 
 
-class MalformedHandlerNameError(HandlerError):
+class MalformedHandlerName(HandlerError):
     """The handler string has no dot."""
 
     error_type = "Runtime.MalformedHandlerName"
 
 
-class BuiltInModuleConflictError(HandlerError):
+class BuiltInModuleConflict(HandlerError):
     """The handler's module has the name of one that is built into Python."""
 
     error_type = "Runtime.BuiltInModuleConflict"
@@ -52,7 +52,7 @@ class UserCodeSyntaxError(HandlerError):
     error_type = "Runtime.UserCodeSyntaxError"
 
 
-class HandlerNotFoundError(HandlerError):
+class HandlerNotFound(HandlerError):
     """The module has no such attribute."""
 
     error_type = "Runtime.HandlerNotFound"

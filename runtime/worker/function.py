@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +19,13 @@ from glowplug.runtime.process.wire import ExitCode
 from . import hooks, loader, requestlog
 from .context import Instance
 from .faults import Fault
+from .generators import Generators
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SNAP_START = "snap-start"
 
 
-class StepFailed(Exception):  # noqa: N818  (as the frame is called)
+class StepFailed(Exception):
     """A step did not succeed: ``frame`` tells the node, ``code`` ends the process."""
 
     def __init__(self, step: str, fault: Fault, code: ExitCode) -> None:
@@ -34,12 +35,17 @@ class StepFailed(Exception):  # noqa: N818  (as the frame is called)
 
 
 class Function:
-    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``."""
+    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``.
 
-    def __init__(self) -> None:
+    ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork.
+    """
+
+    def __init__(self, channels: Collection[int] = ()) -> None:
+        self._channels = channels
         self.handler: loader.Handler | None = None
         self.instance: Instance | None = None
         self.log: requestlog.RequestLog | None = None
+        self.generators = Generators()
         self._name = ""
         self._hooks_due = False
         self._steps: dict[type[Any], Callable[[Any], wire.Message]] = {
@@ -71,7 +77,9 @@ class Function:
             self.log = requestlog.install()
             if load.models:
                 _models().declare(load.models)
+            self.generators = Generators()
             self.handler = loader.find_handler(load.handler)
+            self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
         except Exception as error:
             raise _failed("load", error, ExitCode.LOAD_FAILED) from error
@@ -82,7 +90,7 @@ class Function:
                 code = ExitCode.BEFORE_SNAPSHOT_FAILED
                 raise _failed("load", error, code, "Runtime.BeforeSnapshotError") from error
             self._hooks_due = load.initialization_type == _SNAP_START
-        return wire.Loaded(_ms_since(started), forkable.obstacle(), models)
+        return wire.Loaded(_ms_since(started), forkable.obstacle(self._channels), models)
 
     def bind(self, bind: wire.Bind) -> wire.Bound:
         """Give each model its engine and weights."""
@@ -91,7 +99,7 @@ class Function:
             report = _models().bind(bind.plans)
         except Exception as error:
             raise _failed("bind", error, ExitCode.BIND_FAILED) from error
-        return wire.Bound(_ms_since(started), report.engines, report.weight_bytes, forkable.obstacle())
+        return wire.Bound(_ms_since(started), report.engines, report.weight_bytes, forkable.obstacle(self._channels))
 
     def check(self, check: wire.Check) -> wire.Checked:
         """Run each model's example and compare what comes out."""
@@ -119,6 +127,7 @@ class Function:
             log_group_name=start.log_group,
             log_stream_name=start.log_stream,
         )
+        _offer_to_oom_killer()
         vm_data_bytes = _vm_data_bytes()
         if start.memory_bytes > 0:
             limit = vm_data_bytes + start.memory_bytes
@@ -141,6 +150,12 @@ def _failed(step: str, error: Exception, code: ExitCode, error_type: str = "") -
         fault = Fault.of(error, error_type)
     fault.log()
     return StepFailed(step, fault, code)
+
+
+def _offer_to_oom_killer() -> None:
+    """Put workers first in line: a machine that runs out of memory must lose a worker, not its node or a zygote."""
+    with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(b"1000")
 
 
 def _vm_data_bytes() -> int:

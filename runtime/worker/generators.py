@@ -7,10 +7,14 @@ merely drawn from is renewed in every fork, one that was seeded keeps its state.
 | generator | seeded by the author when |
 |---|---|
 | ``random`` | its state is not the earlier one, nor one that the earlier one turns into by drawing |
-| ``numpy.random`` | its bit generator has lost the seed sequence it was made with (what ``seed`` does) |
+| ``numpy.random`` | its bit generator is another, or has lost the seed sequence it was made with (``seed`` does that) |
 | ``torch`` | ``initial_seed`` is another than before the import |
 
 ``random`` needs care of its own: Python renews it in every fork child by itself, so a kept state is put back.
+
+Nobody waits for a renewal: the *parent* renews its generators behind each fork, so that the next child inherits a state
+that no process had before. Doing it in the child would cost each cold request about 200 page faults, most of a
+millisecond.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ class Generators:
 
     def __init__(self) -> None:
         self._random_before = random.getstate()
+        self._numpy_before = _numpy().get_bit_generator() if _numpy() else None
         self._torch_before = _torch().initial_seed() if _torch() else None
         self._random_kept: tuple[Any, ...] | None = None
         self._numpy_kept = False
@@ -51,21 +56,25 @@ class Generators:
         state = random.getstate()
         self._random_kept = state if _was_seeded(self._random_before, state) else None
         numpy, torch = _numpy(), _torch()
-        self._numpy_kept = numpy is not None and numpy.get_bit_generator().seed_seq is None
+        if numpy is not None:
+            bits = numpy.get_bit_generator()
+            self._numpy_kept = bits.seed_seq is None or (self._numpy_before or bits) is not bits
         if torch is not None:
             seed = torch.initial_seed()
             self._torch_kept = seed < 1 << _SEED_BITS if self._torch_before is None else seed != self._torch_before
 
     def renew(self) -> None:
-        """Give the generators that the author did not seed a new state, in a process that was just forked."""
-        if self._random_kept is not None:
-            random.setstate(self._random_kept)
+        """Give numpy's and torch's generators a new state, where the author did not seed them; in the parent."""
         numpy, torch = _numpy(), _torch()
         if numpy is not None and not self._numpy_kept:
-            # 256 bits given as words; left to find its own, numpy takes 40 times as long.
-            numpy.seed(memoryview(os.urandom(32)).cast("I").tolist())
+            numpy.set_bit_generator(numpy.MT19937())  # not ``seed``, which would look like the author's
         if torch is not None and not self._torch_kept:
             torch.manual_seed(int.from_bytes(os.urandom(8), "little"))
+
+    def restore(self) -> None:
+        """Put back the state of ``random`` if the author seeded it; in the child."""
+        if self._random_kept is not None:
+            random.setstate(self._random_kept)
 
 
 def _was_seeded(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:

@@ -10,6 +10,7 @@ import importlib
 import locale
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -18,10 +19,10 @@ from typing import Any
 from glowplug.runtime.process.wire import Load
 
 from .faults import (
-    BuiltInModuleConflictError,
-    HandlerNotFoundError,
+    BuiltInModuleConflict,
+    HandlerNotFound,
     ImportModuleError,
-    MalformedHandlerNameError,
+    MalformedHandlerName,
     UserCodeSyntaxError,
 )
 
@@ -41,8 +42,7 @@ def enter(load: Load) -> None:
     except locale.Error:
         # LANG names a locale that this machine does not have: Python goes on in "C", as it would at its start.
         locale.setlocale(locale.LC_ALL, "C")
-    if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None  # a cached answer from before TMPDIR was the function's
+    tempfile.tempdir = None  # forget an answer from before TMPDIR was the function's
     os.chdir(load.task_root)
     own = [path for path in sys.path if path not in load.import_paths]
     roots = load.import_paths if load.task_root in load.import_paths else [load.task_root, *load.import_paths]
@@ -59,10 +59,10 @@ def find_handler(name: str) -> Handler:
     """
     module_name, dot, attribute = name.rpartition(".")
     if not dot or not module_name or not attribute:
-        raise MalformedHandlerNameError(f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)")
+        raise MalformedHandlerName(f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)")
     dotted = module_name.replace("/", ".")
     if dotted.split(".")[0] in sys.builtin_module_names:
-        raise BuiltInModuleConflictError(f"Cannot use built-in module {module_name} as a handler module")
+        raise BuiltInModuleConflict(f"Cannot use built-in module {module_name} as a handler module")
     try:
         found: Any = _import(dotted)
     except ImportError as error:
@@ -72,9 +72,9 @@ def find_handler(name: str) -> Handler:
         raise UserCodeSyntaxError(f"Syntax error in module '{module_name}': {error}", where) from error
     handler = getattr(found, attribute, None)
     if handler is None:
-        raise HandlerNotFoundError(f"Handler '{attribute}' missing on module '{module_name}'")
+        raise HandlerNotFound(f"Handler '{attribute}' missing on module '{module_name}'")
     if not callable(handler):
-        raise HandlerNotFoundError(f"Handler '{attribute}' on module '{module_name}' cannot be called")
+        raise HandlerNotFound(f"Handler '{attribute}' on module '{module_name}' cannot be called")
     return handler  # type: ignore[no-any-return]
 
 

@@ -17,7 +17,7 @@ from glowplug.runtime.process import wire
 from glowplug.runtime.process.wire import ExitCode, Invoke, Outcome
 
 from . import streams
-from .connection import Connection, NodeGoneError
+from .connection import Connection, NodeGone
 from .context import LambdaContext
 from .faults import Fault, exit_status
 from .function import Function, StepFailed
@@ -36,7 +36,7 @@ def run(control: Connection, data: Connection, function: Function) -> NoReturn:
         status = worker.serve()
     except StepFailed as failure:
         status = failure.code
-    except NodeGoneError:
+    except NodeGone:
         status = ExitCode.NODE_GONE
     except MemoryError:
         print("[ERROR] Runtime.OutOfMemory: the handler needed more memory than MemorySize", file=sys.stderr)
@@ -70,7 +70,7 @@ class Worker:
     def serve(self) -> int:
         """Return the exit status once the node has said ``Stop``.
 
-        Raises ``StepFailed`` after telling the node, ``NodeGoneError``, and what ends the process from inside a handler.
+        Raises ``StepFailed`` after telling the node, ``NodeGone``, and whatever a handler ends the process with.
         """
         if not self._prepare():
             return ExitCode.OK
@@ -78,7 +78,7 @@ class Worker:
         poll = select.poll()
         poll.register(control, select.POLLIN)
         poll.register(data, select.POLLIN)
-        while True:
+        while not (self._control.pending and self._stop_asked(self._control.receive())):
             for descriptor, _ in poll.poll():
                 if descriptor == control:
                     if self._stop_asked(self._control.receive()):
@@ -87,6 +87,7 @@ class Worker:
                     self._answer(self._data.receive())
                     while self._data.pending:
                         self._answer(self._data.receive())
+        return ExitCode.OK
 
     def _prepare(self) -> bool:
         """Take the steps up to ``Start``; return False when ``Stop`` came first."""
@@ -104,8 +105,6 @@ class Worker:
             streams.flush()
             self._control.send(reply)
             if last:
-                if self._control.pending:
-                    raise wire.WireError("a message came right behind Start, before Ready")
                 return True
 
     def _stop_asked(self, message: object) -> bool:

@@ -1,7 +1,7 @@
 """Events from JSON and results to JSON, as AWS' Python runtime does it.
 
-``Decimal`` (what DynamoDB returns) becomes a number with all its digits; NaN and infinities are written as Python writes
-them; text is ASCII-escaped up to Python 3.11 and plain UTF-8 from 3.12 on, which is where AWS changed it.
+``Decimal`` (what DynamoDB returns) becomes a number with all its digits; NaN and infinities are written as Python
+writes them; text is ASCII-escaped up to Python 3.11 and plain UTF-8 from 3.12 on, which is where AWS changed it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def write_result(value: Any) -> bytes:
         raise MarshalError(f"Unable to marshal response: {error}") from error
 
 
-class _DecimalFound(Exception):  # noqa: N818  (a signal, never seen outside this module)
-    pass
+class _DecimalFound(Exception):
+    """A signal, never seen outside this module."""
 
 
 class _Encoder(json.JSONEncoder):

@@ -1,6 +1,6 @@
 """Python's ``logging`` as Lambda's runtime sets it up in text format.
 
-    [INFO]<tab>2026-01-01T00:00:00.123Z<tab><request id><tab>message
+[INFO]<tab>2026-01-01T00:00:00.123Z<tab><request id><tab>message
 """
 
 from __future__ import annotations

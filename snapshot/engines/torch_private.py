@@ -2,8 +2,8 @@
 
 What and why:
 
-- ``torch._inductor.aot_compile`` makes a bare ``.so``; the public ``aoti_compile_and_package`` makes a zip archive whose
-  public loader takes seconds, because it compiles a C++ file to find out what to warn about.
+- ``torch._inductor.aot_compile`` makes a bare ``.so``; the public ``aoti_compile_and_package`` makes a zip archive,
+  whose public loader takes seconds: it compiles a C++ file to find out what to warn about.
 - ``torch._C._aoti.AOTIModelContainerRunnerCpu`` loads that ``.so`` in under a millisecond and takes tensors that the
   caller owns as its constants (``user_managed``), so mapped weights are never copied.
 - ``torch.utils._pytree`` flattens nested inputs and outputs in the order that exported programs use.
@@ -57,14 +57,14 @@ def compile_library(module: Any, inputs: Mapping[str, Tensor], target: Path) -> 
         "aot_inductor.precompile_headers": False,
         "cpp.dynamic_threads": True,
     }
-    torch._inductor.aot_compile(module, (), dict(inputs), options=options)  # type: ignore[attr-defined]
+    torch._inductor.aot_compile(module, (), dict(inputs), options=options)
 
 
 class Library:
     """A loaded engine library. ``constants`` maps the name of each constant it needs to that in the exported module."""
 
     def __init__(self, path: Path) -> None:
-        runner = torch._C._aoti.AOTIModelContainerRunnerCpu  # type: ignore[attr-defined]
+        runner = torch._C._aoti.AOTIModelContainerRunnerCpu
         self._runner = runner(str(path), 1)
         self._bound: Mapping[str, Tensor] = {}
         self.constants: dict[str, str] = self._runner.get_constant_names_to_original_fqns()
@@ -78,7 +78,7 @@ class Library:
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Run the engine on flat inputs; returns its flat outputs."""
-        return self._runner.run(inputs)  # type: ignore[no-any-return]
+        return self._runner.run(inputs)
 
 
 def flatten(value: Any) -> tuple[list[Any], Any]:

@@ -1,0 +1,104 @@
+"""``glowplug deploy``: a template to the node that runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import apply
+from ..apply import DeployResult
+from ..client import NodeClient, Progress
+from .functions import all_baked, show_engines
+from .options import connect, of_a_node
+from .output import show_json, size
+from .progress import display
+
+
+@click.command()
+@click.argument("template", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--stack", metavar="NAME", help="Name of the stack (else that of the template's directory).")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
+)
+@click.option("--refresh", is_flag=True, help="Resolve model sources anew, for checkpoints that have changed.")
+@click.option("--wait", is_flag=True, help="Return when the engines are baked too.")
+@of_a_node
+def deploy(
+    template: Path,
+    stack: str | None,
+    parameters: tuple[str, ...],
+    refresh: bool,
+    wait: bool,
+    endpoint: str | None,
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """Deploy a template to the running node.
+
+    The template's stack becomes exactly the template: what is gone from it is deleted. Functions serve at once; engines
+    are baked in the background, unless --wait.
+    """
+    given = pairs(parameters)
+    client = connect(endpoint, state)
+    with display(quiet=as_json) as progress:
+        result = apply.deploy(template, client, stack=stack, parameters=given, refresh=refresh, on_progress=progress)
+        engines = bake_all(result, client, progress) if wait else {}
+    if as_json:
+        show_json(described(result, client) | ({"engines": engines} if wait else {}))
+    else:
+        show(result)
+        for name, listing in engines.items():
+            show_engines(name, listing)
+    if not all(map(all_baked, engines.values())):
+        sys.exit(1)  # deployed and serving, but not with what --wait waited for
+
+
+def pairs(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Return ``NAME=VALUE`` words as a mapping. Raises ``click.BadParameter``."""
+    given: dict[str, str] = {}
+    for word in parameters:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE", param_hint="--parameter")
+        given[name] = value
+    return given
+
+
+def bake_all(result: DeployResult, client: NodeClient, progress: Progress) -> dict[str, list[dict[str, Any]]]:
+    """Bake each function of the stack that has a model, wait, and return their engines by function."""
+    deployed = {change.function for change in result.changes if change.action != "delete"}
+    return {
+        row["name"]: client.bake(row["name"], wait=True, on_progress=progress)["engines"]
+        for row in client.functions()
+        if row["name"] in deployed and row["engines"]
+    }
+
+
+def described(result: DeployResult, client: NodeClient) -> dict[str, Any]:
+    """Return a deploy as JSON-able values."""
+    return {
+        "stack": result.stack,
+        "endpoint": client.endpoint,
+        "changes": [
+            {"function": change.function, "change": change.action, "fields": list(change.fields)}
+            for change in result.changes
+        ],
+        "notes": list(result.notes),
+        "outputs": dict(result.outputs),
+        "uploaded_bytes": result.uploaded_bytes,
+    }
+
+
+def show(result: DeployResult) -> None:
+    """Print what a deploy changed."""
+    for note in result.notes:
+        click.echo(f"note: {note}", err=True)
+    for change in result.changes:
+        click.echo(str(change))
+    uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""
+    click.echo(f"stack {result.stack}: {len(result.changes)} functions{uploaded}")
+    for name, value in result.outputs.items():
+        click.echo(f"{name} = {value}")

@@ -1,0 +1,131 @@
+"""``glowplug ls``, ``warm``, ``cool`` and ``bake``: functions and how warm they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import connect, of_a_node
+from .output import ago, console, milliseconds, show_json, table, tier
+from .progress import display
+
+
+@click.command()
+@of_a_node
+def ls(endpoint: str | None, state: Path | None, as_json: bool) -> None:
+    """List functions: tier, instances, engine, last start."""
+    client = connect(endpoint, state)
+    functions = with_last_start(client.functions(), client.starts())
+    if as_json:
+        show_json({"functions": functions})
+    elif functions:
+        show_functions(functions)
+    else:
+        click.echo("no functions; deploy some with `glowplug deploy TEMPLATE`", err=True)
+
+
+def with_last_start(functions: list[dict[str, Any]], starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return ``functions`` with the latest of ``starts`` (newest first) as ``last_start`` of each, None without one."""
+    latest: dict[str, dict[str, Any]] = {}
+    for start in starts:
+        latest.setdefault(start["function"], start)
+    return [row | {"last_start": latest.get(row["name"])} for row in functions]
+
+
+def show_functions(functions: list[dict[str, Any]]) -> None:
+    """Print functions as a table, and their URLs below it: those are for copying and must not be broken into lines."""
+    columns = (("FUNCTION", "left"), ("TIER", "left"), ("BUSY", "right"), ("HELD", "right"),
+               ("ENGINE", "left"), ("LAST START", "left"))  # fmt: skip
+    rows = [
+        (
+            row["name"],
+            tier(row["tier"]),
+            f"{row['busy']}/{row['instances']}",
+            str(row["held"]),
+            row["engine"] or "-",
+            last_start(row["last_start"]),
+        )
+        for row in functions
+    ]
+    console().print(table(columns, rows))
+    urls = [url for row in functions for url in row["urls"]]
+    if urls:
+        click.echo()
+    for url in urls:
+        click.echo(url)
+
+
+def last_start(start: Mapping[str, Any] | None) -> str:
+    """Return a start in a few words: ``12.4 ms from parked, 3 min ago``."""
+    if start is None:
+        return "-"
+    age = ago(time.time() - start["started_at_s"])
+    if start["outcome"] != "ready":
+        return f"{start['outcome']}, {age}"
+    return f"{milliseconds(start['total_ms'])} from {start['tier']}, {age}"
+
+
+@click.command()
+@click.argument("name")
+@of_a_node
+def warm(name: str, endpoint: str | None, state: Path | None, as_json: bool) -> None:
+    """Start an instance of a function, unless one is ready; return when it is."""
+    _show_tier(name, connect(endpoint, state).warm(name), as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", type=click.Choice(["parked", "stored", "remote"]), required=True, help="The tier to sink to.")
+@of_a_node
+def cool(name: str, to: str, endpoint: str | None, state: Path | None, as_json: bool) -> None:
+    """Sink a function to a colder tier; return when it is there."""
+    _show_tier(name, connect(endpoint, state).cool(name, to), as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--wait", is_flag=True, help="Return when the snapshots are made, with a progress bar.")
+@of_a_node
+def bake(name: str, wait: bool, endpoint: str | None, state: Path | None, as_json: bool) -> None:
+    """Compile a function's models into snapshots.
+
+    The function goes on serving with the engine it has, and moves to the new one when that is ready.
+    """
+    client = connect(endpoint, state)
+    with display(quiet=as_json) as progress:
+        answer = client.bake(name, wait=wait, on_progress=progress)
+    if as_json:
+        show_json(answer)
+    else:
+        show_engines(name, answer["engines"])
+    if wait and not all_baked(answer["engines"]):
+        sys.exit(1)  # the reason is in the line above
+
+
+def all_baked(engines: list[dict[str, Any]]) -> bool:
+    """Return whether every model has the best engine that was asked for."""
+    return all(engine["state"] in ("ready", "none") for engine in engines)
+
+
+def show_engines(name: str, engines: list[dict[str, Any]]) -> None:
+    """Print one line per model: which engine serves, and why not a better one."""
+    for engine in engines:
+        click.echo(f"{name} {engine['model']}".rstrip() + f": {described(engine)}")
+
+
+def described(engine: Mapping[str, Any]) -> str:
+    """Return what a bake came to: the engine that serves, and why not a better one."""
+    words = engine["engine"] if engine["state"] in ("ready", "none") else f"{engine['engine']}, {engine['state']}"
+    return f"{words} ({engine['reason']})" if engine["reason"] else str(words)
+
+
+def _show_tier(name: str, answer: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(answer)
+    else:
+        click.echo(f"{name} is {answer['tier']}")

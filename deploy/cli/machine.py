@@ -1,0 +1,199 @@
+"""What this machine has: one small probe per subject, each with a verdict and what to do about it.
+
+No probe imports torch, touches CUDA, or changes anything but a temporary file in the state directory.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .output import size
+
+Verdict = Literal["ok", "warn"]
+
+_PROGRAM_TIMEOUT_S = 10.0  # nvidia-smi takes some seconds on a machine with many GPUs and no persistence daemon
+_MEMORY_WARN_BYTES = 2_000_000_000  # torch imported once takes 0.3 GB, one bake of a small model about 1 GB
+_FILES_WARN = 4096  # a worker costs the node 6 descriptors, a connection one
+_PROCESSES_WARN = 1024
+_VECTOR_FLAGS = "avx2 fma avx512f avx512_vnni avx512_bf16 amx_tile amx_bf16 asimd sve bf16 i8mm".split()
+_UNSHARE = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x00020000) != 0)"  # CLONE_NEWNS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``glowplug doctor``. ``advice`` is empty when nothing needs doing."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def probes() -> list[Callable[[], Finding]]:
+    """Return every probe that needs no state directory, in the order they are shown."""
+    return [python, torch, compiler, cpu, cores, memory, gpu, files, processes, kernel, mount_namespace]
+
+
+def python() -> Finding:
+    """Say which Python runs the node; functions run on the same one."""
+    found = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
+    return Finding("Python", "ok", found)
+
+
+def torch() -> Finding:
+    """Say which torch is installed, without importing it."""
+    try:
+        return Finding("torch", "ok", importlib.metadata.version("torch"))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("torch", "warn", "not installed", "functions with a model need it: pip install torch")
+
+
+def compiler() -> Finding:
+    """Find the C++ compiler that torch's inductor would use: $CXX, g++, clang++."""
+    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++")):
+        if path := shutil.which(name):
+            return Finding("C++ compiler", "ok", _first_line([path, "--version"]) or path)
+    advice = "install g++: without a compiler no engine is baked and models are served by eager"
+    return Finding("C++ compiler", "warn", "none", advice)
+
+
+def cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    """Name the processor and the vector instructions that engines are compiled for."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    model = fields.get("model name") or platform.machine()
+    vector = [flag for flag in _VECTOR_FLAGS if flag in flags]
+    if not {"avx2", "asimd"} & set(vector):
+        advice = "engines are slow here: the processor, or the virtual machine, has no AVX2"
+        return Finding("CPU", "warn", f"{model}: no AVX2", advice)
+    return Finding("CPU", "ok", f"{model}: {', '.join(vector)}")
+
+
+def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> Finding:
+    """Count the cores that this process may use, and compare with the container's quota."""
+    usable = len(os.sched_getaffinity(0))
+    words = _read(quota_file).split()
+    if len(words) == 2 and words[0] != "max":
+        quota = int(words[0]) / int(words[1])
+        if quota < usable:
+            advice = f"set GLOWPLUG_CORES={max(1, int(quota))}, or too many starts share the quota"
+            return Finding("Cores", "warn", f"{usable}, of which the container may use {quota:.1f}", advice)
+    return Finding("Cores", "ok", str(usable))
+
+
+def memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> Finding:
+    """Tell the memory that is free for weights and instances: the machine's, or the container's when that is less."""
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    free_bytes = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = _read(cgroup / "memory.max").strip(), _read(cgroup / "memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        free_bytes = min(free_bytes, max(0, int(limit) - int(used)))
+    found = f"{size(free_bytes)} free"
+    if free_bytes < _MEMORY_WARN_BYTES:
+        return Finding("Memory", "warn", found, "a bake of a small model takes about 1 GB; free some or bake elsewhere")
+    return Finding("Memory", "ok", found)
+
+
+def gpu(devices: Path = Path("/dev")) -> Finding:
+    """Look for NVIDIA GPUs by their tool or device files; CUDA itself is not touched, a context would cost seconds."""
+    if path := shutil.which("nvidia-smi"):
+        lines = _output([path, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]).splitlines()
+        if lines:
+            return Finding("GPU", "ok", "; ".join(line.strip() for line in lines))
+        return Finding("GPU", "warn", "nvidia-smi finds none", "check the driver; functions run on the CPU meanwhile")
+    found = sorted(entry.name for entry in devices.glob("nvidia[0-9]*"))
+    if found:
+        advice = "install the driver's nvidia-smi; functions run on the CPU meanwhile"
+        return Finding("GPU", "warn", f"{', '.join(found)}, but no nvidia-smi", advice)
+    return Finding("GPU", "ok", "none; functions run on the CPU")
+
+
+def files() -> Finding:
+    """Compare the limit of open files with what a busy node uses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"{_limit(soft)} (hard limit {_limit(hard)})"
+    if soft != resource.RLIM_INFINITY and soft < _FILES_WARN:
+        return Finding("Open files", "warn", found, f"raise it before `glowplug up`: ulimit -n {_FILES_WARN}")
+    return Finding("Open files", "ok", found)
+
+
+def processes(pids_file: Path = Path("/sys/fs/cgroup/pids.max")) -> Finding:
+    """Compare the limits of processes, the user's and the container's, with what a busy node uses."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    limits = {} if soft == resource.RLIM_INFINITY else {"user": soft}
+    container = _read(pids_file).strip()
+    if container.isdigit():
+        limits["container"] = int(container)
+    if not limits:
+        return Finding("Processes", "ok", "unlimited")
+    whose, least = min(limits.items(), key=lambda item: item[1])
+    if least < _PROCESSES_WARN:
+        advice = f"raise the {whose}'s limit: threads count too, and a model instance has one per core"
+        return Finding("Processes", "warn", f"{least} ({whose})", advice)
+    return Finding("Processes", "ok", f"{least} ({whose})")
+
+
+def kernel() -> Finding:
+    """Check the calls that the node cannot do without: pidfd (Linux 5.3) and memfd (3.17)."""
+    release = platform.release()
+    missing = []
+    for name in ("pidfd_open", "memfd_create"):
+        try:
+            os.close(os.pidfd_open(os.getpid()) if name == "pidfd_open" else os.memfd_create("doctor"))
+        except (OSError, AttributeError):
+            missing.append(name)
+    if missing:
+        advice = "glowplug needs Linux 5.3 or later, and a sandbox that allows these calls"
+        return Finding("Kernel", "warn", f"{release}: no {' and no '.join(missing)}", advice)
+    return Finding("Kernel", "ok", f"{release}: pidfd, memfd")
+
+
+def mount_namespace() -> Finding:
+    """Check whether a node that is root can hide its directories from the users that functions run under."""
+    if os.geteuid() != 0:
+        return Finding("Mount namespaces", "ok", "not needed: only a node that runs as root uses them")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _UNSHARE], timeout=_PROGRAM_TIMEOUT_S, check=False, capture_output=True
+    )
+    if done.returncode == 0:
+        return Finding("Mount namespaces", "ok", "available")
+    advice = "functions keep the node's user; give the container CAP_SYS_ADMIN, or run the node as another user"
+    return Finding("Mount namespaces", "warn", "not permitted", advice)
+
+
+def _first_line(command: list[str]) -> str:
+    return (_output(command).splitlines() or [""])[0].strip()
+
+
+def _output(command: list[str]) -> str:
+    """Return what a program prints; nothing when it fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROGRAM_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _read(path: Path) -> str:
+    """Return a kernel file's text; nothing where this kernel or container has no such file."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)

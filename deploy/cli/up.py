@@ -1,0 +1,87 @@
+"""``glowplug up``: a node in this process, and a template's functions on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.node import Node, serve
+
+from ..apply import DeployResult
+from ..apply import deploy as deploy_template
+from ..client import NodeClient
+from . import deploy
+from .functions import show_functions, with_last_start
+from .options import as_json as json_option
+from .options import state_option
+from .output import show_json
+from .progress import display
+
+
+@click.command()
+@click.argument("template", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the control listener (9000; 0 takes a free one).")
+@click.option("--public-port", type=click.IntRange(0, 65535), help="Port of a listener with function URLs only (off).")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
+)
+@state_option
+@json_option
+def up(
+    template: Path | None,
+    port: int | None,
+    public_port: int | None,
+    parameters: tuple[str, ...],
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """Start a node here and serve a template's functions, until Ctrl-C.
+
+    With TEMPLATE, its stack becomes exactly the template, by the same API as `glowplug deploy`. Without one, the node
+    serves what was deployed before.
+    """
+    config = NodeConfig.from_env(os.environ, state=state, port=port, public_port=public_port)
+    given = deploy.pairs(parameters)
+
+    async def ready(node: Node) -> None:
+        # In a thread: the client waits for the node, whose loop this is.
+        await asyncio.to_thread(_serve_template, NodeClient(node.endpoint), template, given, as_json)
+
+    uvloop.run(serve(config, ready=ready))
+
+
+def _serve_template(client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool) -> None:
+    """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``."""
+    result: DeployResult | None = None
+    if template is not None:
+        with display(quiet=as_json) as progress:
+            result = deploy_template(template, client, parameters=parameters, on_progress=progress)
+    functions = with_last_start(client.functions(), client.starts())
+    if as_json:
+        deployed: dict[str, Any] = {} if result is None else deploy.described(result, client)
+        show_json({"endpoint": client.endpoint, "functions": functions} | deployed)
+        return
+    if result is not None:
+        for note in result.notes:
+            click.echo(f"note: {note}", err=True)
+    click.echo(f"glowplug serves {len(functions)} functions at {client.endpoint}; Ctrl-C stops it")
+    if functions:
+        click.echo()
+        show_functions(functions)
+        click.echo()
+        click.echo(f"try:  {example(functions, client.endpoint)}")
+
+
+def example(functions: list[dict[str, Any]], endpoint: str) -> str:
+    """Return a command that calls a function, ready to paste: one with a URL before others, then one with a model."""
+    chosen = min(functions, key=lambda row: (not row["urls"], not row["engines"]))
+    event = '{"text": "The quick brown fox jumps over the lazy dog."}'
+    if chosen["urls"]:
+        return f"curl -s {chosen['urls'][0]} -H 'content-type: application/json' -d '{event}'"
+    return f"glowplug invoke {chosen['name']} --endpoint {endpoint} --payload '{event}'"

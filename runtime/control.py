@@ -1,0 +1,128 @@
+"""The control plane: what can be asked of a node. ``NodeControl`` is the node's own implementation.
+
+The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line talks to a node through it and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from .invocation import Tier
+from .registry import FunctionChange, StackRecord
+from .routing.records import StartRecord
+from .stacks import OnEvent, StackRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A node's account of itself. ``base_zygotes`` counts those that are ready to fork."""
+
+    status: str
+    version: str
+    uptime_s: float
+    functions: int
+    base_zygotes: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineListing:
+    """One model's engine: which serves, and whether a better one is on its way (``fraction`` is 0 to 1)."""
+
+    model: str
+    engine: str
+    state: str
+    phase: str
+    fraction: float
+    reason: str
+
+    def describe(self) -> str:
+        """Return ``aot_inductor``, ``eager, baking 40 %`` or ``eager, unavailable``."""
+        if self.state == "baking":
+            return f"{self.engine}, baking {self.fraction * 100:.0f} %"
+        return self.engine if self.state in ("ready", "none") else f"{self.engine}, {self.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionListing:
+    """One function as ``glowplug ls`` shows it. Memory in MB, ``timeout_s`` in seconds.
+
+    ``engine`` is ``engines`` in words, empty without a model; ``unparkable_reason`` says why it has no parked tier,
+    ``last_error`` why its last failed start failed. ``last_start_ms`` is None before the first start.
+    """
+
+    name: str
+    stack: str
+    tier: Tier
+    instances: int
+    busy: int
+    starting: int
+    draining: int
+    held: int
+    engine: str
+    engines: tuple[EngineListing, ...]
+    url_ids: tuple[str, ...]
+    urls: tuple[str, ...]
+    unparkable_reason: str
+    last_error: str
+    last_start_ms: float | None
+    revision: str
+    version: str
+    last_modified: str
+    memory_mb: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StackResult:
+    """What ``put_stack`` did, and the stack's functions as they are now."""
+
+    changes: tuple[FunctionChange, ...]
+    functions: tuple[FunctionListing, ...]
+
+
+class ControlPlane(Protocol):
+    """What can be asked of a node. All of it raises ``GlowplugError``."""
+
+    async def health(self) -> Health:
+        """Return the node's account of itself."""
+
+    async def functions(self) -> list[FunctionListing]:
+        """Return every function, by name."""
+
+    async def starts(self) -> list[StartRecord]:
+        """Return the latest starts, newest first."""
+
+    async def start(self, request_id: str) -> StartRecord:
+        """Return the start that a request waited for. Raises ``ResourceNotFound``."""
+
+    async def explain(self, request_id: str) -> str:
+        """Return in words what a request waited for. Raises ``FunctionNotFound`` when it is not known."""
+
+    async def warm(self, name: str) -> Tier:
+        """Start an instance where there is none; returns the tier reached."""
+
+    async def cool(self, name: str, to: Tier) -> Tier:
+        """Sink a function. Raises ``Conflict`` when it cannot be at that tier."""
+
+    async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
+        """Make engines for the function's models; with ``wait`` return when that is over."""
+
+    async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
+        """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
+
+    async def has_code(self, digest: str) -> bool:
+        """Return whether the zip with this SHA-256 (hex) is here."""
+
+    async def put_code(self, digest: str, archive: bytes) -> None:
+        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+
+    async def stacks(self) -> list[StackRecord]:
+        """Return every stack, by name."""
+
+    async def stack(self, name: str) -> StackRecord:
+        """Return one stack. Raises ``ResourceNotFound``."""
+
+    async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
+        """Make the stack exactly what is asked, or change nothing."""

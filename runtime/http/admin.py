@@ -1,0 +1,202 @@
+"""The admin API: ``ControlPlane`` as JSON under ``/_glowplug/``, and ``/metrics``.
+
+    GET  /_glowplug/health
+    GET  /_glowplug/functions                      {"functions": [...]}
+    POST /_glowplug/functions/<name>/warm          {"function", "tier"}
+    POST /_glowplug/functions/<name>/cool          body {"to": "parked"|"stored"|"remote"}; {"function", "tier"}
+    POST /_glowplug/functions/<name>/bake          body {"wait": bool}; {"function", "engines": [...]} (*)
+    GET  /_glowplug/functions/<name>/logs          ?request_id=&last=<lines>; text
+    GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
+    GET  /_glowplug/explain/<request-id>           text
+    HEAD, PUT /_glowplug/code/<sha256>             zip bytes
+    GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs
+    PUT  /_glowplug/stacks/<stack>                 body {"Functions", "TemplateDigest", "Refresh"};
+                                                   {"changes": [...], "functions": [...]} (*)
+    GET  /metrics                                  Prometheus text
+
+(*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then one
+``{"event": "result", …}`` or ``{"event": "error", "status", "code", …}``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs
+
+from glowplug.runtime.config import Limits
+from glowplug.runtime.control import ControlPlane
+from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
+from glowplug.runtime.invocation import Tier
+from glowplug.runtime.registry import StackRecord
+from glowplug.runtime.stacks import OnEvent, StackRequest
+
+from .events import events_of
+from .messages import Reply, Request, json_reply, parse_json
+
+_PREFIX = "/_glowplug/"
+_COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
+_STACK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-_]{0,127}")
+_TEXT = "text/plain; charset=utf-8"
+_NDJSON = "application/x-ndjson"
+
+Work = Callable[[OnEvent], Awaitable[Mapping[str, Any]]]
+
+
+class Exposition(Protocol):
+    """The node's metrics as text."""
+
+    content_type: str
+
+    def render(self) -> bytes:
+        """Return all metrics."""
+
+
+class AdminApi:
+    """Answers ``/_glowplug/*`` and ``/metrics``."""
+
+    def __init__(self, control: ControlPlane, metrics: Exposition, *, limits: Limits) -> None:
+        self._control = control
+        self._metrics = metrics
+        self._limits = limits
+
+    async def answer(self, request: Request) -> Reply:
+        """Dispatch on the raw path. Raises ``GlowplugError``."""
+        if request.path == "/metrics":
+            _only(request, "GET")
+            return Reply(HTTPStatus.OK, self._metrics.render(), content_type=self._metrics.content_type)
+        match request.segments(_PREFIX):
+            case ["functions", name, verb]:
+                return await self._function(request, name, verb)
+            case ["code", digest]:
+                return await self._code(request, digest)
+            case ["stacks", name]:
+                return await self._stack(request, name)
+            case segments:
+                _only(request, "GET")
+                return await self._read(request, segments)
+
+    async def _read(self, request: Request, segments: list[str]) -> Reply:
+        match segments:
+            case ["health"]:
+                return json_reply(asdict(await self._control.health()))
+            case ["functions"]:
+                return json_reply({"functions": [asdict(listing) for listing in await self._control.functions()]})
+            case ["starts"]:
+                return json_reply({"starts": [record.to_json() for record in await self._control.starts()]})
+            case ["starts", request_id]:
+                return json_reply((await self._control.start(request_id)).to_json())
+            case ["explain", request_id]:
+                text = await self._control.explain(request_id)
+                return Reply(HTTPStatus.OK, f"{text.rstrip()}\n".encode(), content_type=_TEXT)
+            case ["stacks"]:
+                return json_reply({"stacks": [_stack_summary(stack) for stack in await self._control.stacks()]})
+        raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+    async def _function(self, request: Request, name: str, verb: str) -> Reply:
+        match verb:
+            case "logs":
+                _only(request, "GET")
+                return await self._logs(request, name)
+            case "warm":
+                _only(request, "POST")
+                return json_reply({"function": name, "tier": await self._control.warm(name)})
+            case "cool":
+                _only(request, "POST")
+                to = (await self._body(request)).get("to")
+                if to not in _COOLER:
+                    raise InvalidParameter(f"to: {to!r} is not one of {', '.join(_COOLER)}")
+                return json_reply({"function": name, "tier": await self._control.cool(name, cast(Tier, to))})
+            case "bake":
+                _only(request, "POST")
+                return await self._bake(request, name)
+        raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+    async def _logs(self, request: Request, name: str) -> Reply:
+        query = {key: values[-1] for key, values in parse_qs(request.query).items()}
+        last = query.get("last")
+        if last is not None and not (last.isascii() and last.isdigit() and int(last) > 0):
+            raise InvalidParameter(f"last: {last!r} is not a number of lines")
+        text = await self._control.logs(
+            name, request_id=query.get("request_id"), last=None if last is None else int(last)
+        )
+        return Reply(HTTPStatus.OK, text.encode(), content_type=_TEXT)
+
+    async def _bake(self, request: Request, name: str) -> Reply:
+        wait = (await self._body(request)).get("wait", False)
+        if not isinstance(wait, bool):
+            raise InvalidParameter(f"wait: {wait!r} is not true or false")
+
+        async def work(on_event: OnEvent) -> Mapping[str, Any]:
+            engines = await self._control.bake(name, wait=wait, on_event=on_event)
+            return {"function": name, "engines": [asdict(engine) for engine in engines]}
+
+        return await _run(request, work)
+
+    async def _code(self, request: Request, digest: str) -> Reply:
+        _only(request, "HEAD", "PUT")
+        if request.method == "PUT":
+            archive = await request.read(self._limits.code_zipped_bytes, what="a code upload")
+            await self._control.put_code(digest, archive)
+            return json_reply({"code": digest, "bytes": len(archive)})
+        if not await self._control.has_code(digest):
+            raise ResourceNotFound(f"Code not found: {digest}")
+        return Reply(HTTPStatus.OK)
+
+    async def _stack(self, request: Request, name: str) -> Reply:
+        _only(request, "GET", "PUT")
+        if not _STACK_NAME.fullmatch(name):
+            raise InvalidParameter(f"{name!r} is not a stack name: it does not match {_STACK_NAME.pattern}")
+        if request.method == "GET":
+            stack = await self._control.stack(name)
+            specs = {logical_id: spec.to_json() for logical_id, spec in stack.functions.items()}
+            return json_reply(_stack_summary(stack) | {"Functions": specs})
+        wanted = StackRequest.from_json(name, await self._body(request))
+
+        async def work(on_event: OnEvent) -> Mapping[str, Any]:
+            result = await self._control.put_stack(wanted, on_event)
+            return {
+                "changes": [asdict(change) for change in result.changes],
+                "functions": [asdict(listing) for listing in result.functions],
+            }
+
+        return await _run(request, work)
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        body = await request.read(self._limits.sync_request_bytes, what="the admin API")
+        try:
+            value = parse_json(body) if body else {}
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestContent(f"The body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise InvalidRequestContent(f"The body is {json.dumps(value)[:40]}, not an object")
+        return value
+
+
+async def _run(request: Request, work: Work) -> Reply:
+    """Answer with the result, or with a stream of events when the client accepts one."""
+    if _NDJSON in request.headers.get("accept", ""):
+        return Reply(HTTPStatus.OK, content_type=_NDJSON, stream=events_of(work))
+    return json_reply(await work(_unheard))
+
+
+def _unheard(event: Mapping[str, Any]) -> None:
+    """Nobody listens to progress where one answer was asked for."""
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise MethodNotAllowed(f"{request.path} takes {' and '.join(methods)}, not {request.method}")
+
+
+def _stack_summary(stack: StackRecord) -> dict[str, Any]:
+    return {
+        "Name": stack.name,
+        "TemplateDigest": stack.template_digest,
+        "LastModified": stack.last_modified,
+        "Functions": {logical_id: spec.name for logical_id, spec in stack.functions.items()},
+    }

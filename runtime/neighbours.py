@@ -1,0 +1,97 @@
+"""What ``NodeControl`` needs of the router, the engines and the logs, as Protocols: its tests run without processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .invocation import Tier
+from .routing.status import FunctionStatus
+from .spec import FunctionSpec
+
+
+class Placement(Protocol):
+    """Who runs what. ``Router`` is one."""
+
+    def place(self, spec: FunctionSpec, /) -> None:
+        """Serve a new function."""
+
+    def replace(self, spec: FunctionSpec, /) -> None:
+        """Serve a new revision of a function; the old one drains."""
+
+    def remove(self, name: str, /) -> None:
+        """Serve a function no longer."""
+
+    async def warm(self, name: str, /) -> Tier:
+        """Start an instance where there is none."""
+
+    async def cool(self, name: str, to: Tier, /) -> Tier:
+        """Sink a function. Raises ``Conflict``."""
+
+    def describe(self) -> Sequence[FunctionStatus]:
+        """Return the state of every function."""
+
+
+class Baking(Protocol):
+    """How far a bake is."""
+
+    @property
+    def phase(self) -> str:
+        """What it does now."""
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1."""
+
+
+class EngineState(Protocol):
+    """The engine of one model."""
+
+    @property
+    def model_name(self) -> str:
+        """The model."""
+
+    @property
+    def state(self) -> str:
+        """``none``, ``queued``, ``baking``, ``ready``, ``failed`` or ``unavailable``."""
+
+    @property
+    def engine(self) -> str:
+        """The engine that serves."""
+
+    @property
+    def reason(self) -> str:
+        """Why not a better one."""
+
+    @property
+    def phase(self) -> str:
+        """What the bake does now."""
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1."""
+
+
+class Engines(Protocol):
+    """Makes engines. ``runtime.snapshots.Snapshots`` is one."""
+
+    def request_bake(self, spec: FunctionSpec, /) -> None:
+        """Ask for a bake in the background."""
+
+    async def bake(
+        self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /
+    ) -> Sequence[EngineState]:
+        """Bake what is not settled; returns when that is over."""
+
+    def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
+        """Return the state of each model's engine."""
+
+    def drop(self, revision: str, /) -> None:
+        """Forget the bakes of a revision that was replaced or deleted."""
+
+
+class LogReader(Protocol):
+    """Reads functions' logs."""
+
+    async def read(self, function: str, *, request_id: str | None = None, last: int | None = None) -> str:
+        """Return all that is kept, one request's lines, or the ``last`` lines."""

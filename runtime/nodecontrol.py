@@ -1,0 +1,263 @@
+"""The control plane of the node itself: registry, code, router, engines, ledger and logs behind one Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from glowplug import __version__
+
+from .clock import Clock
+from .codestore import CodeStore
+from .control import EngineListing, FunctionListing, Health, StackResult
+from .errors import InvalidParameter, ResourceNotFound, StateError
+from .invocation import Tier
+from .neighbours import Baking, Engines, EngineState, LogReader, Placement
+from .registry import FunctionChange, FunctionRecord, Registry, StackRecord
+from .routing.ledger import Ledger
+from .routing.records import StartRecord
+from .routing.status import FunctionStatus
+from .spec import FunctionSpec
+from .stacks import OnEvent, Sources, StackRequest, pinned, validated
+
+log = logging.getLogger(__name__)
+
+
+class NodeControl:
+    """The node's implementation of ``ControlPlane``.
+
+    ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
+    ``on_removed`` hears the name of each function that was deleted.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        code: CodeStore,
+        placement: Placement,
+        engines: Engines,
+        sources: Sources,
+        ledger: Ledger,
+        logs: LogReader,
+        state: Path,
+        clock: Clock,
+        endpoint: Callable[[], str],
+        base_zygotes: Callable[[], int],
+        on_removed: Callable[[str], None],
+    ) -> None:
+        self._registry = registry
+        self._code = code
+        self._placement = placement
+        self._engines = engines
+        self._sources = sources
+        self._ledger = ledger
+        self._logs = logs
+        self._state = state
+        self._clock = clock
+        self._endpoint = endpoint
+        self._base_zygotes = base_zygotes
+        self._on_removed = on_removed
+        self._started_s = clock.monotonic()
+        self._turn = asyncio.Lock()
+        self._applying: set[asyncio.Task[list[FunctionChange]]] = set()
+
+    def __repr__(self) -> str:
+        return f"<NodeControl {self._registry!r} applying={len(self._applying)}>"
+
+    def resume(self) -> None:
+        """Put into place what the registry knows: once, at start."""
+        for record in self._registry.functions():
+            self._placement.place(record.spec)
+            self._engines.request_bake(record.spec)
+
+    async def close(self) -> None:
+        """Return when no stack is being put into place any more."""
+        if self._applying:
+            await asyncio.wait(self._applying)
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """Return the node's account of itself."""
+        ready = self._base_zygotes()
+        return Health(
+            status="ok" if ready else "starting",
+            version=__version__,
+            uptime_s=round(self._clock.monotonic() - self._started_s, 3),
+            functions=len(self._registry.functions()),
+            base_zygotes=ready,
+            state=str(self._state),
+        )
+
+    async def functions(self) -> list[FunctionListing]:
+        """Return every function, by name."""
+        states = {state.name: state for state in self._placement.describe()}
+        return [self._listing(record, states.get(record.spec.name)) for record in self._registry.functions()]
+
+    async def starts(self) -> list[StartRecord]:
+        """Return the latest starts, newest first."""
+        return self._ledger.recent()
+
+    async def start(self, request_id: str) -> StartRecord:
+        """Return the start that a request waited for. Raises ``ResourceNotFound``."""
+        record = self._ledger.find(request_id)
+        if record is None:
+            raise ResourceNotFound(
+                f"No start is recorded for request {request_id}: it found a ready instance, or is old"
+            )
+        return record
+
+    async def explain(self, request_id: str) -> str:
+        """Return in words what a request waited for. Raises ``FunctionNotFound`` when it is not known."""
+        return self._ledger.explain(request_id)
+
+    async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
+        """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
+        self._registry.get(name)
+        return await self._logs.read(name, request_id=request_id, last=last)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    async def warm(self, name: str) -> Tier:
+        """Start an instance where there is none; returns the tier reached. Raises ``StartError``."""
+        self._registry.get(name)
+        return await self._placement.warm(name)
+
+    async def cool(self, name: str, to: Tier) -> Tier:
+        """Sink a function. Raises ``Conflict`` when it cannot be at that tier."""
+        self._registry.get(name)
+        return await self._placement.cool(name, to)
+
+    async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
+        """Make engines for the function's models. Raises ``InvalidParameter`` when it has none."""
+        spec = self._registry.get(name).spec
+        if not spec.models:
+            raise InvalidParameter(f"{name} has no model: there is nothing to bake")
+        if not wait:
+            self._engines.request_bake(spec)
+            return self._engines_of(spec)
+
+        def tell(model: str, progress: Baking) -> None:
+            about = {"event": "progress", "step": "bake", "function": name, "model": model}
+            on_event({**about, "phase": progress.phase, "fraction": progress.fraction})
+
+        return tuple(_engine(status) for status in await self._engines.bake(spec, tell))
+
+    # --- deploying ----------------------------------------------------------------------------------------------------
+
+    async def has_code(self, digest: str) -> bool:
+        """Return whether the zip with this SHA-256 (hex) is here."""
+        return self._code.has(digest)
+
+    async def put_code(self, digest: str, archive: bytes) -> None:
+        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+        await self._code.put(digest, archive)
+
+    async def stacks(self) -> list[StackRecord]:
+        """Return every stack, by name."""
+        return self._registry.stacks()
+
+    async def stack(self, name: str) -> StackRecord:
+        """Return one stack. Raises ``ResourceNotFound``."""
+        stack = self._registry.stack(name)
+        if stack is None:
+            raise ResourceNotFound(f"Stack not found: {name}")
+        return stack
+
+    async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
+        """Make the stack exactly what is asked, or change nothing.
+
+        Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
+        the client goes away. Raises ``DefinitionError``, ``Conflict`` or ``StateError``.
+        """
+        specs = validated(request, self._code)
+        deployed = {record.spec.name: record.spec for record in self._registry.functions()}
+        specs = await pinned(specs, deployed, self._sources, refresh=request.refresh, on_event=on_event)
+        record = StackRecord(request.name, request.template_digest, specs)
+        task = asyncio.create_task(self._apply(record), name=f"apply stack {request.name}")
+        self._applying.add(task)
+        task.add_done_callback(self._applied)
+        changes = await asyncio.shield(task)
+        names = {spec.name for spec in specs.values()}
+        return StackResult(tuple(changes), tuple([item for item in await self.functions() if item.name in names]))
+
+    async def _apply(self, stack: StackRecord) -> list[FunctionChange]:
+        async with self._turn:
+            before = {record.spec.name: record.spec for record in self._registry.functions()}
+            changes = await self._registry.put_stack(stack)
+            after = {spec.name: spec for spec in stack.functions.values()}
+            for change in changes:
+                self._carry_out(change, before, after)
+            try:
+                await self._code.prune(self._registry.code_digests())
+            except StateError as error:  # the deploy is done; the next one tries again
+                log.warning("unused code was not deleted: %s", error)
+            return changes
+
+    def _carry_out(
+        self, change: FunctionChange, before: Mapping[str, FunctionSpec], after: Mapping[str, FunctionSpec]
+    ) -> None:
+        name = change.function
+        if change.change == "deleted":
+            self._placement.remove(name)
+            self._engines.drop(before[name].revision)
+            self._on_removed(name)
+            return
+        spec = after[name]
+        if change.change == "created":
+            self._placement.place(spec)
+        elif spec.revision != before[name].revision:  # else only its logical id is another
+            self._placement.replace(spec)
+            self._engines.drop(before[name].revision)
+        self._engines.request_bake(spec)
+
+    def _applied(self, task: asyncio.Task[list[FunctionChange]]) -> None:
+        self._applying.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # the client has it too, unless it went away
+            log.warning("%s: %s", task.get_name(), task.exception())
+
+    # --- listings -----------------------------------------------------------------------------------------------------
+
+    def _listing(self, record: FunctionRecord, state: FunctionStatus | None) -> FunctionListing:
+        spec = record.spec
+        url_ids = () if spec.url is None else (spec.url.url_id,)
+        engines = self._engines_of(spec)
+        return FunctionListing(
+            name=spec.name,
+            stack=record.stack,
+            tier="stored" if state is None else state.tier,
+            instances=0 if state is None else state.instances,
+            busy=0 if state is None else state.busy,
+            starting=0 if state is None else state.starting,
+            draining=0 if state is None else state.draining,
+            held=0 if state is None else state.held,
+            engine="; ".join(engine.describe() for engine in engines),
+            engines=engines,
+            url_ids=url_ids,
+            urls=tuple(f"{self._endpoint()}/_url/{url_id}/" for url_id in url_ids),
+            unparkable_reason="" if state is None else state.unparkable_reason,
+            last_error="" if state is None else state.last_error,
+            last_start_ms=None if state is None or state.last_start is None else state.last_start.total_ms,
+            revision=spec.revision,
+            version=spec.version,
+            last_modified=record.last_modified,
+            memory_mb=spec.memory_mb,
+            timeout_s=spec.timeout_s,
+        )
+
+    def _engines_of(self, spec: FunctionSpec) -> tuple[EngineListing, ...]:
+        return tuple(_engine(status) for status in self._engines.status(spec))
+
+
+def _engine(status: EngineState) -> EngineListing:
+    return EngineListing(
+        model=status.model_name,
+        engine=status.engine,
+        state=status.state,
+        phase=status.phase,
+        fraction=status.fraction,
+        reason=status.reason,
+    )

@@ -1,0 +1,62 @@
+"""The messages that a start sends, built from a spec: pure, so that a baker imports a handler exactly as a worker does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from glowplug.runtime.process import wire
+from glowplug.runtime.spec import FunctionSpec
+
+from . import environment
+from .environment import Site
+
+
+def load_order(
+    site: Site, spec: FunctionSpec, task_root: Path, files: Mapping[str, Mapping[str, str]], *, parked: bool = False
+) -> wire.Load:
+    """Return the order to import the handler. ``files``: model name -> file name -> absolute path.
+
+    ``parked`` says that the process will be forked from: it then runs the before-snapshot hooks.
+    """
+    return wire.Load(
+        function_name=spec.name,
+        handler=spec.handler,
+        task_root=str(task_root),
+        import_paths=[str(task_root)],
+        environment=environment.load_environment(site, spec, task_root=task_root),
+        models=[
+            {"name": model.name, "source": model.source, "files": dict(files[model.name])} for model in spec.models
+        ],
+        initialization_type=environment.initialization_type(spec),
+        parked=parked,
+    )
+
+
+def start_order(spec: FunctionSpec, instance_id: str, *, at_s: float, restored: bool) -> wire.Start:
+    """Return the order to become an instance. ``at_s`` is Unix time; ``restored``: the import was before a fork."""
+    stream = environment.log_stream(spec, instance_id, at_s=at_s)
+    return wire.Start(
+        instance_id=instance_id,
+        environment=environment.start_environment(log_stream=stream),
+        restored=restored,
+        memory_bytes=spec.memory_mb * 1024 * 1024,
+        memory_mb=spec.memory_mb,
+        function_version=spec.version,
+        log_group=environment.log_group(spec),
+        log_stream=stream,
+    )
+
+
+def warmup_order(site: Site, spec: FunctionSpec, event: bytes, *, at_s: float) -> wire.Invoke:
+    """Return the call that the handler check makes."""
+    return wire.Invoke(
+        invocation_id="warmup",
+        events=[event],
+        deadline_ms=int((at_s + spec.timeout_s) * 1e3),
+        function_arn=f"arn:aws:lambda:{site.region}:{site.account_id}:function:{spec.name}",
+        trace_id="",
+        client_context=b"",
+        identity=b"",
+        threads=site.cores,
+    )

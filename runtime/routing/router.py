@@ -1,0 +1,310 @@
+"""The router: what runs where.
+
+A request goes ``invoke`` → ``lease`` → ``Instance.invoke``; a ready instance costs it no task, no lock and no wait.
+What else the router does is keep the pools (one per revision) as large as their requests want: ``place`` decides,
+``StartQueue`` gives starts their turn, ``coldstart`` makes them. Deploying, warming and cooling are in ``tiers``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import (
+    Conflict,
+    FunctionFault,
+    FunctionNotFound,
+    InternalError,
+    InvalidParameter,
+    NotSupported,
+    Throttled,
+)
+from glowplug.runtime.invocation import Invocation, Outcome, Tier
+from glowplug.runtime.process.death import WorkerDied
+from glowplug.runtime.spec import FunctionSpec
+
+from . import placement
+from .coldstart import Starter
+from .home import NotForkable
+from .instance import Instance, State
+from .launches import Launches
+from .lease import Lease
+from .ledger import Ledger
+from .placement import Placement
+from .pool import Occupancy, Pool, Waiter
+from .ports import Logs, Memory
+from .records import RequestRecord
+from .scaler import Action, PoolState
+from .status import FunctionStatus
+from .tasks import first_of
+
+UNSENT_ATTEMPTS = 3
+"""How often a request is given to another instance because it certainly never reached the one that died."""
+
+
+class Router:
+    """Owns every instance, zygote and start of the node. ``available_bytes`` tells how much memory is free."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        starter: Starter,
+        ledger: Ledger,
+        logs: Logs,
+        memory: Memory,
+        clock: Clock,
+        available_bytes: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._clock = clock
+        self._pools: dict[str, Pool] = {}
+        self._current: dict[tuple[str, str], Pool] = {}
+        self._occupancy = Occupancy(config.cores, available_bytes)
+        self._launches = Launches(
+            config=config,
+            starter=starter,
+            ledger=ledger,
+            logs=logs,
+            memory=memory,
+            clock=clock,
+            forget=self._forget,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Router {list(self._pools.values())} {self._launches}>"
+
+    # --- the request path -------------------------------------------------------------------------------------------
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Run an invocation and return its outcome; a function that fails has one too (``function_error``).
+
+        Raises ``FunctionNotFound``, ``Throttled`` or ``HoldTimeout``: then nothing was run.
+        """
+        for _ in range(UNSENT_ATTEMPTS):
+            lease = self.lease(invocation)
+            try:
+                async with lease as instance:
+                    outcome = await instance.invoke(
+                        invocation, threads=self._occupancy.threads, tier=lease.tier, waited=lease.waited
+                    )
+            except WorkerDied:
+                continue  # an instance that died unnoticed; the request never reached it
+            except FunctionFault as fault:
+                outcome = self._refused(invocation, lease, fault)
+            self._note(invocation, lease, outcome)
+            return outcome
+        raise InternalError(f"{invocation.function}: {UNSENT_ATTEMPTS} instances died before the request reached them")
+
+    def lease(self, invocation: Invocation) -> Lease:
+        """Return the lease of an instance for ``invocation``, for ``async with``. Raises ``FunctionNotFound``."""
+        pool = self._current.get((invocation.function, invocation.qualifier))
+        if pool is None:
+            arn = invocation.function_arn.removesuffix(f":{invocation.qualifier}")
+            raise FunctionNotFound(f"Function not found: {arn}:{invocation.qualifier}")
+        return Lease(pool, invocation, self, self._clock)
+
+    def hold(self, pool: Pool, invocation: Invocation) -> Waiter:
+        """Hold a request that found no ready instance. Raises ``Throttled`` when no more may be held."""
+        spec = pool.spec
+        if placement.place(pool.demand()) is Placement.SHED:
+            reserved = "" if spec.reserved is None else "ReservedFunction"
+            reason = f"{reserved}ConcurrentInvocationLimitExceeded"
+            retry_after_s = pool.retry_after_s(self._ledger.estimate_start_s(spec.name))
+            raise Throttled("Rate Exceeded.", reason=reason, retry_after_s=retry_after_s)
+        hold_s = spec.hold_timeout_s if invocation.hold_s is None else invocation.hold_s
+        waiter = pool.hold(invocation.request_id, hold_s)
+        self._launches.want(pool)
+        return waiter
+
+    def _refused(self, invocation: Invocation, lease: Lease, fault: FunctionFault) -> Outcome:
+        """Return the outcome of a request whose function could not be started."""
+        return Outcome(
+            request_id=invocation.request_id,
+            payload=fault.body(),
+            executed_version=lease.pool.spec.version,
+            tier=lease.tier,
+            function_error="Unhandled",
+            phases=lease.waited,
+        )
+
+    def _note(self, invocation: Invocation, lease: Lease, outcome: Outcome) -> None:
+        pool = lease.pool
+        pool.typical_s += 0.1 * (outcome.duration_ms / 1e3 - pool.typical_s)
+        self._ledger.add_request(
+            RequestRecord(
+                invocation.request_id,
+                invocation.function,
+                lease.tier,
+                lease.held_ms,
+                outcome.duration_ms,
+                lease.start_id,
+                outcome.function_error is not None,
+            )
+        )
+
+    # --- what is deployed -------------------------------------------------------------------------------------------
+
+    def place(self, spec: FunctionSpec) -> None:
+        """Make ``spec`` the current revision of its function and version; the one before drains.
+
+        New requests go to it at once, and so do those that the old revision holds. The old one's unfinished starts are
+        discarded, its instances finish what they have, its zygote goes after them.
+        """
+        key = (spec.name, spec.version)
+        old = self._current.get(key)
+        if old is not None and old.revision == spec.revision:
+            return
+        pool = Pool(
+            spec,
+            clock=self._clock,
+            occupancy=self._occupancy,
+            on_drained=self._launches.stop,
+            on_lost=self._lost,
+        )
+        self._current[key] = self._pools[pool.revision] = pool
+        if old is not None:
+            old.hand_over(pool)
+            self._supersede(old, "a new revision took over")
+            self._launches.want(pool)
+
+    replace = place
+
+    def remove(self, name: str) -> None:
+        """Take a function out of service, all versions; who is held gets ``FunctionNotFound``."""
+        for key in [key for key in self._current if key[0] == name]:
+            pool = self._current.pop(key)
+            pool.fail_held(FunctionNotFound(f"Function not found: {name} was deleted"))
+            self._supersede(pool, "the function was deleted")
+
+    def rebind(self, revision: str) -> None:
+        """A bake of this revision is done: build its zygote with the new engine in the background, then switch."""
+        pool = self._pools.get(revision)
+        if pool is not None:
+            self._launches.renew(pool, "bake")
+
+    def _supersede(self, pool: Pool, why: str) -> None:
+        pool.current = False
+        self._launches.discard_starts(pool)
+        pool.withdraw(why)
+        self._launches.settle(pool)
+
+    def _lost(self, pool: Pool) -> None:
+        self._launches.settle(pool)
+        self._launches.want(pool)
+
+    def _forget(self, pool: Pool) -> None:
+        if self._pools.get(pool.revision) is pool:
+            del self._pools[pool.revision]
+
+    # --- tiers ------------------------------------------------------------------------------------------------------
+
+    async def warm(self, name: str) -> Tier:
+        """Lift a function to hot and return its tier then. Raises what its start raises."""
+        pool = self._latest(name)
+        if pool.spec.reserved == 0:
+            raise Conflict(f"{name} may not run: its ReservedConcurrentExecutions is 0")
+        if pool.tier != "hot":
+            waiter = pool.hold(None, pool.spec.init_timeout_s)
+            self._launches.want(pool)
+            instance = await waiter.wait()
+            waiter.pool.give_back(instance)
+        return pool.tier
+
+    async def cool(self, name: str, to: Tier) -> Tier:
+        """Let a function sink to ``parked`` or ``stored``, wait until it has, and return its tier then.
+
+        What its instances have begun is finished first. A request that comes meanwhile lifts it again. Raises
+        ``Conflict`` with the reason when it cannot be parked, ``NotSupported`` for ``remote``.
+        """
+        pool = self._latest(name)
+        if to == "remote":
+            raise NotSupported("remote tier: dropping local weights and snapshots is not built yet; use stored")
+        if to == "hot":
+            raise InvalidParameter("hot is not cooler than any tier; use warm")
+        if to == "parked" and pool.home.unparkable_reason:
+            raise Conflict(f"{name} cannot be parked: {pool.home.unparkable_reason}")
+        await pool.gone(pool.withdraw("cooled"))
+        if to == "parked":
+            try:
+                await self._launches.park(pool)
+            except NotForkable as obstacle:
+                raise Conflict(f"{name} cannot be parked: {obstacle}") from None
+        else:
+            retiring = self._launches.store(pool)
+            if retiring is not None:
+                await asyncio.shield(retiring)
+        return pool.tier
+
+    def states(self) -> list[PoolState]:
+        """Return every current revision as ``scaler.sink`` sees it."""
+        return [pool.state() for pool in self._current.values()]
+
+    def perform(self, action: Action) -> None:
+        """Do what ``scaler.sink`` decided, as far as it is still possible: a lease taken since then wins."""
+        pool = self._pools.get(action.revision)
+        if pool is None or not pool.current:
+            return
+        if action.kind == "stop":
+            pool.withdraw(action.why, [one for one in pool.ready if one.instance_id == action.instance_id])
+        elif action.kind == "rebuild":
+            self._launches.renew(pool, "age")
+        elif not pool.instances and not pool.queued:
+            self._launches.store(pool)
+
+    def _latest(self, name: str) -> Pool:
+        pool = self._current.get((name, "$LATEST"))
+        if pool is None:
+            raise FunctionNotFound(f"Function not found: {name}")
+        return pool
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def describe(self) -> list[FunctionStatus]:
+        """Return every function at its current revision, by name."""
+        draining: Counter[tuple[str, str]] = Counter()
+        for pool in self._pools.values():
+            key = (pool.spec.name, pool.spec.version)
+            draining[key] += sum(one.state is State.DRAINING for one in pool.instances)
+        return [
+            FunctionStatus(
+                name=name,
+                version=version,
+                revision=pool.revision,
+                tier=pool.tier,
+                instances=len(pool.instances),
+                busy=pool.busy,
+                starting=pool.starting + pool.queued,
+                draining=draining[name, version],
+                held=pool.held,
+                engine=pool.last_start.engine if pool.last_start is not None else "",
+                engine_reason=pool.last_start.engine_reason if pool.last_start is not None else "",
+                unparkable_reason=pool.home.unparkable_reason,
+                last_start=pool.last_start,
+                last_error=pool.last_error,
+            )
+            for (name, version), pool in sorted(self._current.items())
+        ]
+
+    def instances(self) -> Iterator[Instance]:
+        """Iterate over all live instances (the memory sampler looks at the busy ones)."""
+        for pool in self._pools.values():
+            yield from pool.instances
+
+    async def close(self) -> None:
+        """End everything: held requests at once, running ones after ``drain_s`` seconds at most, zygotes last."""
+        pools = list(self._pools.values())
+        self._current.clear()
+        for pool in pools:
+            pool.fail_held(InternalError("the node is stopping"))
+            self._supersede(pool, "the node is stopping")
+        leaving = asyncio.gather(*(pool.gone(set(pool.instances)) for pool in pools))
+        await first_of(leaving, self._clock.sleep(self._config.drain_s))
+        for instance in self.instances():
+            if instance.worker is not None:
+                instance.worker.kill("the node is stopping")
+        await self._launches.close()

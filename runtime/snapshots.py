@@ -1,0 +1,367 @@
+"""Which engine serves each model, and the queue of bakes that make better ones. Node side; the making is ``baker``.
+
+A model asks for an engine (``auto``, ``eager``, ``aot_inductor``). Until a bake has found the best one for a revision,
+and whenever anything about a snapshot is not as it must be, the plan is ``eager`` with the reason: no start ever waits
+for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
+
+1. eager was asked for: eager, no reason.
+2. no verdict yet: eager, and the reason says how far the bake is, or why there is none.
+3. the verdict is eager (it was faster, or the engine was distrusted): eager, with the verdict's reason.
+4. the snapshot is gone or altered: it is retired, eager, bake again.
+5. it was made for another machine or other software: eager, bake again.
+6. it is of other weights than this revision pins: eager, bake again.
+7. else the engine, with the verified manifest.
+
+One bake at a time: each takes all the cores it is given. A bake that failed is not repeated by itself; ``bake`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from glowplug.cache.errors import CacheError
+from glowplug.snapshot import fingerprint
+from glowplug.snapshot.assignments import Assignment, Assignments
+from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
+from glowplug.snapshot.manifest import Manifest
+from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
+
+from .baker import BakeFailed, BakeJob, BakeProgress, Baker, BakeVerdict
+from .process import wire
+from .routing.ports import EnginePlan
+from .sources import Sources
+from .spec import FunctionSpec, ModelSpec
+
+State = Literal["none", "queued", "baking", "ready", "failed", "unavailable"]
+LoadOf = Callable[[FunctionSpec, Mapping[str, Mapping[str, str]]], wire.Load]
+OnProgress = Callable[[str, BakeProgress], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMeasurement:
+    """What a bake measured of one engine: milliseconds to restore and answer, and to answer when warm."""
+
+    engine: str
+    cold_ms: float | None
+    warm_ms: float | None
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class BakeStatus:
+    """One model's engine, for listings. ``engine`` serves now; ``reason`` says why not a better one.
+
+    ``phase`` and ``fraction`` (0 to 1) count while baking; ``measurements`` has a row per engine that was tried, empty
+    before a bake.
+    """
+
+    model_name: str
+    state: State
+    engine: str
+    reason: str = ""
+    phase: str = ""
+    fraction: float = 0.0
+    key: str = ""
+    measurements: tuple[EngineMeasurement, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Bake:
+    """A bake that is queued, running or over. ``done`` resolves to None; a failure is in ``error``."""
+
+    spec: FunctionSpec
+    model: ModelSpec
+    done: asyncio.Future[None]
+    progress: BakeProgress | None = None
+    error: str = ""
+    watchers: list[OnProgress] = field(default_factory=list)
+
+
+class Snapshots:
+    """Plans, distrusts and bakes. ``load_of`` builds what a process needs to import a revision's handler;
+    ``on_baked`` is called when a revision has a better engine than the one it runs with; ``user_of`` gives the uid a
+    function's code runs under (-1: the node's)."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        sources: Sources,
+        baker: Baker,
+        *,
+        load_of: LoadOf,
+        on_baked: Callable[[FunctionSpec], None],
+        user_of: Callable[[str], int] = lambda function: -1,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._baker = baker
+        self._load_of = load_of
+        self._on_baked = on_baked
+        self._user_of = user_of
+        self._assignments = Assignments(store.root)
+        self._fingerprint = _digest(fingerprint.current())
+        self._bakes: dict[tuple[str, str], _Bake] = {}
+        self._queue: deque[_Bake] = deque()
+        self._running: _Bake | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._child: asyncio.Task[None] | None = None
+        self.distrusted = 0
+
+    def __repr__(self) -> str:
+        running = self._running.spec.name if self._running else "nothing"
+        return f"Snapshots({self._store!r}, baking={running}, queued={len(self._queue)}, distrusted={self.distrusted})"
+
+    async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
+        """Return one plan per model. Never waits for a bake; never raises for a snapshot that cannot be used."""
+        return [await self._plan(spec, model) for model in spec.models]
+
+    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str) -> None:
+        """Retire an engine that failed: no later plan of this revision returns it, and its snapshot is gone for all.
+
+        Eager cannot be retired: nothing happens then.
+        """
+        assignment = self._assignments.get(spec.revision, model_name)
+        if engine == "eager" or assignment is None or assignment.engine != engine:
+            return
+        self.distrusted += 1
+        _log.warning("%s: engine %s of model %r is not used any more: %s", spec.name, engine, model_name, reason)
+        why = f"{engine} was given up: {reason}"
+        with _logged(spec, "retiring an engine"):
+            self._assign(spec, model_name, "eager", "", why, assignment.requested)
+            self._store.retire(assignment.key, f"{spec.name}: {reason}")
+
+    def request_bake(self, spec: FunctionSpec) -> None:
+        """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
+        for model in spec.models:
+            if not self._is_settled(spec, model) and (spec.revision, model.name) not in self._bakes:
+                self._enqueue(spec, model)
+
+    async def bake(self, spec: FunctionSpec, on_progress: OnProgress | None = None) -> tuple[BakeStatus, ...]:
+        """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
+
+        ``on_progress`` gets (model name, progress). Cancelling stops the waiting, not the bakes.
+        """
+        waiting = []
+        for model in spec.models:
+            bake = self._bakes.get((spec.revision, model.name))
+            if bake is None or bake.done.done():
+                if self._is_settled(spec, model):
+                    continue
+                bake = self._enqueue(spec, model)
+            if bake is None:
+                continue
+            if on_progress is not None:
+                bake.watchers.append(on_progress)
+            waiting.append(bake.done)
+        for done in waiting:
+            await asyncio.shield(done)
+        return self.status(spec)
+
+    def status(self, spec: FunctionSpec) -> tuple[BakeStatus, ...]:
+        """Return the state of each model's engine."""
+        return tuple(self._status(spec, model) for model in spec.models)
+
+    def drop(self, revision: str) -> None:
+        """Forget the bakes of a revision that was replaced or deleted; one that runs is killed with its group."""
+        for bake in [bake for (owner, _), bake in self._bakes.items() if owner == revision]:
+            del self._bakes[bake.spec.revision, bake.model.name]
+            if bake in self._queue:
+                self._queue.remove(bake)
+                bake.done.set_result(None)
+            if bake is self._running and self._child is not None:
+                self._child.cancel()
+
+    async def close(self) -> None:
+        """Stop: the running bake is killed, queued ones are forgotten; the next start asks for them again."""
+        queued, self._queue = list(self._queue), deque()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for bake in queued:
+            bake.done.set_result(None)
+
+    # --- plans ------------------------------------------------------------------------------------------------------
+
+    async def _plan(self, spec: FunctionSpec, model: ModelSpec) -> EnginePlan:
+        assignment = self._assignment(spec, model)
+        if model.engine == "eager" or assignment is None:
+            return _eager(model, "" if model.engine == "eager" else self._status(spec, model).reason)
+        if assignment.engine == "eager":
+            return _eager(model, assignment.reason)
+        try:
+            snapshot = await asyncio.to_thread(self._store.open, assignment.key)
+            unusable = _unusable(snapshot, model)
+        except (SnapshotCorrupt, SnapshotMissing) as error:
+            unusable = str(error)
+            with _logged(spec, "retiring a snapshot"):
+                await asyncio.to_thread(self._store.retire, assignment.key, unusable)
+        if unusable:
+            _log.warning("%s: snapshot %s of model %r is not used: %s", spec.name, assignment.key, model.name, unusable)
+            with _logged(spec, "forgetting a snapshot"):
+                self._assignments.forget(spec.revision, model.name)
+            self._bakes.pop((spec.revision, model.name), None)
+            self.request_bake(spec)
+            return _eager(model, unusable)
+        return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, assignment.reason)
+
+    def _assignment(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
+        """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
+        assignment = self._assignments.get(spec.revision, model.name)
+        if assignment is None or assignment.requested != model.engine:
+            return None
+        if assignment.engine == "eager" and assignment.fingerprint != self._fingerprint:
+            return None  # eager was the best of another machine or another torch
+        return assignment
+
+    def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
+        return model.engine == "eager" or self._assignment(spec, model) is not None
+
+    def _assign(self, spec: FunctionSpec, model_name: str, engine: str, key: str, why: str, requested: str) -> None:
+        verdict = Assignment(engine, key, why, requested, self._fingerprint)
+        self._assignments.set(spec.revision, model_name, verdict)
+
+    def _status(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
+        bake = self._bakes.get((spec.revision, model.name))
+        if model.engine == "eager":
+            return BakeStatus(model.name, "none", "eager")
+        if bake is not None and bake is self._running:
+            progress = bake.progress or BakeProgress("import", 0.0)
+            reason = f"being baked: {progress.phase} {progress.fraction:.0%}"
+            return BakeStatus(model.name, "baking", "eager", reason, progress.phase, progress.fraction)
+        if bake is not None and bake in self._queue:
+            return BakeStatus(model.name, "queued", "eager", "waiting to be baked")
+        if bake is not None and bake.error:
+            return BakeStatus(model.name, "failed", "eager", f"the bake failed: {bake.error}")
+        assignment = self._assignment(spec, model)
+        if assignment is not None:
+            return self._ready(model, assignment)
+        obstacle = self._baker.obstacle()
+        if obstacle:
+            return BakeStatus(model.name, "unavailable", "eager", obstacle)
+        return BakeStatus(model.name, "none", "eager", "not baked yet")
+
+    def _ready(self, model: ModelSpec, assignment: Assignment) -> BakeStatus:
+        measurements: tuple[EngineMeasurement, ...] = ()
+        if assignment.key:
+            with contextlib.suppress(SnapshotError):  # the next plan finds out and says so
+                measurements = _measurements(Manifest.from_bytes(self._store.open(assignment.key).manifest))
+        return BakeStatus(
+            model.name, "ready", assignment.engine, assignment.reason, key=assignment.key, measurements=measurements
+        )
+
+    # --- bakes ------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, spec: FunctionSpec, model: ModelSpec) -> _Bake | None:
+        if self._baker.obstacle():
+            return None  # status says why; asked again at each request, so that installing a compiler is enough
+        bake = _Bake(spec, model, asyncio.get_running_loop().create_future())
+        self._bakes[spec.revision, model.name] = bake
+        self._queue.append(bake)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="bakes")
+        return bake
+
+    async def _work(self) -> None:
+        """Bake what is queued, one after the other, until nothing is. A failure is of that bake, never of the queue."""
+        while self._queue:
+            bake = self._running = self._queue.popleft()
+            self._child = asyncio.create_task(self._bake(bake), name=f"bake {bake.spec.name}")
+            try:
+                await asyncio.wait([self._child])
+            finally:
+                self._child.cancel()
+                await asyncio.wait([self._child])
+                self._running = self._child = None
+                bake.done.set_result(None)
+            if not bake.error and self._serves_better(bake):
+                try:
+                    self._on_baked(bake.spec)
+                except Exception:
+                    _log.exception("%s: telling of its new engine", bake.spec.name)  # the next start finds it
+
+    def _serves_better(self, bake: _Bake) -> bool:
+        assignment = self._assignment(bake.spec, bake.model)
+        current = self._bakes.get((bake.spec.revision, bake.model.name)) is bake  # not dropped meanwhile
+        return current and assignment is not None and assignment.engine != "eager"
+
+    async def _bake(self, bake: _Bake) -> None:
+        spec, model = bake.spec, bake.model
+        try:
+            job = await self._job(spec, model)
+            async with self._baker.bake(job, lambda progress: _tell(bake, progress)) as (verdict, staging):
+                key = await self._accept(verdict, staging)
+            self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine)
+            _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
+        except (BakeFailed, CacheError, SnapshotError, OSError) as error:
+            bake.error = str(error)
+            _log.warning("%s: no engine for model %r, eager goes on: %s", spec.name, model.name, error)
+        except Exception as error:  # ours; the queue and the functions go on
+            bake.error = f"{type(error).__name__}: {error}"
+            _log.exception("%s: baking model %r", spec.name, model.name)
+
+    async def _job(self, spec: FunctionSpec, model: ModelSpec) -> BakeJob:
+        load = self._load_of(spec, await self._sources.files(spec))
+        return BakeJob(load, model.name, model.engine, self._user_of(spec.name))
+
+    async def _accept(self, verdict: BakeVerdict, staging: Path) -> str:
+        """Publish what a bake staged, or check what it says is there; return the key, empty when there is neither."""
+        if verdict.reused:
+            return (await asyncio.to_thread(self._store.open, verdict.key)).key
+        if verdict.engine == "eager" and not (staging / MANIFEST).exists():
+            return ""
+        ref = await asyncio.to_thread(self._store.publish, staging)
+        if ref.key != verdict.key:
+            raise SnapshotCorrupt(f"the bake says {verdict.key}, its manifest {ref.key}")
+        return ref.key
+
+
+def _tell(bake: _Bake, progress: BakeProgress) -> None:
+    bake.progress = progress
+    for watcher in bake.watchers:
+        watcher(bake.model.name, progress)
+
+
+def _eager(model: ModelSpec, reason: str) -> EnginePlan:
+    return EnginePlan(model.name, "eager", "", b"", reason)
+
+
+def _unusable(snapshot: VerifiedSnapshot, model: ModelSpec) -> str:
+    """Return why a verified snapshot does not fit this machine or these weights; empty when it does."""
+    manifest = Manifest.from_bytes(snapshot.manifest)
+    differences = fingerprint.compare(manifest.fingerprint)
+    if differences:
+        return f"it was baked elsewhere: {'; '.join(differences)}"
+    if manifest.source != model.source_digest:
+        return f"it was baked from weights {manifest.source[:12]}, this revision pins {model.source_digest[:12]}"
+    return ""
+
+
+def _measurements(manifest: Manifest) -> tuple[EngineMeasurement, ...]:
+    return tuple(
+        EngineMeasurement(name, record.cold_ms, record.warm_ms, record.refused)
+        for name, record in sorted(manifest.engines.items())
+    )
+
+
+def _digest(here: fingerprint.Fingerprint) -> str:
+    return hashlib.sha256(json.dumps(here.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _logged(spec: FunctionSpec, doing: str) -> Iterator[None]:
+    """Keep a disk that cannot be written from failing a start: what could not be recorded is logged."""
+    try:
+        yield
+    except SnapshotError as error:
+        _log.warning("%s: %s: %s", spec.name, doing, error)

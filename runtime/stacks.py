@@ -1,0 +1,150 @@
+"""From the definitions of a stack to specs that can be deployed: validated, their code here, their models pinned.
+
+Everything that can be refused is refused here, before anything is changed. Errors name the logical id and the field
+(``Embed.Glowplug.Model.Source``), so that the client can point at a line of the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from glowplug.cache.errors import CacheError, SourceError, WeightsError
+
+from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .spec import FunctionSpec, ModelSpec, SourceFile
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+"""Hears of progress, as the JSON objects that the admin API sends on."""
+
+
+class Fetching(Protocol):
+    """How far a fetch is."""
+
+    @property
+    def file(self) -> str:
+        """The file at hand."""
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes fetched, of all files."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files, as far as the source says."""
+
+
+class Sources(Protocol):
+    """Resolves model sources. ``runtime.sources.Sources`` is one."""
+
+    async def resolve(
+        self, url: str, on_progress: Callable[[Fetching], None] | None = None, /
+    ) -> tuple[SourceFile, ...]:
+        """Bring what is at ``url`` into the store and return what it is. Raises ``CacheError``."""
+
+
+class Code(Protocol):
+    """Uploaded code. ``CodeStore`` is one."""
+
+    def has(self, digest: str, /) -> bool:
+        """Return whether the code is here. Raises ``InvalidParameter`` for what is no digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackRequest:
+    """What a client wants a stack to be. ``refresh`` resolves model sources again that are pinned already."""
+
+    name: str
+    definitions: Mapping[str, Mapping[str, Any]]
+    template_digest: str = ""
+    refresh: bool = False
+
+    @classmethod
+    def from_json(cls, name: str, body: Any) -> StackRequest:
+        """Read the body of ``PUT /_glowplug/stacks/<name>``. Raises ``InvalidRequestContent``."""
+        if not isinstance(body, dict) or not isinstance(body.get("Functions"), dict):
+            raise InvalidRequestContent('A stack is an object such as {"Functions": {"<LogicalId>": {…}}}')
+        unknown = sorted(body.keys() - {"Functions", "TemplateDigest", "Refresh"})
+        if unknown:
+            raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: Functions, TemplateDigest, Refresh")
+        digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
+        if not isinstance(digest, str) or not isinstance(refresh, bool):
+            raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
+        return cls(name, body["Functions"], digest, refresh)
+
+
+def validated(request: StackRequest, code: Code) -> dict[str, FunctionSpec]:
+    """Return logical id -> spec, models not pinned yet. Raises ``DefinitionError`` for the first that is refused."""
+    specs: dict[str, FunctionSpec] = {}
+    for logical_id, definition in request.definitions.items():
+        try:
+            spec = FunctionSpec.from_definition(definition)
+            if not code.has(spec.code_digest):
+                raise DefinitionError("CodeSha256", f"code {spec.code_digest} has not been uploaded to this node")
+        except DefinitionError as error:
+            raise DefinitionError(f"{logical_id}.{error.field}", error.problem) from error
+        except InvalidParameter as error:
+            raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
+        specs[logical_id] = spec
+    return specs
+
+
+async def pinned(
+    specs: Mapping[str, FunctionSpec],
+    deployed: Mapping[str, FunctionSpec],
+    sources: Sources,
+    *,
+    refresh: bool,
+    on_event: OnEvent,
+) -> dict[str, FunctionSpec]:
+    """Return the specs with every model's files pinned.
+
+    ``deployed`` is function name -> spec as it stands: a model that had the same source keeps its pinned files, so that
+    deploying again never moves a function to other weights; ``refresh`` asks the source again. Raises
+    ``DefinitionError`` for a source that cannot be used, ``StateError`` when the store cannot take it.
+    """
+    resolved: dict[str, tuple[SourceFile, ...]] = {}
+    done: dict[str, FunctionSpec] = {}
+    for logical_id, spec in specs.items():
+        files: dict[str, tuple[SourceFile, ...]] = {}
+        for model in spec.models:
+            known = () if refresh else _known(deployed.get(spec.name), model)
+            if not known:
+                if model.source not in resolved:
+                    resolved[model.source] = await _resolve(logical_id, spec, model, sources, on_event)
+                known = resolved[model.source]
+            files[model.name] = known
+        done[logical_id] = spec.resolved(files)
+    return done
+
+
+def _known(spec: FunctionSpec | None, model: ModelSpec) -> tuple[SourceFile, ...]:
+    if spec is None:
+        return ()
+    return next((old.files for old in spec.models if (old.name, old.source) == (model.name, model.source)), ())
+
+
+async def _resolve(
+    logical_id: str, spec: FunctionSpec, model: ModelSpec, sources: Sources, on_event: OnEvent
+) -> tuple[SourceFile, ...]:
+    about = {"event": "progress", "step": "fetch", "function": spec.name, "model": model.name}
+    on_event({**about, "message": model.source})
+
+    def tell(progress: Fetching) -> None:
+        on_event(
+            {
+                **about,
+                "file": progress.file,
+                "done_bytes": progress.done_bytes,
+                "total_bytes": progress.total_bytes,
+            }
+        )
+
+    try:
+        return await sources.resolve(model.source, tell)
+    except (SourceError, WeightsError) as error:
+        at = f"Model.{model.name}" if model.name else "Model"
+        raise DefinitionError(f"{logical_id}.Glowplug.{at}.Source", str(error)) from error
+    except CacheError as error:
+        raise StateError(f"{spec.name}: {model.source}: {error}") from error

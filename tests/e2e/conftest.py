@@ -1,0 +1,155 @@
+"""Real nodes for the end-to-end tests: ``glowplug up`` in a process of its own, which dies with the session."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = {"AWS_SECRET_ACCESS_KEY": "the-operators-own", "OPERATOR_TOKEN": "never-to-be-seen"}
+
+
+class ServedNode:
+    """A node under test. ``restart`` gives the same state directory to a new process."""
+
+    def __init__(self, template: Path | None, state: Path, **environ: str) -> None:
+        self.template, self.state, self.environ = template, state, environ
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = state.parent / f"{state.name}.log"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, limit_s: float = 60.0) -> None:
+        """Start and wait until every function of the template is deployed."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", str(self.port), "--state", str(self.state)]
+        if self.template is not None:
+            command.insert(4, str(self.template))
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, **SECRET, **self.environ},
+            )  # fmt: skip
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                pytest.fail(f"the node ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+            with contextlib.suppress(OSError, RuntimeError):
+                if self.template is None or self.admin("GET", "stacks")["stacks"]:
+                    return
+            time.sleep(0.02)
+        pytest.fail(f"the node did not come up:\n{self.log.read_text()[-4000:]}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the node, wait for its end and return its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"the node did not stop:\n{self.log.read_text()[-4000:]}")
+
+    def request_raw(
+        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
+        """Send one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        with contextlib.closing(connection):
+            connection.request(method, path, data, headers or {})
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, text
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], Any]:
+        """As ``request_raw`` with JSON both ways."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        status, answered, text = self.request_raw(method, path, data, headers)
+        with contextlib.suppress(ValueError):
+            return status, answered, json.loads(text)
+        return status, answered, text
+
+    def admin(self, method: str, path: str, body: object = None) -> Any:
+        """Call the control API; ``RuntimeError`` unless it succeeded."""
+        status, _, answer = self.request(method, f"/_glowplug/{path}", body)
+        if status >= 300:
+            raise RuntimeError(f"{method} {path}: {status} {answer}")
+        return answer
+
+    def function(self, name: str) -> dict[str, Any]:
+        """Return one function's row of the listing."""
+        return next(row for row in self.admin("GET", "functions")["functions"] if row["name"] == name)
+
+    def lambda_client(self) -> Any:
+        """Return a boto3 client of this node, without retries."""
+        return boto3.client(
+            "lambda", endpoint_url=self.endpoint, region_name="us-east-1",
+            aws_access_key_id="test", aws_secret_access_key="test",
+            config=Config(read_timeout=120, retries={"max_attempts": 0}, max_pool_connections=50),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def served(template: Path | None, state: Path, **environ: str) -> Iterator[ServedNode]:
+    """Run a node for the length of a block and leave no process of it behind."""
+    node = ServedNode(template, state, **environ)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """``served``, for tests that run a node of their own."""
+    return served
+
+
+@pytest.fixture(scope="session")
+def misbehaving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
+    """A node with every misbehaving function, and no torch: nothing in that template needs it."""
+    state = tmp_path_factory.mktemp("misbehaving") / "state"
+    with served(Path(__file__).parent / "misbehaving.yaml", state, GLOWPLUG_PRELOAD_TORCH="0") as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def misbehaving_lambda(misbehaving: ServedNode) -> Any:
+    """The boto3 client of that node."""
+    return misbehaving.lambda_client()
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
+    """A node that serves the project's own template: ``echo`` and ``embed`` with its real model."""
+    state = tmp_path_factory.mktemp("shipped") / "state"
+    with served(ROOT / "template.yaml", state) as node:
+        yield node

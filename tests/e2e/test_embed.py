@@ -1,0 +1,111 @@
+"""The main job on real input: all-MiniLM-L6-v2 from the project's own template, by every way to call it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOX = "The quick brown fox jumps over the lazy dog."
+OTHER_FOX = "A fast auburn fox leaps above a sleepy hound."
+RATES = "Interest rates rose by a quarter point."
+
+
+def cosine(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def check_embeddings(embeddings: list[list[float]]) -> None:
+    assert [384] * 3 == [len(embedding) for embedding in embeddings]
+    for embedding in embeddings:
+        assert math.isclose(1.0, cosine(embedding, embedding), abs_tol=1e-5)
+    assert cosine(embeddings[0], embeddings[1]) == pytest.approx(0.6996, abs=0.001)
+    assert cosine(embeddings[0], embeddings[2]) == pytest.approx(0.1056, abs=0.001)
+
+
+def test_embeddings_over_the_function_url(shipped: Any) -> None:
+    status, headers, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
+    assert 200 == status
+    assert headers["content-type"] == "application/json"
+    assert "server-timing" in headers
+    check_embeddings(answer["embeddings"])
+
+
+def test_one_text_by_host_name(shipped: Any) -> None:
+    host = {"Host": f"embed.lambda-url.us-east-1.localhost:{shipped.port}", "Content-Type": "application/json"}
+    status, _, text = shipped.request_raw("POST", "/", json.dumps({"text": FOX}).encode(), host)
+    assert 200 == status
+    assert len(json.loads(text)["embedding"]) == 384
+
+
+def test_embeddings_through_boto3(shipped: Any) -> None:
+    payload = json.dumps({"texts": [FOX, OTHER_FOX, RATES]})
+    answer = shipped.lambda_client().invoke(FunctionName="embed", Payload=payload)
+    assert "FunctionError" not in answer
+    assert "$LATEST" == answer["ExecutedVersion"]
+    check_embeddings(json.loads(answer["Payload"].read())["embeddings"])
+
+
+def test_embedding_through_the_aws_cli(shipped: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    command = [
+        sys.executable, "-m", "awscli", "--endpoint-url", shipped.endpoint, "--region", "us-east-1",
+        "lambda", "invoke", "--function-name", "embed", "--payload", json.dumps({"text": FOX}), str(out),
+    ]  # fmt: skip
+    environ = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_PAGER": ""}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=False)
+    assert (0, "") == (ran.returncode, ran.stderr)
+    assert json.loads(ran.stdout)["StatusCode"] == 200
+    assert len(json.loads(out.read_text())["embedding"]) == 384
+
+
+def test_bad_input_is_told_to_the_caller(shipped: Any) -> None:
+    status, _, answer = shipped.request("POST", "/_url/embed/", {"txt": FOX})
+    assert 400 == status
+    assert "text" in json.dumps(answer)
+
+
+def test_a_hundred_requests_on_parked_embed_start_at_most_as_many_instances_as_cores(shipped: Any) -> None:
+    shipped.request("POST", "/_url/embed/", {"text": FOX})
+    shipped.admin("POST", "functions/embed/cool", {"to": "parked"})
+    before = len([start for start in shipped.admin("GET", "starts")["starts"] if start["function"] == "embed"])
+    with ThreadPoolExecutor(100) as pool:
+        calls = [pool.submit(shipped.request, "POST", "/_url/embed/", {"text": FOX}) for _ in range(100)]
+        assert [200] * 100 == [call.result()[0] for call in calls]
+    after = len([start for start in shipped.admin("GET", "starts")["starts"] if start["function"] == "embed"])
+    assert 1 <= after - before <= len(os.sched_getaffinity(0))
+
+
+def test_scaled_to_zero_and_back_gives_the_same_answer(shipped: Any) -> None:
+    _, _, hot = shipped.request("POST", "/_url/embed/", {"text": FOX})
+    for tier in ("parked", "stored"):
+        shipped.admin("POST", "functions/embed/cool", {"to": tier})
+        assert shipped.function("embed")["instances"] == 0
+        status, headers, cold = shipped.request("POST", "/_url/embed/", {"text": FOX})
+        assert (200, tier) == (status, headers["x-glowplug-tier"])
+        assert cold["embedding"] == pytest.approx(hot["embedding"], abs=1e-5)
+
+
+def test_echo_returns_what_it_was_sent(shipped: Any) -> None:
+    status, _, answer = shipped.request("POST", "/_url/echo/", {"hello": "world"})
+    assert (200, {"hello": "world"}) == (status, answer)
+
+
+def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> None:
+    """Eager serves from the first second (the tests above); the bake moves the function to its engine."""
+    if shipped.function("embed")["engine"] == "eager":
+        shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
+    assert 200 == status
+    check_embeddings(answer["embeddings"])
+    row = shipped.function("embed")
+    assert row["engine"] in ("aot_inductor", "eager")
+    if row["engine"] == "eager":
+        assert "slower" in json.dumps(row) or "g++" in json.dumps(row)

@@ -1,0 +1,162 @@
+"""Safetensors as mapped tensors: same values as the reference reader, shared pages, torch only where tensors are made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from glowplug.cache.errors import DtypeUnsupported, PickledWeights, WeightsError
+from glowplug.cache.weights import read_header, tensors, weight_files
+
+
+def write(path: Path, header: dict[str, object], data: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def everything() -> dict[str, torch.Tensor]:
+    floats = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    eights = [
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2fnuz,
+        torch.float8_e8m0fnu,
+    ]
+    integers = [
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+    ]
+    made = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in [*floats, *integers]}
+    made |= {str(kind): torch.ones(2, 3).to(kind) for kind in eights}
+    made["bool"] = torch.tensor([True, False, True])
+    made["complex"] = torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex64)
+    made["scalar"] = torch.tensor(7.0)
+    made["empty"] = torch.empty(0, 5)
+    return made
+
+
+def test_every_dtype_reads_as_the_reference_reader_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "all.safetensors"
+    save_file(everything(), path)
+    expected, actual = load_file(path), tensors(path)
+    assert sorted(expected) == sorted(actual)
+    for name, tensor in expected.items():
+        assert (tensor.dtype, tensor.shape) == (actual[name].dtype, actual[name].shape)
+        assert (
+            tensor.contiguous().view(-1).view(torch.uint8).tolist() == actual[name].view(-1).view(torch.uint8).tolist()
+        )
+
+
+def test_metadata_and_places_are_read_without_torch(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(2, 3)}, path, metadata={"format": "pt"})
+    script = (
+        "import sys; from glowplug.cache.weights import read_header; h = read_header(sys.argv[1]);"
+        "assert 'torch' not in sys.modules and 'fsspec' not in sys.modules;"
+        "print(dict(h.metadata), h.tensors['w'].shape, h.tensors['w'].end)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert f"{{'format': 'pt'}} (2, 3) {path.stat().st_size}\n" == run.stdout
+
+
+def test_four_bit_floats_are_packed_in_pairs(tmp_path: Path) -> None:
+    path = write(tmp_path / "f4.safetensors", {"w": {"dtype": "F4", "shape": [2, 4], "data_offsets": [0, 4]}}, b"abcd")
+    tensor = tensors(path)["w"]
+    assert (torch.float4_e2m1fn_x2, (2, 2)) == (tensor.dtype, tuple(tensor.shape))
+
+
+def test_six_bit_floats_are_named_as_unsupported(tmp_path: Path) -> None:
+    entry = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    path = write(tmp_path / "f6.safetensors", {"w": entry}, b"abc")
+    with pytest.raises(DtypeUnsupported, match=r"f6\.safetensors.*F6_E2M3"):
+        tensors(path)
+
+
+def test_a_misaligned_tensor_is_copied_and_right(tmp_path: Path) -> None:
+    values = torch.tensor([1.5, -2.0])
+    header = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]},
+    }
+    path = write(tmp_path / "odd.safetensors", header, b"x" + values.numpy().tobytes())
+    read = tensors(path)["b"]
+    assert [1.5, -2.0] == read.tolist()
+    assert 0 == read.data_ptr() % 4
+
+
+def test_writing_to_a_tensor_changes_neither_the_file_nor_another_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+    before = path.read_bytes()
+    mine, other = tensors(path), tensors(path)
+    mine["w"].fill_(1.0)
+    assert [0.0] * 4 == other["w"].tolist()
+    assert before == path.read_bytes()
+
+
+def test_tensors_of_a_file_share_one_mapping_and_copy_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(1 << 20), "b": torch.ones(1 << 20)}, path)
+    read = tensors(path)
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    assert 1 == len(maps)
+    assert "rw-p" == maps[0].split()[1]
+    begin, end = (int(part, 16) for part in maps[0].split()[0].split("-"))
+    assert all(begin <= tensor.data_ptr() < end for tensor in read.values())
+
+
+def test_tensors_keep_their_mapping_after_the_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.full((1000,), 3.0)}, path)
+    read = tensors(path)
+    save_file({"w": torch.zeros(1)}, tmp_path / "new")
+    os.replace(tmp_path / "new", path)
+    assert 3.0 == read["w"][999].item()
+
+
+def test_a_hundred_tensors_open_in_milliseconds(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({f"layer.{number}.weight": torch.zeros(64, 64) for number in range(104)}, path)
+    tensors(path)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        tensors(path)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.003
+
+
+def test_the_safetensors_of_a_source_are_chosen() -> None:
+    files = {"config.json": "/c", "model-2.safetensors": "/2", "model-1.safetensors": "/1", "pytorch_model.bin": "/p"}
+    assert {"model-1.safetensors": "/1", "model-2.safetensors": "/2"} == weight_files(files)
+    assert {} == weight_files({"config.json": "/c"})
+    with pytest.raises(PickledWeights, match=r"model\.pt"):
+        weight_files({"config.json": "/c", "model.pt": "/p"})
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(PickledWeights):
+        tensors(tmp_path / "pytorch_model.bin")
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "pipe"):
+        with pytest.raises(WeightsError, match=str(path)):
+            read_header(path)
