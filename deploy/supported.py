@@ -101,6 +101,8 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
     kind = resource.get("Type")
     if not isinstance(kind, str):
         raise template.error((*path, "Type"), f"must be one of {', '.join(sorted(_PROPERTIES))}")
+    if not isinstance(resource.get("Properties") or {}, Mapping):
+        raise template.error((*path, "Properties"), "must be a mapping")
     if kind in _NOTED_TYPES:
         return [(kind, str(path[-1]))]
     if kind not in _PROPERTIES:

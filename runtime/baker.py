@@ -245,6 +245,7 @@ def bake_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
     """Return the environment of a bake: ``base``, and every cache and scratch place below ``home``."""
     return {
         **base,
+        "PYTHONUTF8": "1",  # compilers quote in UTF-8, whatever LANG the function asks for
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
         "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),

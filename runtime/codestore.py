@@ -44,11 +44,12 @@ class CodeStore:
         self._directory = directory
         self._limits = limits or Limits()
         self._now = now
-        self._named: frozenset[str] = frozenset()
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             for leftover in [*directory.glob(".incoming-*"), *directory.glob(".discarded-*")]:
                 _delete(leftover)
+            # A function may have run it until just now, and the first prune may be that of the deploy that replaces it.
+            self._named = frozenset(self.digests())
         except OSError as error:
             raise unusable(directory, error) from None
 
@@ -82,9 +83,9 @@ class CodeStore:
     async def prune(self, keep: Iterable[str], *, grace_s: float = PRUNE_GRACE_S) -> list[str]:
         """Delete code that no digest in ``keep`` names, and return the digests deleted.
 
-        ``keep`` is ``Registry.code_digests()``. Code stays for ``grace_s`` seconds after it was uploaded or last kept:
-        instances of a replaced revision still import from it, and a deploy uploads before it names. Raises
-        ``StateError``.
+        ``keep`` is ``Registry.code_digests()``. Code stays for ``grace_s`` seconds after it was uploaded or last kept
+        (after the first call, for what was here when the store was opened): instances of a replaced revision still
+        import from it, and a deploy uploads before it names. Raises ``StateError``.
         """
         return await asyncio.to_thread(self._prune, frozenset(keep), grace_s)
 

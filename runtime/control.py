@@ -1,6 +1,6 @@
 """The control plane: what can be asked of a node. ``NodeControl`` is the node's own implementation.
 
-The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line talks to a node through it and nothing else.
+The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line talks to a node through it alone.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class Snapshots:
         try:
             job = await self._job(spec, model)
             async with self._baker.bake(job, lambda progress: _tell(bake, progress)) as (verdict, staging):
-                key = await self._accept(verdict, staging)
+                key = await self._accept(model, verdict, staging)
             self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine)
             _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
         except (BakeFailed, CacheError, SnapshotError, OSError) as error:
@@ -314,16 +314,20 @@ class Snapshots:
         load = self._load_of(spec, await self._sources.files(spec))
         return BakeJob(load, model.name, model.engine, self._user_of(spec.name))
 
-    async def _accept(self, verdict: BakeVerdict, staging: Path) -> str:
-        """Publish what a bake staged, or check what it says is there; return the key, empty when there is neither."""
-        if verdict.reused:
-            return (await asyncio.to_thread(self._store.open, verdict.key)).key
-        if verdict.engine == "eager" and not (staging / MANIFEST).exists():
+    async def _accept(self, model: ModelSpec, verdict: BakeVerdict, staging: Path) -> str:
+        """Publish what a bake staged, or check what it says is there; return the key, empty when there is neither.
+
+        The child ran an author's code: what it made must be of the weights that this revision pins and for this
+        machine, or it could hand an engine to functions that use other weights.
+        """
+        if not verdict.reused and verdict.engine == "eager" and not (staging / MANIFEST).exists():
             return ""
-        ref = await asyncio.to_thread(self._store.publish, staging)
-        if ref.key != verdict.key:
-            raise SnapshotCorrupt(f"the bake says {verdict.key}, its manifest {ref.key}")
-        return ref.key
+        key = verdict.key if verdict.reused else (await asyncio.to_thread(self._store.publish, staging)).key
+        unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+        if unusable:
+            await asyncio.to_thread(self._store.retire, key, unusable)
+            raise SnapshotCorrupt(f"snapshot {key}: {unusable}")
+        return key
 
 
 def _tell(bake: _Bake, progress: BakeProgress) -> None:

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from .checkpoint import Origin, TensorFiles, named_origins
 from .definition import ModelDefinition
+from .engines import torch_private
 from .errors import BuildFailed, SnapshotError, TensorUnbound, WeightsMismatch
 
 _RANDOM = frozenset(
@@ -33,6 +34,7 @@ _RANDOM = frozenset(
     "xavier_normal_ kaiming_uniform_ kaiming_normal_ orthogonal_ sparse_".split()
 )
 _LISTED = 5  # names per kind in an error message
+_OWN = frozenset(vars(nn.Module()))  # the attributes in which torch itself keeps parameters, buffers, hooks
 
 
 @dataclass(slots=True)
@@ -85,17 +87,19 @@ def assemble(
         _assign(module, names, mapped)
     _compute(definition, files, assembled, left)
     module.eval().requires_grad_(False)
-    for name, tensor in _slots(module):
-        if tensor.is_meta:
-            raise TensorUnbound(f"model {definition.name}: {name} has no values; no file has it, nor the builder")
+    unbound = [name for name, tensor in _slots(module) if tensor.is_meta] + _unnamed_meta(module)
+    if unbound:
+        raise TensorUnbound(f"model {definition.name}: {unbound[0]} has no values; no file has it, nor the builder")
     return assembled
 
 
 def _skeleton(definition: ModelDefinition, files: Mapping[str, Path]) -> nn.Module:
-    """Build on the meta device; where the builder needs values there (``.item()``, ``.tolist()``), on the CPU."""
+    """Build on the meta device; where that cannot do, on the CPU: a builder that needs values (``.item()``), or a
+    module that keeps tensors in lists and dicts, where they have no name to assign them by."""
     try:
         with torch.device("meta"):
-            return _build(definition, files)
+            module = _build(definition, files)
+        return _on_cpu(definition, files) if _unnamed_meta(module) else module
     except BuildFailed as on_meta:
         try:
             return _on_cpu(definition, files)
@@ -146,6 +150,19 @@ def _slots(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, value in vars(part).items():
             if isinstance(value, Tensor):
                 yield (f"{path}.{name}" if path else name), value
+
+
+def _unnamed_meta(module: nn.Module) -> list[str]:
+    """Name the tensors on the meta device that sit in lists, tuples and dicts of the module's attributes."""
+    known = {id(tensor) for _, tensor in _slots(module)}
+    return [
+        f"{path}.{name}".lstrip(".") + leaf
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, list | tuple | dict) and name not in _OWN
+        for leaf, tensor in zip(torch_private.leaf_names(value), torch_private.flatten(value)[0], strict=True)
+        if isinstance(tensor, Tensor) and tensor.is_meta and id(tensor) not in known
+    ]
 
 
 def _shared(module: nn.Module) -> list[list[str]]:

@@ -22,7 +22,8 @@ from . import fingerprint, verify
 from .architecture import Assembled, assemble
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .definition import ModelDefinition
-from .engines import create, torch_private
+from .engines import torch_private
+from .engines.table import create
 from .errors import CheckFailed, ExampleInvalid
 from .manifest import (
     CHECK_FILE,

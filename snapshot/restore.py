@@ -12,7 +12,8 @@ import torch
 from . import fingerprint, verify
 from .checkpoint import SNAPSHOT, TensorFiles
 from .definition import ModelDefinition
-from .engines import Engine, create
+from .engines import Engine
+from .engines.table import create
 from .errors import CheckFailed, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from .manifest import CHECK_FILE, Manifest
 from .signature import Signature

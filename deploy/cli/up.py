@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def up(
     """
     config = NodeConfig.from_env(os.environ, state=state, port=port, public_port=public_port)
     given = deploy.pairs(parameters)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.

@@ -14,8 +14,8 @@
                                                    {"changes": [...], "functions": [...]} (*)
     GET  /metrics                                  Prometheus text
 
-(*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then one
-``{"event": "result", …}`` or ``{"event": "error", "status", "code", …}``.
+(*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
+one ``{"event": "result", …}`` or ``{"event": "error", "status", "code", …}``.
 """
 
 from __future__ import annotations

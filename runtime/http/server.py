@@ -34,19 +34,26 @@ _DISCARD_S = 2.0  # how long a refused upload is read and thrown away, so that i
 
 
 class Listener:
-    """One bound port and the surface behind it. Made by ``HttpServer``."""
+    """One bound port and, once it serves, the surface behind it. Made by ``HttpServer``."""
 
-    def __init__(self, surface: Surface, clock: Clock) -> None:
-        self._surface = surface
+    def __init__(self, name: str, option: str, clock: Clock) -> None:
+        self._name = name
+        self._option = option
         self._clock = clock
+        self._bound: socket.socket | None = None
+        self._surface: Surface | None = None
         self._server: asyncio.Server | None = None
         self._protocols: web.Server | None = None
         self.port = 0
 
-    async def open(self, name: str, host: str, port: int) -> None:
-        """Bind and accept. Raises ``StateError`` naming the port when it cannot be bound."""
-        bound = bind(name, host, port)
-        self.port = bound.getsockname()[1]
+    def bind(self, host: str, port: int) -> None:
+        """Take the port; clients that connect from now on wait. Raises ``StateError`` when it cannot be had."""
+        self._bound = bind(host, port, name=self._name, option=self._option)
+        self.port = self._bound.getsockname()[1]
+
+    async def serve(self, surface: Surface) -> None:
+        """Answer with ``surface``; ``bind`` comes first."""
+        self._surface = surface
         self._protocols = web.Server(
             self._handle,
             handler_cancellation=True,
@@ -57,12 +64,14 @@ class Listener:
             lingering_time=_DISCARD_S,
         )
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._protocols, sock=bound, backlog=_BACKLOG)
+        self._server = await loop.create_server(self._protocols, sock=self._bound, backlog=_BACKLOG)
 
     def stop_accepting(self) -> None:
         """Close the listening socket and idle connections; requests under way go on."""
         if self._server is not None:
             self._server.close()
+        elif self._bound is not None:
+            self._bound.close()
         if self._protocols is not None:
             self._protocols.pre_shutdown()
 
@@ -74,6 +83,7 @@ class Listener:
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         request_id = new_request_id()
+        assert self._surface is not None  # noqa: S101  (nothing is accepted before serve)
         try:
             request = Request.of(raw, request_id, self.port, self._clock.monotonic())
             reply = await self._surface.answer(request)
@@ -90,10 +100,13 @@ class Listener:
 class HttpServer:
     """The control listener and, where a public port is configured, the public one."""
 
-    def __init__(self, config: NodeConfig, *, control: Surface, public: Surface, clock: Clock) -> None:
+    def __init__(self, config: NodeConfig, *, clock: Clock) -> None:
         self._config = config
-        self._control = Listener(control, clock)
-        self._public = Listener(public, clock) if config.public_port is not None else None
+        self._control = Listener("control listener", "--port", clock)
+        self._public = Listener("public listener", "--public-port", clock) if config.public_port is not None else None
+
+    def __repr__(self) -> str:
+        return f"<HttpServer {self.endpoint} public_port={self.public_port}>"
 
     @property
     def port(self) -> int:
@@ -111,21 +124,27 @@ class HttpServer:
         host = self._config.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    async def start(self) -> None:
-        """Open both listeners, or neither. Raises ``StateError`` naming the port that cannot be had."""
+    def bind(self) -> None:
+        """Take both ports, or neither. Raises ``StateError`` naming the one that cannot be had."""
         config = self._config
         if not is_loopback(config.host):
             raise StateError(
                 f"control listener: {config.host} is reachable by other machines and nothing checks who calls;"
                 " use 127.0.0.1, and --public-port for function URLs"
             )
-        await self._control.open("control listener", config.host, config.port)
+        self._control.bind(config.host, config.port)
         if self._public is not None and config.public_port is not None:
             try:
-                await self._public.open("public listener", config.public_host, config.public_port)
+                self._public.bind(config.public_host, config.public_port)
             except BaseException:
-                await self._control.close(0)
+                self._control.stop_accepting()
                 raise
+
+    async def serve(self, *, control: Surface, public: Surface) -> None:
+        """Answer on the ports that ``bind`` took."""
+        await self._control.serve(control)
+        if self._public is not None:
+            await self._public.serve(public)
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; requests under way go on."""
@@ -141,8 +160,8 @@ class HttpServer:
         return [self._control] if self._public is None else [self._control, self._public]
 
 
-def bind(name: str, host: str, port: int) -> socket.socket:
-    """Return a bound, close-on-exec socket. Raises ``StateError`` naming the listener and the port."""
+def bind(host: str, port: int, *, name: str, option: str) -> socket.socket:
+    """Return a listening, close-on-exec socket. Raises ``StateError`` naming the listener and the port."""
     address = "127.0.0.1" if host == "localhost" else host
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
@@ -159,7 +178,7 @@ def bind(name: str, host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         bound.close()
         why = "is taken by another program" if _number(error) == errno.EADDRINUSE else f"cannot be used: {error}"
-        raise StateError(f"{name}: port {port} on {host} {why}; choose another with --port") from error
+        raise StateError(f"{name}: port {port} on {host} {why}; choose another with {option}") from error
     return bound
 
 

@@ -35,7 +35,7 @@ def load(preload: Preload) -> None:
     if preload == "torch":
         for name in _TORCH:
             importlib.import_module(name)
-        _build_on_meta()
+        _use_torch_once()
     gc.enable()
 
 
@@ -50,9 +50,20 @@ def trim_heap() -> None:
         _malloc_trim(0)
 
 
-def _build_on_meta() -> None:
+def _use_torch_once() -> None:
+    """Pay here for what torch and MKL set up at the first use of an operation: 2 ms of each function's first answer.
+
+    With one thread an operation runs in the calling thread and starts no pool, so this stays forkable.
+    """
     import torch  # late on purpose: only the torch zygote has it
 
     torch.set_num_threads(1)
     with torch.device("meta"):
         torch.nn.Linear(2, 2)
+    with torch.inference_mode():
+        hidden = torch.nn.functional.gelu(torch.nn.Linear(16, 32)(torch.zeros(2, 8, 16)))
+        torch.nn.LayerNorm(32)(hidden).softmax(-1).mean(1).tanh().tolist()
+        heads = hidden.view(2, 8, 4, 8).transpose(1, 2)
+        torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        torch.bmm(hidden, hidden.transpose(1, 2))
+        torch.nn.Embedding(4, 8)(torch.zeros(1, 3, dtype=torch.long))

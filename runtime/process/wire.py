@@ -383,6 +383,9 @@ class Decoder:
             body = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
             messages.append(self._decode(body, [self._descriptors.popleft() for _ in range(count)]))
+        # Descriptors come with the first byte of their frame, so only a frame that is not complete yet can have some left.
+        if len(self._descriptors) > (MAX_DESCRIPTORS if self._buffer else 0):
+            raise WireError(f"{len(self._descriptors)} descriptors came without a frame that announces them")
         return messages
 
     def take_descriptors(self) -> list[int]:

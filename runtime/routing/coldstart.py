@@ -189,7 +189,7 @@ class Starter:
         self, process: Loadable, spec: FunctionSpec, material: Materials, recording: Recording, *, parked: bool
     ) -> list[str]:
         """Import the handler and bind the models; returns the obstacles to forking that this left, at most one."""
-        with recording.phase("fetch"):
+        with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
         log, began_s = self._logs.of(spec.name), self._clock.monotonic()
         log.init_start(spec.runtime)
@@ -197,7 +197,7 @@ class Starter:
         try:
             with recording.phase("import"):
                 loaded = await process.load(order)
-        except (LoadFailed, WorkerDied) as error:
+        except LoadFailed as error:
             failed_ms = (self._clock.monotonic() - began_s) * 1e3
             log.output(process.take_log())
             log.init_report(

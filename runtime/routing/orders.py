@@ -1,4 +1,4 @@
-"""The messages that a start sends, built from a spec: pure, so that a baker imports a handler exactly as a worker does."""
+"""The messages that a start sends, built from a spec: pure, so that a baker imports a handler just as a worker does."""
 
 from __future__ import annotations
 

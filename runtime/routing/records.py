@@ -26,9 +26,9 @@ _CAUSES: dict[str, str] = {
     "age": "the age of its zygote",
 }
 _WAYS: dict[str, str] = {
-    "fork": "a worker was forked from its parked zygote",
-    "park and fork": "its zygote was built first (handler imported, models bound), then a worker forked from it",
-    "park": "its zygote was built (handler imported, models bound)",
+    "fork": "a worker was forked from the parked zygote",
+    "park and fork": "the function's zygote was built first, then a worker was forked from it",
+    "park": "the function's zygote was built",
     "fork and import": "a worker was forked from the base zygote and imported the handler itself (Parking: off)",
     "exec": "a worker was started as a new program and imported the handler itself",
 }
@@ -103,27 +103,25 @@ def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
     """Return one request in plain words, with the start it waited for."""
     lines = [f"{request.function} was {request.tier}; {_waited(request, start)}."]
     if start is not None:
-        lines.append(describe_start(start))
-    if request.failed:
-        lines.append(f"It ended in a function error after {request.handler_ms:.1f} ms.")
-    else:
-        lines.append(f"The handler took {request.handler_ms:.1f} ms.")
-    return "\n".join(lines)
+        lines += _start_lines(start)
+    ending = "It ended in a function error after" if request.failed else "The handler took"
+    return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
 
 
 def describe_start(start: StartRecord) -> str:
     """Return one start in plain words."""
+    headline = f"{start.function} was {start.tier}, and was started because of {_CAUSES[start.cause]}."
+    return "\n".join([headline, *_start_lines(start)])
+
+
+def _start_lines(start: StartRecord) -> list[str]:
     how = _WAYS[start.way] if start.outcome == "ready" else f"the start was {start.outcome}"
-    lines = [f"{start.function} was {start.tier} and started for {_CAUSES[start.cause]}: {how}."]
-    steps = ", ".join(f"{phase.name} {phase.duration_ms:.1f} ms" for phase in start.phases)
     longest = max(start.phases, key=lambda phase: phase.duration_ms, default=None)
-    if longest is None:
-        lines.append(f"It took {start.total_ms:.1f} ms.")
-    else:
-        lines.append(
-            f"It took {start.total_ms:.1f} ms, of which {_article(start.dominated_by)} "
-            f"took {longest.duration_ms:.1f} ms ({steps})."
-        )
+    took = f"{start.total_ms:.1f} ms"
+    if longest is not None:
+        took += f", of which the {longest.name} took {longest.duration_ms:.1f} ms"
+    steps = ", ".join(f"{phase.name} {phase.duration_ms:.1f} ms" for phase in start.phases)
+    lines = [f"The start: {how}; {took}.", *([f"Its steps: {steps}."] if steps else [])]
     if start.error:
         lines.append(f"It failed: {start.error}")
     if start.engine:
@@ -133,8 +131,7 @@ def describe_start(start: StartRecord) -> str:
         lines.append(f"Weights of {start.bytes_read / 1e6:.1f} MB from {start.bytes_from}.")
     if start.warmup:
         lines.append(f"Warm-up: {start.warmup}.")
-    lines += [f"Note: {note}." for note in start.notes]
-    return "\n".join(lines)
+    return [*lines, *(f"Note: {note}." for note in start.notes)]
 
 
 def _waited(request: RequestRecord, start: StartRecord | None) -> str:
@@ -144,6 +141,3 @@ def _waited(request: RequestRecord, start: StartRecord | None) -> str:
         return f"every instance was busy and the request waited {request.held_ms:.1f} ms for one"
     return "an instance was ready and nothing had to start"
 
-
-def _article(phase: str) -> str:
-    return f"the {phase}" if phase else "nothing in particular"

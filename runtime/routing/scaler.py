@@ -52,8 +52,8 @@ class PoolState:
     """One revision as ``sink`` sees it. Times in seconds.
 
     ``live`` counts instances of any state and starts under way; ``parked_age_s`` is None without a zygote of its own;
-    ``parked_s`` is how long it has had no instance, ``used_s`` how long ago it last had a request. ``settling`` is true while something is under way that will
-    change its tier (a start, a rebuild, a drain); such a pool is left alone.
+    ``parked_s`` is how long it has had no instance, ``used_s`` how long ago it last had a request. ``settling`` is true
+    while something is under way that will change its tier (a start, a rebuild); its zygote is left alone then.
     """
 
     revision: str

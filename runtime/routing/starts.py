@@ -1,9 +1,9 @@
 """The node's queue of starts: first come, first served, and at most as many at a time as there are cores.
 
-Starting is mostly computing (importing, forking, checking an engine), so more starts at once make each of them slower
-and the functions that are warm as well. A start that has had its turn for ``PATIENCE_S`` is waiting for something else (a download,
-a handler that hangs in its import, or that calls another function which must start first): it goes on, but its place is
-given to the next, so that one function cannot keep all others cold.
+Starting is mostly computing (importing, forking, checking an engine), so more starts at once slow each other down, and
+the functions that are warm as well. A start that has had its turn for ``PATIENCE_S`` is waiting for something else (a
+download, a handler that hangs in its import, or that calls another function which must start first): it goes on, but
+its place is given to the next, so that one function cannot keep all others cold.
 """
 
 from __future__ import annotations

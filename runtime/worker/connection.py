@@ -34,7 +34,8 @@ class Connection:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
+        # Said, not asked of the kernel: three system calls less on the path of a cold request.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._socket.setblocking(True)  # the flag lives in the file description, which the node made
         self._decoder = wire.Decoder()
         self._messages: deque[Any] = deque()

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..manifest import EngineRecord, Manifest
     from ..program import Program
 
-NAMES = ("eager", "aot_inductor")
-
 
 class Engine(Protocol):
     """A way to run a model, as the rest of glowplug sees it. One object serves one model in one process."""
@@ -42,15 +40,3 @@ class Engine(Protocol):
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes."""
-
-
-def create(name: str) -> Engine:
-    """Return a new engine by name. Raises ``EngineUnavailable`` for an unknown one."""
-    from ..errors import EngineUnavailable
-    from .aot_inductor import AotInductor  # late: engines import torch, and the node asks this package for NAMES only
-    from .eager import Eager
-
-    for engine in (Eager, AotInductor):
-        if engine.name == name:
-            return engine()
-    raise EngineUnavailable(f"no engine {name!r}; there are {', '.join(NAMES)}")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from ..checkpoint import SNAPSHOT, Origin, TensorFiles
 from ..definition import ModelDefinition
 from ..errors import CompileFailed, EngineUnavailable, SnapshotCorrupt, TensorUnbound
 from ..manifest import EXTRA_FILE, EngineRecord, Manifest
-from ..program import Program
 from ..signature import Signature
 from . import torch_private
+
+if TYPE_CHECKING:
+    from ..program import Program  # only to name it: torch.export takes 0.1 s to import and serving never needs it
 
 LIBRARY = "model.so"
 

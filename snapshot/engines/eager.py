@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +12,9 @@ from ..architecture import Assembled, assemble
 from ..checkpoint import TensorFiles
 from ..definition import ModelDefinition
 from ..manifest import EngineRecord, Manifest
-from ..program import Program
+
+if TYPE_CHECKING:
+    from ..program import Program  # only to name it: torch.export takes 0.1 s to import and serving never needs it
 
 
 class Eager:

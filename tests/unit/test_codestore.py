@@ -167,6 +167,18 @@ async def test_grace_begins_when_code_is_no_longer_named_not_when_it_was_uploade
     assert await store.prune(set(), grace_s=100) == [digest]
 
 
+async def test_the_first_deploy_after_a_restart_does_not_prune_what_still_drains(
+    store: CodeStore, tmp_path: Path, now: list[float]
+) -> None:
+    digest, data = archive({"a.py": b""})
+    await store.put(digest, data)
+    now[0] += 1_000_000
+    restarted = CodeStore(tmp_path / "code", now=lambda: now[0])
+    assert await restarted.prune(set(), grace_s=100) == []
+    now[0] += 100
+    assert await restarted.prune(set(), grace_s=100) == [digest]
+
+
 async def test_code_uploaded_again_just_before_a_prune_is_not_pruned(store: CodeStore, now: list[float]) -> None:
     digest, data = archive({"a.py": b""})
     await store.put(digest, data)

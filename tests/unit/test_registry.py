@@ -125,6 +125,9 @@ async def test_a_slot_never_passes_to_another_function(path: Path) -> None:
     await registry.put_stack(stack(EMBED, replace(ECHO, name="other", url=None)))
     await registry.put_stack(stack(EMBED, ECHO))
     assert {record.spec.name: record.slot for record in registry.functions()} == {"echo": 0, "embed": 1}
+    assert [registry.slot(name) for name in ("echo", "embed", "other")] == [0, 1, 2]  # other still drains
+    with pytest.raises(FunctionNotFound):
+        registry.slot("unheard-of")
     await registry.close()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT slot FROM slots WHERE function = 'other'").fetchall() == [(2,)]

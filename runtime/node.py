@@ -1,0 +1,266 @@
+"""The composition root: builds every part of a node, starts them in order, stops them in the opposite order.
+
+Start: state directory (one node each), what a killed node left behind, registry, base zygotes (their imports take the
+longest, so they begin first), router, listeners, functions. From then on the node answers; requests for a function
+whose base zygote is still importing wait for it.
+
+Stop, on SIGTERM or SIGINT: no new connections, requests under way finish (``drain_s`` at most), bakes end, workers and
+zygotes end (``stop_grace_s``, then SIGKILL), ledger, logs and registry are written out. A second signal skips the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from glowplug.snapshot.store import SnapshotStore
+
+from .baker import Baker
+from .clock import Clock, SystemClock
+from .codestore import CodeStore
+from .config import NodeConfig
+from .http.admin import AdminApi
+from .http.dispatch import ControlSurface, PublicSurface
+from .http.function_url import FunctionUrls
+from .http.hosts import ControlGuard
+from .http.lambda_api import LambdaApi
+from .http.server import HttpServer
+from .logs import Logs
+from .metrics import Metrics
+from .nodecontrol import NodeControl
+from .process.memory import MemoryWatch
+from .process.sweep import Records, sweep
+from .process.zygotes import Zygotes
+from .registry import Registry
+from .routing.coldstart import Starter
+from .routing.environment import Site
+from .routing.ledger import Ledger
+from .routing.orders import load_order
+from .routing.router import Router
+from .routing.sink import Memory, Sink
+from .snapshots import Snapshots
+from .sources import Sources
+from .spec import FunctionSpec
+from .state import StateDirectory
+from .tracing import traced
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """A node that is up. ``endpoint`` is the URL of its control listener; ``stop`` asks it to end."""
+
+    def __init__(self, http: HttpServer, router: Router, control: NodeControl) -> None:
+        self._http = http
+        self.router = router
+        self.control = control
+        self._stopping = asyncio.Event()
+        self.hurried = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.endpoint} {self.router!r}>"
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the control listener, without a final slash."""
+        return self._http.endpoint
+
+    @property
+    def public_port(self) -> int | None:
+        """The port of the public listener, None without one."""
+        return self._http.public_port
+
+    def stop(self) -> None:
+        """End the node; a second call skips what is left of the drain."""
+        self.hurried = self._stopping.is_set()
+        self._stopping.set()
+
+    async def stopped(self) -> None:
+        """Return once somebody asked the node to end."""
+        await self._stopping.wait()
+
+
+async def serve(
+    config: NodeConfig,
+    *,
+    ready: Callable[[Node], Awaitable[None]],
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    """Run a node until a signal. ``ready`` is called once it answers, while it serves; what that raises ends the node.
+
+    Raises ``StateError`` when the state directory or a port cannot be had.
+    """
+    async with running(config, environ=os.environ if environ is None else environ) as node:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.stop)
+        try:
+            greeting = asyncio.ensure_future(ready(node))
+            stopped = asyncio.ensure_future(node.stopped())
+            await asyncio.wait((greeting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if greeting.done():
+                greeting.result()
+                await stopped
+            else:
+                greeting.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    config: NodeConfig, *, environ: Mapping[str, str], clock: Clock | None = None
+) -> AsyncIterator[Node]:
+    """Run a node for the length of a block, in this event loop."""
+    clock = clock or SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        state = StateDirectory(config)
+        state.create()
+        state.lock()
+        stack.callback(state.close)
+        killed = await asyncio.to_thread(sweep, state.processes)
+        if killed:
+            log.warning("ended %d processes that a killed node left behind", len(killed))
+        state.sweep_staging()
+
+        http = HttpServer(config, clock=clock)
+        http.bind()
+        stack.push_async_callback(http.close, 0)
+
+        zygotes = Zygotes(config, on_stray_log=_stray, environ=environ)
+        await zygotes.start()
+        stack.push_async_callback(zygotes.close)
+
+        logs = Logs(state.logs, max_bytes=config.limits.log_file_bytes, region=config.region, clock=clock)
+        stack.callback(logs.close)
+        arn_prefix = f"arn:aws:lambda:{config.region}:{config.account_id}:function:"
+        registry = await Registry.open(state.registry, arn_prefix=arn_prefix, now=clock.time)
+        stack.push_async_callback(registry.close)
+        ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
+        stack.push_async_callback(ledger.flush)
+        watch = MemoryWatch(clock=clock)
+        stack.callback(watch.close)
+
+        code = CodeStore(state.code, config.limits)
+        site = Site.of(config, http.endpoint, slot_of=(lambda name: registry.get(name).slot) if zygotes.users else None)
+        sources = Sources(config, environ=environ)
+        snapshots = _snapshots(config, state, site, code, sources, environ, rebind=lambda spec: router.rebind(spec.revision))
+        stack.push_async_callback(snapshots.close)
+        starter = Starter(
+            site=site, zygotes=zygotes, cache=sources, snapshots=snapshots, code=code, logs=logs, clock=clock
+        )
+        memory = Memory(clock)
+        router = Router(
+            config=config,
+            starter=starter,
+            ledger=ledger,
+            logs=logs,
+            memory=watch,
+            clock=clock,
+            available_bytes=memory.available_bytes,
+        )
+        stack.push_async_callback(router.close)
+
+        metrics = Metrics(statuses=router.describe, clock=clock)
+        ledger.subscribe(metrics.started)
+        control = NodeControl(
+            registry=registry,
+            code=code,
+            placement=router,
+            engines=snapshots,
+            sources=sources,
+            ledger=ledger,
+            logs=logs,
+            state=config.state,
+            clock=clock,
+            endpoint=lambda: http.endpoint,
+            base_zygotes=lambda: zygotes.statistics().bases,
+            on_removed=metrics.forget,
+        )
+        stack.push_async_callback(control.close)
+        invoke = metrics.observed(traced(router.invoke))
+        urls = FunctionUrls(
+            registry,
+            invoke,
+            arn_prefix=arn_prefix,
+            clock=clock,
+            request_bytes=config.limits.sync_request_bytes,
+            observer=metrics,
+        )
+        api = LambdaApi(
+            registry, invoke, region=config.region, account_id=config.account_id, clock=clock, limits=config.limits
+        )
+        admin = AdminApi(control, metrics, limits=config.limits)
+        control.resume()
+        surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
+        await http.serve(control=surface, public=PublicSurface(urls))
+        state.announce(http.endpoint)
+
+        node = Node(http, router, control)
+        sink = asyncio.create_task(Sink(router, ledger, clock, pressure=memory.short).run(), name="sink")
+        sink.add_done_callback(lambda task: _sink_ended(task, node))
+        stack.push_async_callback(_cancelled, sink)
+        yield node
+        await _drain(http, node, config.drain_s)
+
+
+def _snapshots(
+    config: NodeConfig,
+    state: StateDirectory,
+    site: Site,
+    code: CodeStore,
+    sources: Sources,
+    environ: Mapping[str, str],
+    *,
+    rebind: Callable[[FunctionSpec], None],
+) -> Snapshots:
+    """Build the model path's engine side: store, baker and what decides between them."""
+    store = SnapshotStore(state.snapshots, state.hmac_key())
+    store.sweep()
+    baker = Baker(
+        state.bake,
+        state.snapshots,
+        environ=environ,
+        expose=(state.code, config.cache / "blobs"),
+        records=Records(state.processes),
+    )
+    return Snapshots(
+        store,
+        sources,
+        baker,
+        load_of=lambda spec, files: load_order(site, spec, code.path(spec.code_digest), files),
+        on_baked=rebind,
+        user_of=site.user_of,
+    )
+
+
+async def _drain(http: HttpServer, node: Node, drain_s: float) -> None:
+    """Stop accepting and wait for requests under way; a second signal ends the wait."""
+    http.stop_accepting()
+    draining = asyncio.ensure_future(http.close(drain_s))
+    while not draining.done() and not node.hurried:
+        await asyncio.wait((draining,), timeout=0.1)
+    await _cancelled(draining)
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _sink_ended(task: asyncio.Future[None], node: Node) -> None:
+    """Nothing scales down any more: a fault of the runtime, which must not go unnoticed."""
+    if not task.cancelled():
+        log.critical("the scaler ended; the node stops", exc_info=task.exception())
+        node.stop()
+
+
+def _stray(name: str, data: bytes) -> None:
+    """Log what a base zygote printed, which should be nothing."""
+    log.warning("%s: %s", name, data.decode(errors="replace").rstrip())

@@ -1,0 +1,96 @@
+"""A router with everything around it in memory: for tests of what routes, and of what calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.routing.coldstart import Starter
+from glowplug.runtime.routing.environment import Site
+from glowplug.runtime.routing.ledger import Ledger
+from glowplug.runtime.routing.router import Router
+from glowplug.runtime.routing.sink import Sink
+from glowplug.runtime.spec import FunctionSpec, ModelSpec
+
+from .clock import ManualClock, settle
+from .neighbours import FakeLogs, FakeMemory, FakeModels
+from .processes import FakeZygotes, Script
+
+MODEL = ModelSpec(name="", source="package://x/y")
+
+
+def a_spec(name: str = "f", **fields: Any) -> FunctionSpec:
+    """Return a function spec with only what a test cares about spelled out."""
+    given: dict[str, Any] = {"handler": "f.handler", "runtime": "python3.11", "code_digest": "0" * 64, **fields}
+    return FunctionSpec(name=name, **given)
+
+
+class Rig:
+    """A router on a manual clock. ``script(name)`` is how a function's processes behave."""
+
+    def __init__(self, *specs: FunctionSpec, cores: int = 2, engine: str = "eager", code: Path = Path("/code")) -> None:
+        self.clock = ManualClock()
+        self.zygotes = FakeZygotes(self.clock)
+        self.models = FakeModels(engine, code)
+        self.logs = FakeLogs()
+        self.memory = FakeMemory()
+        self.short_of_memory = False
+        self.ledger = Ledger(None, clock=self.clock)
+        self.config = NodeConfig(state=Path("/state"), cache=Path("/cache"), cores=cores)
+        self.starter = Starter(
+            site=Site(endpoint="http://127.0.0.1:9000", cores=cores, secret=b"test"),
+            zygotes=self.zygotes,
+            cache=self.models,
+            snapshots=self.models,
+            code=self.models,
+            logs=self.logs,
+            clock=self.clock,
+        )
+        self.router = Router(
+            config=self.config,
+            starter=self.starter,
+            ledger=self.ledger,
+            logs=self.logs,
+            memory=self.memory,
+            clock=self.clock,
+            available_bytes=self.memory.available_bytes,
+        )
+        self.sink = Sink(self.router, self.ledger, self.clock, pressure=lambda: self.short_of_memory)
+        self._numbers = itertools.count(1)
+        for spec in specs:
+            self.router.place(spec)
+
+    def script(self, name: str = "f") -> Script:
+        """Return how the processes of a function behave, to be changed before they are made."""
+        return self.zygotes.script(name)
+
+    def invocation(self, name: str = "f", payload: bytes = b"{}", **fields: Any) -> Invocation:
+        """Return an invocation with an id of its own: r1, r2, …"""
+        given: dict[str, Any] = {
+            "request_id": f"r{next(self._numbers)}",
+            "qualifier": "$LATEST",
+            "function_arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
+            "arrived_s": self.clock.monotonic(),
+            **fields,
+        }
+        return Invocation(function=name, payload=payload, **given)
+
+    def call(self, name: str = "f", payload: bytes = b"{}", **fields: Any) -> asyncio.Task[Outcome]:
+        """Begin an invocation."""
+        return asyncio.create_task(self.router.invoke(self.invocation(name, payload, **fields)))
+
+    async def calls(self, count: int, name: str = "f", **fields: Any) -> list[asyncio.Task[Outcome]]:
+        """Begin several invocations at once, and let happen what can."""
+        tasks = [self.call(name, **fields) for _ in range(count)]
+        await settle()
+        return tasks
+
+    async def tick(self, seconds: float) -> None:
+        """Move the clock, with a tick of the sink at the end."""
+        await self.clock.advance(seconds)
+        await self.sink.tick()
+        await settle()

@@ -1,0 +1,397 @@
+"""The bake queue with real child processes. Most children are a scripted baker, which stages what a real one would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, load_for_bake
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.process.sweep import Records
+from glowplug.runtime.snapshots import BakeStatus, Snapshots
+from glowplug.runtime.sources import Sources
+from glowplug.runtime.spec import FunctionSpec, ModelSpec
+from glowplug.snapshot import fingerprint
+from glowplug.snapshot.store import SnapshotStore
+
+KEY = "ab" * 32
+
+BAKER = """
+import argparse, hashlib, json, os, subprocess, sys, time
+from pathlib import Path
+from glowplug.snapshot import fingerprint
+from glowplug.snapshot.manifest import EngineRecord, Manifest, Artefact, source_digest
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--events-fd", type=int)
+fd = parser.parse_args().events_fd
+job = json.loads(sys.stdin.read())
+staging, load = Path(job["staging"]), job["load"]
+
+def say(**event):
+    os.write(fd, json.dumps(event).encode() + b"\\n")
+
+def stage(verdict="aot_inductor", reason="", here=None, key="%(key)s"):
+    engine = b"\\x7fELF"
+    (staging / "model.so").write_bytes(engine)
+    files = next(model["files"] for model in load["models"] if model["name"] == job["model"])
+    records = {"eager": EngineRecord(cold_ms=30.0, warm_ms=12.0), "aot_inductor": EngineRecord(cold_ms=11.0, warm_ms=9.0)}
+    manifest = Manifest(
+        key=key, source=source_digest({name: Path(path) for name, path in files.items()}), graph="g", precision="fp32",
+        fingerprint=here or fingerprint.current().to_json(), signature={}, computed={}, aliases={}, engines=records,
+        verdict=verdict, reason=reason, check={},
+        artefacts={"model.so": Artefact(hashlib.sha256(engine).hexdigest(), len(engine))})
+    (staging / "manifest.json").write_bytes(manifest.to_bytes())
+    say(event="done", key=key, reused=False, verdict=verdict, reason=reason)
+
+say(event="progress", phase="compile", fraction=0.15)
+%(body)s
+"""
+
+
+@dataclass
+class Bench:
+    """A ``Snapshots`` with its collaborators, and what it told its caller."""
+
+    snapshots: Snapshots
+    store: SnapshotStore
+    state: Path
+    spec: FunctionSpec
+    baked: list[str]
+    script: Path
+
+    def bakes(self, body: str) -> None:
+        """Say what the next children do."""
+        self.script.write_text(BAKER % {"key": KEY, "body": textwrap.dedent(body)})
+
+    async def status(self) -> BakeStatus:
+        (status,) = await self.snapshots.bake(self.spec)
+        return status
+
+    def left_behind(self) -> list[str]:
+        return sorted(str(path) for root in ("bake", "run/processes") for path in (self.state / root).iterdir())
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    opened: list[Snapshots] = []
+
+    async def build(*, limits: BakeLimits | None = None, environ: dict[str, str] | None = None) -> Bench:
+        state = tmp_path / "S"
+        config = NodeConfig(state=state, cache=state / "cache", file_roots=(tmp_path,))
+        source = tmp_path / "model"
+        source.mkdir(exist_ok=True)
+        (source / "model.safetensors").write_bytes(b"weights")
+        sources = Sources(config, environ=os.environ)
+        model = ModelSpec("m", f"file://{source}", files=await sources.resolve(f"file://{source}"))
+        spec = FunctionSpec(name="f", handler="a.b", runtime="python3.11", code_digest="0" * 64, models=(model,))
+        store = SnapshotStore(state / "snapshots", b"k" * 32)
+        baker = Baker(
+            state / "bake",
+            store.root,
+            environ=environ if environ is not None else dict(os.environ),
+            records=Records(state / "run" / "processes"),
+            limits=limits,
+            command=(sys.executable, str(tmp_path / "baker.py")),
+        )
+        baked: list[str] = []
+        snapshots = Snapshots(
+            store,
+            sources,
+            baker,
+            load_of=lambda spec, files: load_for_bake(spec, files, task_root=tmp_path, environment={}),
+            on_baked=lambda spec: baked.append(spec.revision),
+        )
+        opened.append(snapshots)
+        (state / "bake").mkdir(parents=True, exist_ok=True)
+        return Bench(snapshots, store, state, spec, baked, tmp_path / "baker.py")
+
+    yield build
+    for snapshots in opened:
+        await snapshots.close()
+
+
+async def settled(bench: Bench) -> None:
+    """Wait for whatever is queued."""
+    await bench.snapshots.bake(bench.spec)
+
+
+async def test_a_bake_is_published_assigned_and_told(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage(reason='least cost')")
+    seen: list[tuple[str, BakeProgress]] = []
+    (status,) = await bench.snapshots.bake(bench.spec, lambda name, progress: seen.append((name, progress)))
+    assert ("ready", "aot_inductor", "least cost", KEY) == (status.state, status.engine, status.reason, status.key)
+    assert [("aot_inductor", 11.0, 9.0), ("eager", 30.0, 12.0)] == [
+        (row.engine, row.cold_ms, row.warm_ms) for row in status.measurements
+    ]
+    assert [("m", BakeProgress("compile", 0.15))] == seen
+    await asyncio.sleep(0)
+    assert [bench.spec.revision] == bench.baked
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("m", "aot_inductor", str(bench.store.root / KEY)) == (plan.model_name, plan.engine, plan.snapshot_dir)
+    assert bench.store.open(KEY).manifest == plan.manifest_bytes
+    assert [] == bench.left_behind()
+
+
+async def test_a_start_before_the_bake_is_eager_and_says_so(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("time.sleep(60)")
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("eager", "not baked yet") == (plan.engine, plan.reason)
+    bench.snapshots.request_bake(bench.spec)
+    bench.snapshots.request_bake(bench.spec)
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "waiting to be baked" == plan.reason
+    reached = asyncio.Event()
+    waiting = asyncio.create_task(bench.snapshots.bake(bench.spec, lambda name, progress: reached.set()))
+    await reached.wait()
+    (status,) = bench.snapshots.status(bench.spec)
+    assert ("baking", "eager", "compile", 0.15) == (status.state, status.engine, status.phase, status.fraction)
+    waiting.cancel()
+
+
+async def test_a_verdict_survives_a_restart_and_is_not_baked_again(make: Callable[..., Any]) -> None:
+    first = await make()
+    first.bakes("stage()")
+    await first.status()
+    await first.snapshots.close()
+    second = await make()
+    second.bakes("raise SystemExit('baked again')")
+    second.snapshots.request_bake(second.spec)
+    assert "aot_inductor" == (await second.status()).engine
+    (plan,) = await second.snapshots.plan(second.spec)
+    assert "aot_inductor" == plan.engine
+
+
+async def test_eager_is_never_baked(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("raise SystemExit('baked')")
+    spec = replace(bench.spec, models=(replace(bench.spec.models[0], engine="eager"),))
+    bench.snapshots.request_bake(spec)
+    (status,) = await bench.snapshots.bake(spec)
+    assert ("none", "eager", "") == (status.state, status.engine, status.reason)
+    (plan,) = await bench.snapshots.plan(spec)
+    assert ("eager", "") == (plan.engine, plan.reason)
+
+
+async def test_a_verdict_for_eager_is_kept_with_its_reason(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage(verdict='eager', reason='it was faster')")
+    status = await bench.status()
+    assert ("ready", "eager", "it was faster") == (status.state, status.engine, status.reason)
+    assert [] == bench.baked
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("eager", "it was faster", b"") == (plan.engine, plan.reason, plan.manifest_bytes)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("say(event='failed', error_type='ExportFailed', message='no graph')", "ExportFailed: no graph"),
+        ("sys.stderr.write('libfoo: oops'); sys.stderr.flush(); os.abort()", "signal SIGABRT: libfoo: oops"),
+        ("sys.exit(3)", "status 3: it printed nothing"),
+        ("os.write(fd, b'{\"event\": \"done\"}\\n[]\\n\\xff\\n')", "status 0"),
+        ("stage(); os.truncate(staging / 'model.so', 1)", "model.so"),
+        ("(staging / 'model.so').symlink_to('/etc/shadow'); say(event='done', key='ab', reused=False, verdict='aot_inductor', reason='')", "manifest.json: missing"),
+        ("next(iter(load['models']))['files'] = {}; stage()", "it was baked from weights"),
+        ("stage(here={**fingerprint.current().to_json(), 'cpu': ['avx9000']})", "this CPU lacks avx9000"),
+        ("say(event='done', key='cd' * 32, reused=True, verdict='aot_inductor', reason='')", "no snapshot cdcd"),
+    ],
+)  # fmt: skip
+async def test_a_bake_that_goes_wrong_is_eager_with_the_reason(
+    make: Callable[..., Any], body: str, reason: str
+) -> None:
+    bench = await make()
+    bench.bakes(body)
+    status = await bench.status()
+    assert ("failed", "eager") == (status.state, status.engine)
+    assert reason in status.reason
+    assert [] == bench.store.keys()
+    assert [] == bench.left_behind()
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("eager", status.reason) == (plan.engine, plan.reason)
+
+
+async def test_a_failed_bake_is_repeated_only_when_asked(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("sys.exit(1)")
+    assert "failed" == (await bench.status()).state
+    bench.bakes("stage()")
+    bench.snapshots.request_bake(bench.spec)
+    assert "failed" == bench.snapshots.status(bench.spec)[0].state
+    assert "ready" == (await bench.status()).state
+
+
+async def test_a_bake_over_its_time_is_killed_with_its_compilers(make: Callable[..., Any], tmp_path: Path) -> None:
+    bench = await make(limits=BakeLimits(time_s=1.0))
+    bench.bakes(
+        f"child = subprocess.Popen(['sleep', '60'])\nPath({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
+        "child.wait()"
+    )
+    status = await bench.status()
+    assert "TimedOut: took longer than 1 s" in status.reason
+    await dead(int((tmp_path / "pid").read_text()))
+    assert [] == bench.left_behind()
+
+
+async def test_a_bake_over_its_memory_fails_alone(make: Callable[..., Any]) -> None:
+    bench = await make(limits=BakeLimits(memory_bytes=256 * 1024 * 1024))
+    bench.bakes("block = bytearray(512 * 1024 * 1024); stage()")
+    status = await bench.status()
+    assert "failed" == status.state
+    assert "MemoryError" in status.reason
+
+
+async def test_stopping_the_node_kills_the_bake(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("say(event='progress', phase=str(os.getpid()), fraction=0); time.sleep(60)")
+    pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def watch(name: str, progress: BakeProgress) -> None:
+        if progress.phase.isdigit():
+            pid.set_result(int(progress.phase))
+
+    waiting = asyncio.create_task(bench.snapshots.bake(bench.spec, watch))
+    await pid
+    await bench.snapshots.close()
+    await waiting
+    await dead(pid.result())
+    assert [] == bench.left_behind()
+
+
+async def test_replacing_a_revision_kills_its_bake_and_the_next_goes_on(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("time.sleep(60) if load['function_name'] == 'f' else stage()")
+    reached = asyncio.Event()
+    first = asyncio.create_task(bench.snapshots.bake(bench.spec, lambda name, progress: reached.set()))
+    await reached.wait()
+    other = replace(bench.spec, name="g")
+    second = asyncio.create_task(bench.snapshots.bake(other))
+    await asyncio.sleep(0)
+    bench.snapshots.drop(bench.spec.revision)
+    await first
+    assert "ready" == (await second)[0].state
+    assert "none" == bench.snapshots.status(bench.spec)[0].state
+    assert [other.revision] == bench.baked
+
+
+async def test_a_queued_bake_of_a_dropped_revision_never_runs(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    bench.snapshots.request_bake(bench.spec)
+    bench.snapshots.drop(bench.spec.revision)
+    await bench.snapshots.close()
+    assert [] == bench.store.keys()
+
+
+async def test_without_a_compiler_the_engine_is_unavailable(make: Callable[..., Any], tmp_path: Path) -> None:
+    bench = await make(environ={"PATH": str(tmp_path)})
+    status = await bench.status()
+    assert ("unavailable", "eager") == (status.state, status.engine)
+    assert "install g++" in status.reason
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("eager", status.reason) == (plan.engine, plan.reason)
+
+
+async def test_a_corrupted_snapshot_is_retired_and_baked_again(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    (bench.store.root / KEY / "model.so").chmod(0o644)
+    (bench.store.root / KEY / "model.so").write_bytes(b"\x7fELG")
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "eager" == plan.engine
+    assert "model.so: sha256" in plan.reason
+    assert "queued" == bench.snapshots.status(bench.spec)[0].state
+    await settled(bench)
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "aot_inductor" == plan.engine
+
+
+async def test_a_snapshot_of_another_cpu_is_not_used_and_is_baked_again(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    here = fingerprint.current()
+    monkeypatch.setattr(fingerprint, "current", lambda: replace(here, cpu=(), torch="9.9"))
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "eager" == plan.engine
+    assert f"it was baked elsewhere: torch {here.torch}, here 9.9; this CPU lacks" in plan.reason
+    monkeypatch.undo()
+    await settled(bench)
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "aot_inductor" == plan.engine
+
+
+async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
+    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire")
+    assert 1 == bench.snapshots.distrusted
+    assert [] == bench.store.keys()
+    bench.snapshots.request_bake(bench.spec)
+    (status,) = bench.snapshots.status(bench.spec)
+    assert ("ready", "eager") == (status.state, status.engine)
+    assert "aot_inductor was given up: CheckFailed: output 0 differs" == status.reason
+
+
+async def test_a_full_disk_fails_the_bake_and_not_the_plan(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if target.name == KEY:
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    status = await bench.status()
+    assert "failed" == status.state
+    assert "No space left on device" in status.reason
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "eager" == plan.engine
+
+
+async def test_the_child_is_nice_alone_and_keeps_its_caches_to_itself(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes(
+        "say(event='failed', error_type='Said', message=json.dumps({'nice': os.nice(0), 'session': os.getsid(0) == "
+        "os.getpid(), 'environment': dict(os.environ), 'staging': str(staging)}))"
+    )
+    said = json.loads((await bench.status()).reason.partition("Said: ")[2])
+    home = str(Path(said["staging"]).parent)
+    assert (10, True) == (said["nice"], said["session"])
+    assert home.startswith(str(bench.state / "bake"))
+    for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "HOME"):
+        assert said["environment"][name].startswith(home)
+    assert not [name for name in said["environment"] if name.startswith("AWS_")]
+
+
+async def dead(pid: int) -> None:
+    """Wait until a process that got SIGKILL is dead; the pidfd of one that is reaped already cannot be opened."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert await asyncio.to_thread(select.select, [pidfd], [], [], 5.0) == ([pidfd], [], [])
+    finally:
+        os.close(pidfd)

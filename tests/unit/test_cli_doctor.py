@@ -1,0 +1,169 @@
+"""``glowplug doctor``: each probe on machines of files made for it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from glowplug.deploy.cli import disk, doctor, machine
+from glowplug.deploy.cli.machine import Finding
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.state import StateDirectory
+
+ROW = "model name\t: A CPU\nflags\t\t: fpu sse {}\n\nmodel name\t: A CPU\nflags\t\t: fpu\n"
+
+
+def file(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_cpu_names_the_vector_instructions_and_warns_without_them(tmp_path: Path) -> None:
+    found = machine.cpu(file(tmp_path / "a", ROW.format("avx2 avx512f amx_tile")))
+    assert found == Finding("CPU", "ok", "A CPU: avx2, avx512f, amx_tile")
+    assert machine.cpu(file(tmp_path / "b", ROW.format("sse4_1"))).verdict == "warn"
+    assert machine.cpu(file(tmp_path / "c", "Features\t: fp asimd bf16\n")).verdict == "ok"
+
+
+def test_cores_warns_of_a_quota_below_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert machine.cores(file(tmp_path / "a", "max 100000\n")) == Finding("Cores", "ok", "8")
+    assert machine.cores(tmp_path / "no").verdict == "ok"
+    found = machine.cores(file(tmp_path / "b", "250000 100000\n"))
+    assert (found.verdict, found.found) == ("warn", "8, of which the container may use 2.5")
+    assert "GLOWPLUG_CORES=2" in found.advice
+
+
+def test_memory_is_the_containers_where_that_is_less(tmp_path: Path) -> None:
+    meminfo = file(tmp_path / "meminfo", "MemTotal: 64000000 kB\nMemAvailable:   10000000 kB\n")
+    assert machine.memory(meminfo, tmp_path).found == "10.2 GB free"
+    file(tmp_path / "memory.max", "3000000000\n")
+    file(tmp_path / "memory.current", "2500000000\n")
+    found = machine.memory(meminfo, tmp_path)
+    assert (found.verdict, found.found) == ("warn", "500.0 MB free")
+    file(tmp_path / "memory.max", "max\n")
+    assert machine.memory(meminfo, tmp_path).verdict == "ok"
+
+
+def test_gpu_is_found_without_touching_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert machine.gpu(tmp_path) == Finding("GPU", "ok", "none; functions run on the CPU")
+    file(tmp_path / "nvidia0", "")
+    file(tmp_path / "nvidiactl", "")
+    assert machine.gpu(tmp_path).found == "nvidia0, but no nvidia-smi"
+    tool = file(tmp_path / "nvidia-smi", "#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 570.1'\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(tool))
+    assert machine.gpu(tmp_path) == Finding("GPU", "ok", "NVIDIA L4, 23034 MiB, 570.1")
+    tool.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
+    assert machine.gpu(tmp_path).verdict == "warn"
+
+
+def test_a_missing_compiler_says_what_that_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    found = machine.compiler()
+    assert (found.verdict, found.found) == ("warn", "none")
+    assert "served by eager" in found.advice
+
+
+def test_limits_that_are_low_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    assert (machine.files().verdict, machine.files().found) == ("warn", "256 (hard limit 4096)")
+    assert machine.processes(tmp_path / "no").found == "256 (user)"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (machine.files().verdict, machine.files().found) == ("ok", "unlimited (hard limit unlimited)")
+    assert machine.processes(tmp_path / "no").found == "unlimited"
+    assert machine.processes(file(tmp_path / "pids.max", "100\n")).found == "100 (container)"
+
+
+def test_a_kernel_without_pidfd_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.kernel().verdict == "ok"
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert machine.kernel().found.endswith("no pidfd_open")
+
+
+def test_measure_reads_what_it_wrote_and_leaves_nothing(tmp_path: Path) -> None:
+    speed = disk.measure(tmp_path, 5_000_000)
+    assert speed.read_bytes == 5_000_000
+    assert speed.bytes_per_s > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measure_stops_when_its_time_is_up(tmp_path: Path) -> None:
+    assert disk.measure(tmp_path, 10**9, budget_s=0.0).read_bytes == 0
+
+
+def test_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    mounts = file(tmp_path / "mounts", "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /a\\040b xfs rw 0 0\n")
+    assert [disk.file_system(Path(path), mounts) for path in ("/usr/x", "/tmp/x", "/tmpx", "/a b/c")] == [
+        "ext4",
+        "tmpfs",
+        "ext4",
+        "xfs",
+    ]
+
+
+def test_a_state_directory_that_is_not_there_yet_is_measured_above_it(tmp_path: Path) -> None:
+    found = disk.state_disk(tmp_path / "not" / "yet")
+    assert found.subject == "State directory"
+    assert found.found.startswith(str(tmp_path / "not" / "yet"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_isolation_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, verdict in (
+        ("users", "ok"),
+        ("landlock", "ok"),
+        ("none: functions on this node trust each other", "warn"),
+    ):
+        monkeypatch.setattr("glowplug.runtime.process.confine.describe", lambda said=said: said)
+        assert doctor.isolation().verdict == verdict
+
+
+def test_node_says_which_one_runs(tmp_path: Path) -> None:
+    assert doctor.node(tmp_path).found == "none runs; start one with `glowplug up`"
+    with StateDirectory(NodeConfig(state=tmp_path, cache=tmp_path / "cache")) as state:
+        state.create()
+        state.lock()
+        assert doctor.node(tmp_path).verdict == "warn"
+        state.announce("http://127.0.0.1:9")
+        assert doctor.node(tmp_path).found == f"pid {os.getpid()} at http://127.0.0.1:9"
+
+
+def test_doctor_puts_the_advice_below_its_finding_within_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding("Moon", "warn", "full " * 30, "wait for another one")
+    monkeypatch.setattr(doctor, "probes", lambda: [lambda: finding])
+    monkeypatch.setattr(doctor, "state_disk", lambda state: Finding("Disk", "ok", str(state)))
+    monkeypatch.setattr(doctor, "isolation", lambda: Finding("Isolation", "ok", ""))
+    result = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert [line.split()[:2] for line in lines if line.startswith(("ok", "warn"))] == [
+        ["warn", "Moon"],
+        ["ok", "Isolation"],
+        ["ok", "Disk"],
+        ["ok", "Node"],
+    ]
+    assert [line.strip() for line in lines if "→" in line] == ["→ wait for another one"]
+    as_json = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path), "--json"])
+    assert [found["subject"] for found in json.loads(as_json.stdout)["findings"]] == [
+        "Moon",
+        "Isolation",
+        "Disk",
+        "Node",
+    ]
