@@ -50,7 +50,9 @@ def median(values: Sequence[float]) -> float:
 
 def show(figures: Sequence[Figure], results: Path) -> None:
     """Print the table and write ``results`` (a directory) /latest.json."""
-    table = Table(title=f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
+    table = Table(
+        title=f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    )
     for heading, justify in (("what", "left"), ("measured", "right"), ("asked", "right"), ("", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     section = ""
@@ -63,6 +65,9 @@ def show(figures: Sequence[Figure], results: Path) -> None:
         table.add_row(f"  {figure.name}", f"{figure.value:,.2f} {figure.unit}", figure.target, verdict)
     Console(width=110).print(table)
     results.mkdir(parents=True, exist_ok=True)
-    document = {"measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "figures": [asdict(f) for f in figures]}
+    document = {
+        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "figures": [asdict(f) for f in figures],
+    }
     (results / "latest.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(f"as JSON: {results / 'latest.json'}")

@@ -33,11 +33,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from glowplug.cache.digest import bytes_digest
+
 from .process import wire
 from .process.enter import format_environment
 from .process.execute import base_environment, python
 from .process.sweep import Records
-from .spec import FunctionSpec
 
 COMMAND = tuple(python("glowplug.runtime.worker.bake", []))
 
@@ -45,7 +46,6 @@ NICE = 10
 """Added to the niceness of a bake: it gets about a tenth of a core that a busy worker wants as well."""
 
 _LOG_TAIL_BYTES = 2048
-SCRATCH_PREFIX = "glowplug-bake-"
 
 OnProgress = Callable[["BakeProgress"], None]
 
@@ -113,6 +113,7 @@ class Baker:
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._directory = directory
+        self._prefix = f"glowplug-bake-{bytes_digest(str(directory).encode())[:12]}-"  # other nodes use /tmp as well
         self._snapshots = snapshots
         self._environment = base_environment(environ)
         if environ.get("CXX"):
@@ -133,6 +134,12 @@ class Baker:
             return f"no C++ compiler ({compiler} is not in PATH); install g++ and bake again"
         return ""
 
+    def sweep(self) -> None:
+        """Remove what the bakes of a killed node left behind. Call once, at start, when none of them lives any more."""
+        for parent in (self._directory, Path(tempfile.gettempdir())):
+            for home in parent.glob(f"{self._prefix}*"):
+                shutil.rmtree(home)
+
     @contextlib.asynccontextmanager
     async def bake(self, job: BakeJob, on_progress: OnProgress) -> AsyncIterator[tuple[BakeVerdict, Path]]:
         """Run ``job``; give its verdict and the staging directory, which is gone when the block ends.
@@ -140,7 +147,8 @@ class Baker:
         Raises ``BakeFailed``. Cancelling kills the child with its group.
         """
         self._jobs += 1
-        home = await asyncio.to_thread(_prepare, self._directory if job.uid < 0 else None, job.uid)
+        parent = self._directory if job.uid < 0 else Path(tempfile.gettempdir())
+        home = await asyncio.to_thread(_prepare, parent, self._prefix, job.uid)
         try:
             verdict = await self._run(home, job, on_progress)
             yield verdict, home / "staging"
@@ -219,28 +227,6 @@ class Baker:
         return json.dumps(fields).encode()
 
 
-def load_for_bake(
-    spec: FunctionSpec,
-    files: Mapping[str, Mapping[str, str]],
-    *,
-    task_root: Path,
-    environment: Mapping[str, str],
-) -> wire.Load:
-    """Return what a bake needs to import the handler of ``spec`` as its workers do."""
-    return wire.Load(
-        function_name=spec.name,
-        handler=spec.handler,
-        task_root=str(task_root),
-        import_paths=[str(task_root)],
-        environment=dict(environment),
-        models=[
-            {"name": model.name, "source": model.source, "files": dict(files[model.name])} for model in spec.models
-        ],
-        initialization_type="on-demand",
-        parked=False,
-    )
-
-
 def bake_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
     """Return the environment of a bake: ``base``, and every cache and scratch place below ``home``."""
     return {
@@ -254,11 +240,10 @@ def bake_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
     }
 
 
-def _prepare(parent: Path | None, uid: int) -> Path:
-    """Make a job's directories below ``parent`` (None: the system's temporary directory), owned by ``uid``."""
-    if parent is not None:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+def _prepare(parent: Path, prefix: str, uid: int) -> Path:
+    """Make a job's directories below ``parent``, owned by ``uid``."""
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     for directory in (home / "staging", home / "tmp"):
         directory.mkdir(mode=0o700)
         os.chown(directory, uid, uid)

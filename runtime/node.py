@@ -113,9 +113,7 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def running(
-    config: NodeConfig, *, environ: Mapping[str, str], clock: Clock | None = None
-) -> AsyncIterator[Node]:
+async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Clock | None = None) -> AsyncIterator[Node]:
     """Run a node for the length of a block, in this event loop."""
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
@@ -149,7 +147,9 @@ async def running(
         code = CodeStore(state.code, config.limits)
         site = Site.of(config, http.endpoint, slot_of=(lambda name: registry.get(name).slot) if zygotes.users else None)
         sources = Sources(config, environ=environ)
-        snapshots = _snapshots(config, state, site, code, sources, environ, rebind=lambda spec: router.rebind(spec.revision))
+        snapshots = _snapshots(
+            config, state, site, code, sources, environ, rebind=lambda spec: router.rebind(spec.revision)
+        )
         stack.push_async_callback(snapshots.close)
         starter = Starter(
             site=site, zygotes=zygotes, cache=sources, snapshots=snapshots, code=code, logs=logs, clock=clock
@@ -166,7 +166,7 @@ async def running(
         )
         stack.push_async_callback(router.close)
 
-        metrics = Metrics(statuses=router.describe, clock=clock)
+        metrics = Metrics(statuses=router.describe)
         ledger.subscribe(metrics.started)
         control = NodeControl(
             registry=registry,

@@ -12,7 +12,7 @@ for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
 6. it is of other weights than this revision pins: eager, bake again.
 7. else the engine, with the verified manifest.
 
-One bake at a time: each takes all the cores it is given. A bake that failed is not repeated by itself; ``bake`` does.
+A bake that failed is not repeated by itself; ``bake`` does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +34,8 @@ from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMis
 from glowplug.snapshot.manifest import Manifest
 from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
 
-from .baker import BakeFailed, BakeJob, BakeProgress, Baker, BakeVerdict
+from .bakequeue import Bake, BakeQueue, Watcher
+from .baker import BakeFailed, BakeJob, Baker, BakeVerdict
 from .process import wire
 from .routing.ports import EnginePlan
 from .sources import Sources
@@ -43,7 +43,6 @@ from .spec import FunctionSpec, ModelSpec
 
 State = Literal["none", "queued", "baking", "ready", "failed", "unavailable"]
 LoadOf = Callable[[FunctionSpec, Mapping[str, Mapping[str, str]]], wire.Load]
-OnProgress = Callable[[str, BakeProgress], None]
 
 _log = logging.getLogger(__name__)
 
@@ -76,18 +75,6 @@ class BakeStatus:
     measurements: tuple[EngineMeasurement, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
-class _Bake:
-    """A bake that is queued, running or over. ``done`` resolves to None; a failure is in ``error``."""
-
-    spec: FunctionSpec
-    model: ModelSpec
-    done: asyncio.Future[None]
-    progress: BakeProgress | None = None
-    error: str = ""
-    watchers: list[OnProgress] = field(default_factory=list)
-
-
 class Snapshots:
     """Plans, distrusts and bakes. ``load_of`` builds what a process needs to import a revision's handler;
     ``on_baked`` is called when a revision has a better engine than the one it runs with; ``user_of`` gives the uid a
@@ -111,16 +98,11 @@ class Snapshots:
         self._user_of = user_of
         self._assignments = Assignments(store.root)
         self._fingerprint = _digest(fingerprint.current())
-        self._bakes: dict[tuple[str, str], _Bake] = {}
-        self._queue: deque[_Bake] = deque()
-        self._running: _Bake | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._child: asyncio.Task[None] | None = None
+        self._queue = BakeQueue(self._perform)
         self.distrusted = 0
 
     def __repr__(self) -> str:
-        running = self._running.spec.name if self._running else "nothing"
-        return f"Snapshots({self._store!r}, baking={running}, queued={len(self._queue)}, distrusted={self.distrusted})"
+        return f"Snapshots({self._store!r}, {self._queue!r}, distrusted={self.distrusted})"
 
     async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
         """Return one plan per model. Never waits for a bake; never raises for a snapshot that cannot be used."""
@@ -143,24 +125,24 @@ class Snapshots:
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
+        if self._baker.obstacle():
+            return  # status says why; looked at each time, so that installing a compiler is enough
         for model in spec.models:
-            if not self._is_settled(spec, model) and (spec.revision, model.name) not in self._bakes:
-                self._enqueue(spec, model)
+            if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
+                self._queue.add(spec, model)
 
-    async def bake(self, spec: FunctionSpec, on_progress: OnProgress | None = None) -> tuple[BakeStatus, ...]:
+    async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
         """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
 
         ``on_progress`` gets (model name, progress). Cancelling stops the waiting, not the bakes.
         """
         waiting = []
         for model in spec.models:
-            bake = self._bakes.get((spec.revision, model.name))
+            bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                if self._is_settled(spec, model):
+                if self._is_settled(spec, model) or self._baker.obstacle():
                     continue
-                bake = self._enqueue(spec, model)
-            if bake is None:
-                continue
+                bake = self._queue.add(spec, model)
             if on_progress is not None:
                 bake.watchers.append(on_progress)
             waiting.append(bake.done)
@@ -174,22 +156,11 @@ class Snapshots:
 
     def drop(self, revision: str) -> None:
         """Forget the bakes of a revision that was replaced or deleted; one that runs is killed with its group."""
-        for bake in [bake for (owner, _), bake in self._bakes.items() if owner == revision]:
-            del self._bakes[bake.spec.revision, bake.model.name]
-            if bake in self._queue:
-                self._queue.remove(bake)
-                bake.done.set_result(None)
-            if bake is self._running and self._child is not None:
-                self._child.cancel()
+        self._queue.drop(revision)
 
     async def close(self) -> None:
         """Stop: the running bake is killed, queued ones are forgotten; the next start asks for them again."""
-        queued, self._queue = list(self._queue), deque()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        for bake in queued:
-            bake.done.set_result(None)
+        await self._queue.close()
 
     # --- plans ------------------------------------------------------------------------------------------------------
 
@@ -210,10 +181,10 @@ class Snapshots:
             _log.warning("%s: snapshot %s of model %r is not used: %s", spec.name, assignment.key, model.name, unusable)
             with _logged(spec, "forgetting a snapshot"):
                 self._assignments.forget(spec.revision, model.name)
-            self._bakes.pop((spec.revision, model.name), None)
+            self._queue.forget(spec.revision, model.name)
             self.request_bake(spec)
             return _eager(model, unusable)
-        return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, assignment.reason)
+        return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, "")
 
     def _assignment(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
         """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
@@ -232,14 +203,14 @@ class Snapshots:
         self._assignments.set(spec.revision, model_name, verdict)
 
     def _status(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
-        bake = self._bakes.get((spec.revision, model.name))
+        bake = self._queue.find(spec.revision, model.name)
         if model.engine == "eager":
             return BakeStatus(model.name, "none", "eager")
-        if bake is not None and bake is self._running:
-            progress = bake.progress or BakeProgress("import", 0.0)
+        if bake is not None and self._queue.runs(bake):
+            progress = bake.progress
             reason = f"being baked: {progress.phase} {progress.fraction:.0%}"
             return BakeStatus(model.name, "baking", "eager", reason, progress.phase, progress.fraction)
-        if bake is not None and bake in self._queue:
+        if bake is not None and not bake.done.done():
             return BakeStatus(model.name, "queued", "eager", "waiting to be baked")
         if bake is not None and bake.error:
             return BakeStatus(model.name, "failed", "eager", f"the bake failed: {bake.error}")
@@ -262,57 +233,28 @@ class Snapshots:
 
     # --- bakes ------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, spec: FunctionSpec, model: ModelSpec) -> _Bake | None:
-        if self._baker.obstacle():
-            return None  # status says why; asked again at each request, so that installing a compiler is enough
-        bake = _Bake(spec, model, asyncio.get_running_loop().create_future())
-        self._bakes[spec.revision, model.name] = bake
-        self._queue.append(bake)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(), name="bakes")
-        return bake
-
-    async def _work(self) -> None:
-        """Bake what is queued, one after the other, until nothing is. A failure is of that bake, never of the queue."""
-        while self._queue:
-            bake = self._running = self._queue.popleft()
-            self._child = asyncio.create_task(self._bake(bake), name=f"bake {bake.spec.name}")
-            try:
-                await asyncio.wait([self._child])
-            finally:
-                self._child.cancel()
-                await asyncio.wait([self._child])
-                self._running = self._child = None
-                bake.done.set_result(None)
-            if not bake.error and self._serves_better(bake):
-                try:
-                    self._on_baked(bake.spec)
-                except Exception:
-                    _log.exception("%s: telling of its new engine", bake.spec.name)  # the next start finds it
-
-    def _serves_better(self, bake: _Bake) -> bool:
-        assignment = self._assignment(bake.spec, bake.model)
-        current = self._bakes.get((bake.spec.revision, bake.model.name)) is bake  # not dropped meanwhile
-        return current and assignment is not None and assignment.engine != "eager"
-
-    async def _bake(self, bake: _Bake) -> None:
-        spec, model = bake.spec, bake.model
+    async def _perform(self, bake: Bake) -> None:
+        """Bake, and say so where a better engine came of it. Never raises: a failure is of that bake alone."""
         try:
-            job = await self._job(spec, model)
-            async with self._baker.bake(job, lambda progress: _tell(bake, progress)) as (verdict, staging):
-                key = await self._accept(model, verdict, staging)
-            self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine)
-            _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
+            await self._bake(bake)
+            assignment = self._assignment(bake.spec, bake.model)
+            if self._queue.find(*bake.place) is bake and assignment is not None and assignment.engine != "eager":
+                self._on_baked(bake.spec)
         except (BakeFailed, CacheError, SnapshotError, OSError) as error:
             bake.error = str(error)
-            _log.warning("%s: no engine for model %r, eager goes on: %s", spec.name, model.name, error)
+            _log.warning("%s: no engine for model %r, eager goes on: %s", bake.spec.name, bake.model.name, error)
         except Exception as error:  # ours; the queue and the functions go on
             bake.error = f"{type(error).__name__}: {error}"
-            _log.exception("%s: baking model %r", spec.name, model.name)
+            _log.exception("%s: baking model %r", bake.spec.name, bake.model.name)
 
-    async def _job(self, spec: FunctionSpec, model: ModelSpec) -> BakeJob:
+    async def _bake(self, bake: Bake) -> None:
+        spec, model = bake.spec, bake.model
         load = self._load_of(spec, await self._sources.files(spec))
-        return BakeJob(load, model.name, model.engine, self._user_of(spec.name))
+        job = BakeJob(load, model.name, model.engine, self._user_of(spec.name))
+        async with self._baker.bake(job, bake.tell) as (verdict, staging):
+            key = await self._accept(model, verdict, staging)
+        self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine)
+        _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
 
     async def _accept(self, model: ModelSpec, verdict: BakeVerdict, staging: Path) -> str:
         """Publish what a bake staged, or check what it says is there; return the key, empty when there is neither.
@@ -328,12 +270,6 @@ class Snapshots:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")
         return key
-
-
-def _tell(bake: _Bake, progress: BakeProgress) -> None:
-    bake.progress = progress
-    for watcher in bake.watchers:
-        watcher(bake.model.name, progress)
 
 
 def _eager(model: ModelSpec, reason: str) -> EnginePlan:

@@ -76,6 +76,7 @@ class StateDirectory:
     def __init__(self, config: NodeConfig) -> None:
         self.root = config.state
         self.cache = config.cache
+        self.blobs = config.cache / "blobs"
         self.lock_file = self.root / "node.lock"
         self.registry = self.root / "registry.db"
         self.ledger = self.root / "ledger.jsonl"
@@ -97,7 +98,8 @@ class StateDirectory:
         Raises ``StateError`` naming the path when one cannot be made, such as on a read-only or full disk.
         """
         private = (self.root, self.root / "run", self.processes, self.logs, self.bake)
-        readable = (self.code, self.cache, self.snapshots)  # by the users that functions run under
+        # By the users that functions run under; there before the base zygotes, which show them to those users.
+        readable = (self.code, self.cache, self.blobs, self.snapshots)
         modes = {**dict.fromkeys(private, 0o700), **dict.fromkeys(readable, 0o755), self.hmac_key_file.parent: 0o700}
         for directory, mode in modes.items():
             ours = directory.is_relative_to(self.root)  # a shared cache keeps the mode its users gave it

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glowplug.cache import weights
+from glowplug.cache.errors import WeightsError
 
 from .definition import Rename
 from .errors import SnapshotCorrupt, WeightsMismatch, WeightsMissing
@@ -64,7 +65,10 @@ class TensorFiles:
         """Return the tensors of one file. Raises ``WeightsMissing``, or what ``cache.weights`` raises for bad files."""
         found = self._open.get((place, file))
         if found is None:
-            found = self._open[place, file] = weights.tensors(self._path(place, file))
+            try:
+                found = self._open[place, file] = weights.tensors(self._path(place, file))
+            except WeightsError as error:  # it knows the path, which is a digest; people know the file's name
+                raise type(error)(f"{file}: {error}") from error
         return found
 
     def get(self, origin: Origin) -> Tensor:

@@ -23,10 +23,10 @@ from .errors import SnapshotCorrupt
 ENGINE_FORMAT = 1
 """Raised whenever a change here makes engines baked by an earlier release unusable."""
 
-_FEATURES = tuple(
-    "sse4 ssse3 avx fma f16c bmi amx vnni abm movbe popcnt adx sha gfni vaes vpclmul "  # x86-64
-    "asimd sve sme fphp bf16 i8mm atomics".split()  # arm64
-)
+_FEATURES = {
+    "flags": tuple("sse4 ssse3 avx fma f16c bmi amx vnni abm movbe popcnt adx sha gfni vaes vpclmul".split()),  # x86-64
+    "Features": tuple("asimd sve sme fphp bf16 i8mm atomics".split()),  # arm64
+}
 """Beginnings of the CPU flags that decide which instructions a compiler may emit. The others (virtualisation, power,
 mitigations) change with the kernel and would only cost bakes."""
 
@@ -102,8 +102,9 @@ def cpu_features(cpuinfo: str) -> tuple[str, ...]:
     """Return the flags that matter from the text of ``/proc/cpuinfo``, sorted (x86: ``flags``, arm64: ``Features``)."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return tuple(sorted(flag for flag in set(value.split()) if flag.startswith(_FEATURES)))
+        chosen = _FEATURES.get(name.strip())
+        if chosen is not None:
+            return tuple(sorted(flag for flag in set(value.split()) if flag.startswith(chosen)))
     return ()
 
 

@@ -58,6 +58,7 @@ def export(assembled: Assembled, example: Example) -> Program:
             exported = torch.export.export(assembled.module, (), inputs, dynamic_shapes=shapes)
     except Exception as error:
         raise ExportFailed(f"torch.export: {type(error).__name__}: {_first_lines(error)}") from error
+    _refuse_mutation(exported)
     signature = _signature(exported, inputs)
     return Program(exported, assembled, inputs, example.dynamic, signature, _digest(exported, assembled, signature))
 
@@ -90,11 +91,6 @@ def _dimensions(dimensions: tuple[str | int | None, ...] | None, value: Any) -> 
 
 
 def _signature(exported: ExportedProgram, inputs: Mapping[str, Any]) -> Signature:
-    mutated = {**exported.graph_signature.user_inputs_to_mutate, **exported.graph_signature.buffers_to_mutate}
-    if mutated:
-        raise ExportFailed(
-            f"the model changes {next(iter(mutated.values()))} in place; an engine is shared and may not"
-        )
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"}
     symbols: dict[str, str] = {}
     leaves: list[Input] = []
@@ -120,6 +116,17 @@ def _signature(exported: ExportedProgram, inputs: Mapping[str, Any]) -> Signatur
         in_structure=torch_private.flatten(dict(inputs))[1],
         out_structure=out_structure,
     )
+
+
+def _refuse_mutation(exported: ExportedProgram) -> None:
+    """Refuse a model that changes its inputs or itself: instances share what they are bound to."""
+    operators = (node.target for node in exported.graph.nodes if node.op == "call_function")
+    if not any(operator._schema.is_mutable for operator in operators if isinstance(operator, torch._ops.OpOverload)):
+        return
+    # In-place operations on intermediate values are harmless; only the functional form tells those apart.
+    signature = exported.run_decompositions({}).graph_signature
+    for changed in (*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()):
+        raise ExportFailed(f"the model changes {changed} in place; instances share an engine, so it may not")
 
 
 def _size(name: str, size: Any, symbols: dict[str, str]) -> int | str:

@@ -13,7 +13,7 @@ from ..apply import DeployResult
 from ..client import NodeClient, Progress
 from .functions import all_baked, show_engines
 from .options import connect, of_a_node
-from .output import show_json, size
+from .output import counted, show_json, size
 from .progress import display
 
 
@@ -99,6 +99,6 @@ def show(result: DeployResult) -> None:
     for change in result.changes:
         click.echo(str(change))
     uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""
-    click.echo(f"stack {result.stack}: {len(result.changes)} functions{uploaded}")
+    click.echo(f"stack {result.stack}: {counted(len(result.changes), 'function')}{uploaded}")
     for name, value in result.outputs.items():
         click.echo(f"{name} = {value}")

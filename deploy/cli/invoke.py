@@ -28,7 +28,7 @@ def invoke(name: str, payload: str, tail: bool, endpoint: str | None, state: Pat
     client = connect(endpoint, state)
     answer = client.invoke(name, event, tail=tail)
     if as_json:
-        show_json(described(answer))
+        show_json(described(answer), indent=None)  # an embedding has a line for each number otherwise
     else:
         click.echo(answer.payload.decode(errors="replace"))
         if tail:

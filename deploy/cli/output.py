@@ -21,9 +21,9 @@ WIDTH = 80
 TIER_STYLES = {"hot": "bold red", "parked": "yellow", "stored": "cyan", "remote": "dim"}
 
 
-def show_json(value: Any) -> None:
-    """Print ``value`` as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print ``value`` as JSON; ``indent`` of None puts it on one line."""
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -61,6 +61,11 @@ def size(value_bytes: float) -> str:
             return f"{value_bytes:.0f} {unit}" if unit == "B" else f"{value_bytes:.1f} {unit}"
         value_bytes /= 1000
     return f"{value_bytes:.1f} TB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 function`` or ``2 functions``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ago(seconds: float) -> str:

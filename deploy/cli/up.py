@@ -21,7 +21,7 @@ from . import deploy
 from .functions import show_functions, with_last_start
 from .options import as_json as json_option
 from .options import state_option
-from .output import show_json
+from .output import counted, show_json
 from .progress import display
 
 
@@ -72,7 +72,7 @@ def _serve_template(client: NodeClient, template: Path | None, parameters: dict[
     if result is not None:
         for note in result.notes:
             click.echo(f"note: {note}", err=True)
-    click.echo(f"glowplug serves {len(functions)} functions at {client.endpoint}; Ctrl-C stops it")
+    click.echo(f"glowplug serves {counted(len(functions), 'function')} at {client.endpoint}; Ctrl-C stops it")
     if functions:
         click.echo()
         show_functions(functions)

@@ -12,7 +12,6 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import FunctionFault, GlowplugError
 from glowplug.runtime.invocation import Invocation
 
-from .faults import error_reply
 from .invoking import Directory, Invoke, UrlObserver, hold_of, new_trace_id, start_headers
 from .messages import Reply, Request
 from .url_event import UnmappableResult, event_of, response_of
@@ -44,7 +43,10 @@ class FunctionUrls:
         self._observer = observer
 
     async def answer(self, request: Request, url_id: str, path: str) -> Reply:
-        """Run the function behind ``url_id``; ``path`` is the raw path with any ``/_url/<id>`` taken off."""
+        """Run the function behind ``url_id``; ``path`` is the raw path with any ``/_url/<id>`` taken off.
+
+        Raises ``GlowplugError`` for what is not the function's fault.
+        """
         url_id = url_id.lower()
         target = self._directory.url(url_id)
         if target is None:
@@ -55,9 +57,13 @@ class FunctionUrls:
         except FunctionFault:
             reply = _failed()
         except GlowplugError as error:
-            reply = error_reply(error)
-        self._observer.url_request(function, reply.status, self._clock.monotonic() - request.arrived_s)
+            self._count(request, function, error.status)
+            raise
+        self._count(request, function, reply.status)
         return reply
+
+    def _count(self, request: Request, function: str, status: int) -> None:
+        self._observer.url_request(function, status, self._clock.monotonic() - request.arrived_s)
 
     async def _call(self, request: Request, url_id: str, path: str, function: str, qualifier: str) -> Reply:
         headers = request.headers

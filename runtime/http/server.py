@@ -88,8 +88,8 @@ class Listener:
             request = Request.of(raw, request_id, self.port, self._clock.monotonic())
             reply = await self._surface.answer(request)
         except GlowplugError as error:
-            if error.status >= 500:
-                log.error("request %s: %s", request_id, error, exc_info=isinstance(error, InternalError))
+            if isinstance(error, InternalError | StateError):
+                log.error("request %s: %s", request_id, error, exc_info=error)
             reply = error_reply(error)
         except Exception:
             log.exception("request %s: %s %s failed", request_id, raw.method, raw.message.path)

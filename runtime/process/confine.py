@@ -21,6 +21,7 @@ from glowplug.runtime.process import landlock, veil
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
 _NEEDED_CAPABILITIES = (6, 7, 21)  # CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN (linux/capability.h)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,6 +80,11 @@ def describe() -> str:
     return "none: functions on this node trust each other"
 
 
+def is_confined() -> bool:
+    """Return whether this process has given up its privileges for good, here or before it was exec'ed."""
+    return _prctl(_PR_GET_NO_NEW_PRIVS, 0) == 1
+
+
 def become_subreaper() -> None:
     """Become the parent of whatever descendants lose theirs."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -97,8 +103,10 @@ def _may_change_users() -> bool:
     return os.geteuid() == 0 and all(mask >> capability & 1 for capability in _NEEDED_CAPABILITIES)
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int) -> int:
     zero = ctypes.c_ulong(0)
-    if _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) != 0:
+    answer = int(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero))
+    if answer < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"prctl({option}): {os.strerror(code)}")
+    return answer

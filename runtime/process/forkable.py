@@ -81,6 +81,8 @@ def _descriptor(ours: Collection[int]) -> str:
 
 def _socket(descriptor: int) -> str:
     with socket.socket(fileno=os.dup(descriptor)) as view:
+        if view.family == socket.AF_NETLINK:
+            return ""  # its peer is the kernel
         if view.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return f"a listening socket on {_address(view.getsockname())}"
         try:

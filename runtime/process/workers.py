@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -79,12 +80,14 @@ class Worker(Child):
             raise ValueError(f"{self._id}: invocation {invocation_id} is in flight already")
         future: asyncio.Future[wire.Outcome] = self._loop.create_future()
         self._invocations[invocation_id] = future
+        self._unsent.add(invocation_id)
         try:
             pending = self._data.post(message)
             if pending is not None:
                 await pending
+            self._unsent.discard(invocation_id)
         except ChannelClosed:
-            self._unsent.add(invocation_id)  # the process is gone or going: its death ends the invocation
+            pass  # the process is gone or going: its death ends the invocation, as one that was never sent
         except BaseException:
             self._give_up(invocation_id)
             raise
@@ -96,11 +99,14 @@ class Worker(Child):
 
     def _give_up(self, invocation_id: str) -> None:
         """Forget an invocation whose caller is gone; an outcome that comes all the same is no protocol error."""
+        self._unsent.discard(invocation_id)
         if self._invocations.pop(invocation_id, None) is not None:
             self._abandoned.add(invocation_id)
 
     def _on_data(self, message: Any, descriptors: list[int]) -> None:
         if type(message) is not wire.Outcome or not message.final:
+            for descriptor in descriptors:
+                os.close(descriptor)
             raise wire.WireError(f"{type(message).__name__} on the data channel")
         future = self._invocations.pop(message.invocation_id, None)
         if future is None:

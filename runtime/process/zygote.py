@@ -195,6 +195,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Be a base zygote; in fork children, be what was asked for."""
     parser = program.parser("glowplug.runtime.process.zygote")
     parser.add_argument("--preload", choices=preload.CHOICES, required=True)
+    parser.add_argument("--no-users", action="store_true", help="functions keep the node's user")
     options = parser.parse_args(arguments)
     program.begin()
     confine.become_subreaper()

@@ -14,6 +14,7 @@ import hmac
 import locale
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +29,8 @@ _RUNTIME_DIR = str(Path(__file__).resolve().parent.parent / "worker")
 class Site:
     """What all functions of a node have in common. ``endpoint`` is the URL of the control listener.
 
-    ``secret`` makes the synthetic credentials; it lives as long as the node. ``users`` is the first uid given to
-    functions, None where the node may not change users.
+    ``secret`` makes the synthetic credentials; it lives as long as the node. ``slot_of`` gives a
+    function's number of its own, None where the node may not change users; ``uid_base`` is the uid of slot 0.
     """
 
     endpoint: str
@@ -38,12 +39,13 @@ class Site:
     lang: str = "C.UTF-8"
     cores: int = 1
     stop_grace_s: float = 2.0
-    users: int | None = None
+    uid_base: int = 0
+    slot_of: Callable[[str], int] | None = None
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @classmethod
-    def of(cls, config: NodeConfig, endpoint: str, *, root: bool) -> Site:
-        """Build from the node's configuration; ``root`` says that functions may be given users of their own."""
+    def of(cls, config: NodeConfig, endpoint: str, *, slot_of: Callable[[str], int] | None) -> Site:
+        """Build from the node's configuration; ``slot_of`` is given where functions may have users of their own."""
         return cls(
             endpoint=endpoint,
             region=config.region,
@@ -51,17 +53,13 @@ class Site:
             lang=installed_lang(),
             cores=config.cores,
             stop_grace_s=config.stop_grace_s,
-            users=config.uid_base if root else None,
+            uid_base=config.uid_base,
+            slot_of=slot_of,
         )
 
     def user_of(self, function: str) -> int:
-        """Return the uid (and gid) of a function, stable over restarts; -1 where all run as the node's user.
-
-        50,000 numbers from ``users`` on: two of a node's functions share one with a chance of about n²/100,000.
-        """
-        if self.users is None:
-            return -1
-        return self.users + int.from_bytes(hashlib.sha256(function.encode()).digest()[:4], "big") % 50_000
+        """Return the uid (and gid) of a function, its own for ever; -1 where all run as the node's user."""
+        return -1 if self.slot_of is None else self.uid_base + self.slot_of(function)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class FakeWorker(FakeProcess):
         self._in_flight.add(running)
         running.add_done_callback(self._in_flight.discard)
         await _first_of(running, self.exited)
-        if running.done():
+        if running.done() and not running.cancelled():
             return running.result()
         running.cancel()
         raise self._death()

@@ -2,7 +2,8 @@
 
     python -m glowplug.runtime.worker --control-fd 3 --data-fd 4
 
-Its standard output and error are its log pipe already. After ``Hello`` it does what a forked worker does.
+Its standard output and error are its log pipe already, and where it has a user of its own, ``process.enter`` gave it that
+before. After ``Hello`` it does what a forked worker does.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ def main(arguments: Sequence[str]) -> NoReturn:
     started = perf_counter()
     parser = program.parser("glowplug.runtime.worker")
     parser.add_argument("--data-fd", type=int, required=True, help="socket for invocations")
-    parser.add_argument("--uid", type=int, default=-1)
-    parser.add_argument("--gid", type=int, default=-1)
     options = parser.parse_args(arguments)
     program.begin()
     with contextlib.suppress(PermissionError):  # it is a session leader already
@@ -38,9 +37,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     for descriptor in (options.control_fd, options.data_fd):
         os.set_inheritable(descriptor, False)
     control, data = Connection(options.control_fd), Connection(options.data_fd)
-    confine.Confinement.arrange(options.expose, users=not options.no_users and options.uid >= 0).enter(
-        options.uid, options.gid
-    )
+    if not confine.is_confined():
+        confine.Confinement.arrange(options.expose, users=False).enter(-1, -1)
     threading.Thread(target=_watch, args=(options.control_fd,), name="glowplug-node-watch", daemon=True).start()
     control.send(wire.Hello(os.getpid(), wire.PROTOCOL, [], (perf_counter() - started) * 1000.0))
     loop.run(control, data, Function((options.control_fd, options.data_fd)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from glowplug.runtime.process import afterfork
@@ -16,7 +15,6 @@ def parser(name: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog=f"python -m {name}", allow_abbrev=False)
     options.add_argument("--control-fd", type=int, required=True, help="socket to the node")
     options.add_argument("--expose", action="append", default=[], metavar="PATH", help="functions may read this")
-    options.add_argument("--no-users", action="store_true", help="functions keep the node's user")
     return options
 
 
@@ -26,7 +24,3 @@ def begin() -> None:
     afterfork.quiet_signals()
     if not sys.flags.safe_path and sys.path:
         del sys.path[0]  # `python -m` put the node's working directory there: no function imports from it
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null > 0:
-        os.close(null)

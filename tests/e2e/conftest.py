@@ -46,7 +46,16 @@ class ServedNode:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", str(self.port), "--state", str(self.state)]
+        command = [
+            sys.executable,
+            "-m",
+            "glowplug.deploy.cli",
+            "up",
+            "--port",
+            str(self.port),
+            "--state",
+            str(self.state),
+        ]
         if self.template is not None:
             command.insert(4, str(self.template))
         with self.log.open("ab") as sink:

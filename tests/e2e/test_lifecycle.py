@@ -102,7 +102,16 @@ def test_a_second_node_on_the_same_state_is_refused(node: Any) -> None:
 
 
 def test_a_taken_port_is_named(node: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", str(node.port), "--state", str(tmp_path / "s2")]
+    command = [
+        sys.executable,
+        "-m",
+        "glowplug.deploy.cli",
+        "up",
+        "--port",
+        str(node.port),
+        "--state",
+        str(tmp_path / "s2"),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert 1 == ran.returncode
     assert str(node.port) in ran.stderr

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import sys
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, load_for_bake
+from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, _prepare
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.process.sweep import Records
+from glowplug.runtime.routing.environment import Site
+from glowplug.runtime.routing.orders import load_order
 from glowplug.runtime.snapshots import BakeStatus, Snapshots
 from glowplug.runtime.sources import Sources
 from glowplug.runtime.spec import FunctionSpec, ModelSpec
@@ -25,6 +28,7 @@ from glowplug.snapshot import fingerprint
 from glowplug.snapshot.store import SnapshotStore
 
 KEY = "ab" * 32
+SITE = Site(endpoint="http://127.0.0.1:9000")
 
 BAKER = """
 import argparse, hashlib, json, os, subprocess, sys, time
@@ -85,8 +89,9 @@ class Bench:
 @pytest.fixture
 async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     opened: list[Snapshots] = []
+    tmp_path.chmod(0o755)  # exposed to bakes with a user of their own, together with the script that is run
 
-    async def build(*, limits: BakeLimits | None = None, environ: dict[str, str] | None = None) -> Bench:
+    async def build(*, limits: BakeLimits | None = None, environ: dict[str, str] | None = None, uid: int = -1) -> Bench:
         state = tmp_path / "S"
         config = NodeConfig(state=state, cache=state / "cache", file_roots=(tmp_path,))
         source = tmp_path / "model"
@@ -100,6 +105,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             state / "bake",
             store.root,
             environ=environ if environ is not None else dict(os.environ),
+            expose=(tmp_path, state / "cache" / "blobs"),
             records=Records(state / "run" / "processes"),
             limits=limits,
             command=(sys.executable, str(tmp_path / "baker.py")),
@@ -109,8 +115,9 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             store,
             sources,
             baker,
-            load_of=lambda spec, files: load_for_bake(spec, files, task_root=tmp_path, environment={}),
+            load_of=lambda spec, files: load_order(SITE, spec, tmp_path, files),
             on_baked=lambda spec: baked.append(spec.revision),
+            user_of=lambda function: uid,
         )
         opened.append(snapshots)
         (state / "bake").mkdir(parents=True, exist_ok=True)
@@ -383,6 +390,36 @@ async def test_the_child_is_nice_alone_and_keeps_its_caches_to_itself(make: Call
     for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "HOME"):
         assert said["environment"][name].startswith(home)
     assert not [name for name in said["environment"] if name.startswith("AWS_")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a bake a user of its own")
+async def test_a_bake_with_a_user_of_its_own_is_published_as_the_nodes(make: Callable[..., Any]) -> None:
+    bench = await make(uid=200_007)
+    bench.bakes("stage(reason=f'{os.getuid()} {os.getgid()} {os.getgroups()}')")
+    status = await bench.status()
+    assert ("ready", "200007 200007 []") == (status.state, status.reason)
+    owners = {path.stat().st_uid for path in (bench.store.root / KEY).iterdir()}
+    assert {0} == owners
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a bake a user of its own")
+async def test_a_bake_with_a_user_of_its_own_cannot_write_what_it_may_read(make: Callable[..., Any]) -> None:
+    bench = await make(uid=200_007)
+    bench.bakes(
+        "tried = [job['snapshots'], load['task_root'], next(iter(load['models'][0]['files'].values()))]\n"
+        "say(event='failed', error_type='Said', message=json.dumps([os.access(path, os.W_OK) for path in tried]))"
+    )
+    assert [False, False, False] == json.loads((await bench.status()).reason.partition("Said: ")[2])
+
+
+def test_a_sweep_removes_what_a_killed_node_left(tmp_path: Path) -> None:
+    baker = Baker(tmp_path / "bake", tmp_path / "snapshots", environ={})
+    home = _prepare(tmp_path / "bake", baker._prefix, -1)
+    ours, other = Path(tempfile.gettempdir(), home.name), home.with_name("glowplug-bake-of-another-node")
+    for directory in (ours, other):
+        directory.mkdir()
+    baker.sweep()
+    assert (False, False, True) == (home.exists(), ours.exists(), other.exists())
 
 
 async def dead(pid: int) -> None:

@@ -76,7 +76,7 @@ def node(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
 def test_deploy_says_what_changed(run: Callable[..., Result], scripted: Any, template: Path) -> None:
     result = run("deploy", str(template), "--stack", "main")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == ["+ echo", "stack main: 1 functions"]
+    assert result.stdout.splitlines() == ["+ echo", "stack main: 1 function"]
     sent = json.loads(next(body for method, path, _, body in scripted.asked if method == "PUT"))
     assert list(sent["Functions"]) == ["Echo"]
     assert sent["Refresh"] is False

