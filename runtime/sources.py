@@ -19,9 +19,10 @@ from typing import Any
 
 from glowplug.cache.errors import FetchDied, named
 from glowplug.cache.store import BlobStore
-from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.process.execute import base_environment, python
-from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
+
+from .config import NodeConfig
+from .process.execute import base_environment, python
+from .spec import FunctionSpec, ModelSpec, SourceFile
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """Longest line a fetch may print: a manifest of 10,000 files with names of 1,024 characters is 11 MB."""

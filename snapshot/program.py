@@ -8,11 +8,9 @@ in it: the source's digest covers them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,22 +52,13 @@ def export(assembled: Assembled, example: Example) -> Program:
     }
     shapes = {name: _dimensions(example.dynamic.get(name), value) for name, value in inputs.items()}
     try:
-        with _quiet(), torch.no_grad():
+        with torch_private.quiet(), torch.no_grad():
             exported = torch.export.export(assembled.module, (), inputs, dynamic_shapes=shapes)
     except Exception as error:
         raise ExportFailed(f"torch.export: {type(error).__name__}: {_first_lines(error)}") from error
     _refuse_mutation(exported)
     signature = _signature(exported, inputs)
     return Program(exported, assembled, inputs, example.dynamic, signature, _digest(exported, assembled, signature))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep deprecation warnings about torch's own insides out of the author's log."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 def _first_lines(error: Exception) -> str:
@@ -124,7 +113,8 @@ def _refuse_mutation(exported: ExportedProgram) -> None:
     if not any(operator._schema.is_mutable for operator in operators if isinstance(operator, torch._ops.OpOverload)):
         return
     # In-place operations on intermediate values are harmless; only the functional form tells those apart.
-    signature = exported.run_decompositions({}).graph_signature
+    with torch_private.quiet():
+        signature = exported.run_decompositions({}).graph_signature
     for changed in (*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()):
         raise ExportFailed(f"the model changes {changed} in place; instances share an engine, so it may not")
 

@@ -70,23 +70,22 @@ class Request:
     @classmethod
     def of(cls, raw: web.BaseRequest, request_id: str, port: int, arrived_s: float) -> Request:
         """Take the parts out of an aiohttp request; the body is left unread."""
-        message = raw.message
         headers: dict[str, str] = {}
-        for raw_name, raw_value in message.raw_headers:
+        for raw_name, raw_value in raw.raw_headers:
             name = raw_name.decode("latin-1").lower()
             value = _header_text(raw_value)
             if name in headers:  # RFC 9113 section 8.2.3 for cookies, whose values may hold commas
                 value = f"{headers[name]}{'; ' if name == 'cookie' else ','}{value}"
             headers[name] = value
-        path, _, query = message.path.partition("?")
+        path, _, query = raw.raw_path.partition("?")
         host = headers.get("host", "")
         if not path.startswith("/") and "://" in path:
             host, _, path = path.partition("://")[2].partition("/")
             path = "/" + path
-        protocol = "HTTP/1.1" if message.version == (1, 1) else f"HTTP/{message.version[0]}.{message.version[1]}"
+        protocol = "HTTP/1.1" if raw.version == (1, 1) else f"HTTP/{raw.version[0]}.{raw.version[1]}"
         peer = raw.protocol.peername
         return cls(
-            request_id, message.method, path, query, host, headers, protocol,
+            request_id, raw.method, path, query, host, headers, protocol,
             peer[0] if isinstance(peer, tuple) else "", port, arrived_s, raw,
         )  # fmt: skip
 

@@ -53,6 +53,7 @@ class Listener:
 
     async def serve(self, surface: Surface) -> None:
         """Answer with ``surface``; ``bind`` comes first."""
+        assert self._bound is not None  # noqa: S101  (bind comes first)
         self._surface = surface
         self._protocols = web.Server(
             self._handle,
@@ -92,7 +93,7 @@ class Listener:
                 log.error("request %s: %s", request_id, error, exc_info=error)
             reply = error_reply(error)
         except Exception:
-            log.exception("request %s: %s %s failed", request_id, raw.method, raw.message.path)
+            log.exception("request %s: %s %s failed", request_id, raw.method, raw.raw_path)
             reply = error_reply(InternalError(f"Internal error; the node's log says more about request {request_id}"))
         return await _send(raw, reply, request_id)
 

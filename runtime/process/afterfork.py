@@ -50,8 +50,8 @@ def clean(
 ) -> None:
     """Make a fork child a process of its own. The checklist, in order:
 
-    1. *Descriptors.* The parent's control channel and the pidfds of the siblings (``inherited``) are closed: a copy that
-       stays open would hide the end of the node. Everything else of ours is close-on-exec.
+    1. *Descriptors.* The pidfds of the siblings (``inherited``) are closed, as the caller closed the parent's channel: a
+       copy that stays open would hide the end of the node. Everything else of ours is close-on-exec.
     2. *Session.* ``setsid``: the child and what it starts die as one group, and no terminal signal reaches it.
     3. *Streams.* ``log`` becomes descriptors 1 and 2. The parent flushed before the fork, so nothing is written twice.
     4. *Signals.* The handlers that the author installed at import are put back (``signals``); a wakeup descriptor that

@@ -1,8 +1,9 @@
 """What a function may reach: its own user where the node is root, Landlock elsewhere.
 
-*Users.* A function's zygote and workers run under an unprivileged user of their own, with ``no_new_privs``; ``veil`` makes
-the interpreter and the function's code reachable for it. *Landlock.* A node that is not root cannot change users; where
-the kernel has Landlock, each function is limited to reading what it needs and to writing in the temporary directories.
+*Users.* A function's zygote and workers run under an unprivileged user of their own, with ``no_new_privs``; ``veil``
+makes the interpreter and the function's code reachable for it. *Landlock.* A node that is not root cannot change users;
+where the kernel has Landlock, each function is limited to reading what it needs and to writing in the temporary
+directories.
 Where neither is to be had, functions on this node trust each other; ``describe`` says so for ``glowplug doctor``.
 """
 

@@ -1,7 +1,7 @@
 """What lives below a zygote: finding it, killing it, reaping it.
 
-A zygote is a subreaper: whatever a worker starts and leaves behind becomes the zygote's own child, so ``/proc`` lists it
-under the zygote, zombies included. Nothing else reaps, so a pid that is listed cannot be anyone else's.
+A zygote is a subreaper: whatever a worker starts and leaves behind becomes the zygote's own child, so ``/proc`` lists
+it under the zygote, zombies included. Nothing else reaps, so a pid that is listed cannot be anyone else's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Making a few paths reachable for every user, and nothing around them: veils over directories that only root enters.
 
 A function's user must reach the interpreter, the installed packages and the function's code, which may lie below a
-directory that only root enters (``/root``, the state directory). In a mount namespace of its own, the base zygote lays a
-*veil* over each such directory: a tmpfs that holds nothing but the exposed paths, read-only, at their usual places.
+directory that only root enters (``/root``, the state directory). In a mount namespace of its own, the base zygote lays
+a *veil* over each such directory: a tmpfs that holds nothing but the exposed paths, read-only, at their usual places.
 Everything else below the directory is out of sight, for every function.
 """
 
@@ -34,7 +34,7 @@ def plan_exposure(paths: Iterable[str], mode_of: Callable[[str], int]) -> list[V
     """Return the veils that let any user reach ``paths`` (absolute, no symbolic links). Decides; does nothing.
 
     ``mode_of`` returns the ``st_mode`` of a directory. A path is reached when every directory above it may be traversed
-    by others; the topmost one that may not is veiled. A path inside another path that is shown needs no place of its own.
+    by others; the topmost one that may not is veiled. A path inside another that is shown needs no place of its own.
     """
     veils: dict[str, list[str]] = {}
     for path in sorted(set(paths)):

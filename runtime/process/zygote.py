@@ -2,10 +2,10 @@
 
     python -m glowplug.runtime.process.zygote --control-fd 3 --preload torch --expose /var/lib/glowplug/code
 
-The program is a *base zygote*. Told to ``Spawn`` a zygote it forks a *function zygote*, which runs the same loop after it
-took ``Load`` and ``Bind``; told to ``Spawn`` a worker, either forks one. The loop waits for two things: frames on the
-control channel, and deaths of children (pidfds). The zygote is the parent, so it is the one who knows of a death: it kills
-what is left of the child's process group, reaps, and tells the node.
+The program is a *base zygote*. Told to ``Spawn`` a zygote it forks a *function zygote*, which runs the same loop and
+takes ``Load`` and ``Bind``; told to ``Spawn`` a worker, either forks one. The loop waits for two things: frames on the
+control channel, and deaths of children (pidfds). The zygote is the parent, so it is the one who knows of a death: it
+kills what is left of the child's process group, reaps, and tells the node.
 
 End of file on the control channel means that the node is gone: everything below is killed and the zygote exits.
 No asyncio and no threads, ever: a process with either must not be forked.

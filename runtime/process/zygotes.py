@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from glowplug.runtime.config import NodeConfig
@@ -25,9 +25,12 @@ from .child import Child, load_fault
 from .death import Exit, WorkerDied, become_subreaper, reap_strays
 from .execute import base_environment, execute_worker
 from .roster import Kind, Roster
-from .spawner import Spawner
+from .spawner import ChildType, Spawner
 from .sweep import Records
 from .workers import Worker, restore_fault
+
+FORK_ATTEMPTS = 3
+"""How often a base zygote may die of, or during, one request before that request fails."""
 
 _log = logging.getLogger(__name__)
 
@@ -172,13 +175,11 @@ class Zygotes:
         def build(name: str, pid: int, pidfd: int, control: socket.socket, output: int) -> FunctionZygote:
             return FunctionZygote(name, pid, pidfd, control, output, roster=self._roster)
 
-        base = await self._base(lean).ready()
-        return await base.spawner.zygote(zygote_id, uid=uid, gid=gid, kind=build)
+        return await self._ask(lean, lambda spawner: spawner.zygote(zygote_id, uid=uid, gid=gid, kind=build))
 
     async def worker(self, worker_id: str, *, lean: bool, uid: int = -1, gid: int = -1) -> Worker:
         """Fork an empty worker from a base zygote (``Parking: off``). Raises as ``function_zygote``."""
-        base = await self._base(lean).ready()
-        return await base.spawner.worker(worker_id, uid=uid, gid=gid)
+        return await self._ask(lean, lambda spawner: spawner.worker(worker_id, uid=uid, gid=gid))
 
     async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int = -1, gid: int = -1) -> Worker:
         """Start an empty worker by exec; ``environment`` is added to the allow-listed one. It is up when this returns.
@@ -243,6 +244,19 @@ class Zygotes:
     async def _stop(self, kind: Kind, deadline_s: float) -> None:
         grace_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
         await asyncio.gather(*(child.stop(grace_s) for child in self._roster.of(kind)))
+
+    async def _ask(self, lean: bool, ask: Callable[[Spawner], Awaitable[ChildType]]) -> ChildType:
+        """Ask a base zygote for a fork, and the next one when it dies before it has answered.
+
+        Asking again is safe: a fork that nobody heard of is an empty process whose channels are closed, and ends.
+        """
+        for _ in range(FORK_ATTEMPTS - 1):
+            base = await self._base(lean).ready()
+            try:
+                return await ask(base.spawner)
+            except WorkerDied as error:
+                _log.warning("a fork was asked for again: %s", error)
+        return await ask((await self._base(lean).ready()).spawner)
 
     def _base(self, lean: bool) -> BaseZygote:
         if self._closed:

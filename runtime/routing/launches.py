@@ -15,7 +15,7 @@ from glowplug.runtime.errors import GlowplugError, InternalError
 from .coldstart import Starter
 from .home import NotForkable, Parked
 from .instance import Instance, State
-from .ledger import Ledger
+from .ledger import Ledger, Recording
 from .pool import Pool
 from .ports import Logs, Memory
 from .records import Cause, StartRecord
@@ -87,7 +87,8 @@ class Launches:
         request_id = pool.next_cause()
         return self._launch(pool, "warm" if request_id is None else "request", request_id)
 
-    async def _launch(self, pool: Pool, cause: Cause, request_id: str | None) -> None:
+    def _launch(self, pool: Pool, cause: Cause, request_id: str | None) -> Coroutine[Any, Any, None]:
+        """Begin a start: the pool counts it from this very step, before its task runs for the first time."""
         spec = pool.spec
         instance = Instance(
             uuid.uuid4().hex,
@@ -100,12 +101,17 @@ class Launches:
         recording = self._ledger.begin(spec, request_id=request_id, cause=cause, tier=pool.tier)
         pool.instances.add(instance)
         pool.starting += 1
-        task = asyncio.current_task()
+        return self._run(pool, instance, recording)
+
+    async def _run(self, pool: Pool, instance: Instance, recording: Recording) -> None:
+        spec, task = pool.spec, asyncio.current_task()
         under_way = self._under_way.setdefault(pool, set())
         assert task is not None  # noqa: S101 (StartQueue runs this in a task)
         under_way.add(task)
         failure: GlowplugError | None = None
         try:
+            if not pool.current:
+                raise asyncio.CancelledError  # replaced before its first step
             started = await self._starter.start(pool.home, instance.instance_id, recording)
         except asyncio.CancelledError:
             instance.stopped("its start was discarded")

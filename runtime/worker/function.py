@@ -1,7 +1,7 @@
 """What a process has made of its function so far: loaded, bound, checked, started.
 
-A function zygote and a worker take the same steps with the same code; a worker forked from a zygote finds the first ones
-done. Each step answers with one frame, or raises ``StepFailed``, whose frame is the process's last.
+A function zygote and a worker take the same steps with the same code; a worker forked from a zygote finds the first
+ones done. Each step answers with one frame, or raises ``StepFailed``, whose frame is the process's last.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Random generators across a fork: fresh in every instance, unless the author seeded them.
 
-Two instances that draw the same "random" numbers are a fault; an author who wrote ``random.seed(42)`` at module level and
-gets other numbers is one too. So each global generator is looked at before and after the handler's import: one that was
-merely drawn from is renewed in every fork, one that was seeded keeps its state.
+Two instances that draw the same "random" numbers are a fault; an author who wrote ``random.seed(42)`` at module level
+and gets other numbers is one too. So each global generator is looked at before and after the handler's import: one that
+was merely drawn from is renewed for every fork, one that was seeded keeps its state.
 
 | generator | seeded by the author when |
 |---|---|

@@ -15,8 +15,10 @@ torch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,17 @@ def compile_library(module: Any, inputs: Mapping[str, Tensor], target: Path) -> 
         "aot_inductor.precompile_headers": False,
         "cpp.dynamic_threads": True,
     }
-    torch._inductor.aot_compile(module, (), dict(inputs), options=options)
+    with quiet():
+        torch._inductor.aot_compile(module, (), dict(inputs), options=options)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch's warnings about the use of torch's own insides out of the author's log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 class Library:

@@ -126,7 +126,9 @@ class Process:
         os.close(self._log)
 
 
-def start_frame(*, restored: bool = True, memory_bytes: int = 0, environment: dict[str, str] | None = None) -> wire.Start:
+def start_frame(
+    *, restored: bool = True, memory_bytes: int = 0, environment: dict[str, str] | None = None
+) -> wire.Start:
     return wire.Start(
         instance_id="i-1",
         environment={"AWS_LAMBDA_LOG_STREAM_NAME": "stream", **(environment or {})},
@@ -171,6 +173,7 @@ class Programs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.mkdir()
         self.started: list[Process] = []
         self.wait_gone = wait_gone
         self.start_frame = start_frame
@@ -192,7 +195,6 @@ class Programs:
 
     def load_frame(self, source: str, handler: str = "app.handler", **changes: Any) -> wire.Load:
         """Write ``source`` as app.py and return the frame that loads it."""
-        self.root.mkdir(exist_ok=True)
         (self.root / "app.py").write_text(source)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": ":UTC", "HOME": "/tmp"}
         fields: dict[str, Any] = {

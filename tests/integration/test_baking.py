@@ -89,7 +89,7 @@ class Bench:
 @pytest.fixture
 async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     opened: list[Snapshots] = []
-    tmp_path.chmod(0o755)  # exposed to bakes with a user of their own, together with the script that is run
+    os.chmod(tmp_path, 0o755)  # exposed to bakes with a user of their own, together with the script that is run
 
     async def build(*, limits: BakeLimits | None = None, environ: dict[str, str] | None = None, uid: int = -1) -> Bench:
         state = tmp_path / "S"

@@ -41,14 +41,14 @@ def test_exception_becomes_lambdas_error_body_and_log_line(worker_of, programs):
         "requestId": "r-7",
         "stackTrace": [
             f'  File "{path}", line 5, in handler\n    inner()\n',
-            f'  File "{path}", line 2, in inner\n    raise ValueError(\'boom\')\n',
+            f"  File \"{path}\", line 2, in inner\n    raise ValueError('boom')\n",
         ],
     } == body(outcome)
     assert "ValueError" == outcome.error_type
     assert (
         "[ERROR] ValueError: boom\rTraceback (most recent call last):\r"
         f'\u00a0\u00a0File "{path}", line 5, in handler\r\u00a0\u00a0\u00a0\u00a0inner()\r'
-        f'\u00a0\u00a0File "{path}", line 2, in inner\r\u00a0\u00a0\u00a0\u00a0raise ValueError(\'boom\')\n'
+        f"\u00a0\u00a0File \"{path}\", line 2, in inner\r\u00a0\u00a0\u00a0\u00a0raise ValueError('boom')\n"
     ) == worker.log()
     assert "null" != worker.call().results[0].decode(), "an exception alone does not end the worker"
 
@@ -241,7 +241,9 @@ def test_garbage_on_the_data_channel_ends_only_that_worker(worker_of, garbage):
 
 @pytest.mark.slow
 def test_threads_are_granted_with_the_invocation(worker_of):
-    worker = worker_of("import torch\ndef handler(event, context):\n    return torch.get_num_threads()\n", preload="torch")
+    worker = worker_of(
+        "import torch\ndef handler(event, context):\n    return torch.get_num_threads()\n", preload="torch"
+    )
 
     assert ["1", "2", "1"] == [worker.result(threads=threads) for threads in (1, 2, 1)]
 

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -238,6 +240,27 @@ def test_a_second_fetch_reads_nothing(model: Path, store: BlobStore, monkeypatch
     first = fetch(f"file://{model}", store, file_roots=root_of(model))
     assert 3 == len(opened)
     assert first == fetch(f"file://{model}", store, file_roots=root_of(model))
+    assert 3 == len(opened)
+
+
+def test_whoever_waited_for_another_fetch_reads_nothing(
+    model: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, reached, go_on = count_opens(monkeypatch), threading.Event(), threading.Event()
+    real = fetching._chunks
+
+    def slowly(url: str, file: ListedFile) -> Iterator[bytes]:
+        reached.set()
+        assert go_on.wait(10)
+        return real(url, file)
+
+    monkeypatch.setattr(fetching, "_chunks", slowly)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch, f"file://{model}", store, file_roots=root_of(model))
+        assert reached.wait(10)
+        second = pool.submit(fetch, f"file://{model}", store, file_roots=root_of(model))
+        go_on.set()
+        assert first.result(10) == second.result(10)
     assert 3 == len(opened)
 
 

@@ -49,7 +49,9 @@ def test_each_difference_is_put_into_words(change: dict[str, str], words: str) -
 
 
 def test_only_flags_that_a_compiler_can_use_count() -> None:
-    text = "processor : 0\nflags\t\t: fpu avx2 hypervisor amx_tile fma avx512f smep vmx\n\nprocessor : 1\nflags : sse2\n"
+    text = (
+        "processor : 0\nflags\t\t: fpu avx2 hypervisor amx_tile fma avx512f smep vmx\n\nprocessor : 1\nflags : sse2\n"
+    )
     assert ("amx_tile", "avx2", "avx512f", "fma") == fingerprint.cpu_features(text)
 
 

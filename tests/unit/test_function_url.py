@@ -111,7 +111,13 @@ def test_textual_bodies_travel_as_text(content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "image/png", "application/octet-stream"],
+    [
+        "",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "image/png",
+        "application/octet-stream",
+    ],
 )
 def test_other_bodies_travel_as_base64(content_type: str) -> None:
     made = event(with_headers(content_type=content_type), body=b"abc")
@@ -155,7 +161,10 @@ def test_results_without_status_code_are_200_compact_json(result: Any, body: byt
 
 
 def test_a_float_keeps_its_digits() -> None:
-    assert b'{"x":0.1000000000000000055511151231257827}' == response_of(b'{"x": 0.1000000000000000055511151231257827}').body
+    assert (
+        b'{"x":0.1000000000000000055511151231257827}'
+        == response_of(b'{"x": 0.1000000000000000055511151231257827}').body
+    )
 
 
 def test_a_structured_result_is_taken_apart() -> None:
@@ -167,12 +176,15 @@ def test_a_structured_result_is_taken_apart() -> None:
             "body": "<p>é</p>",
         }
     )
-    assert Reply(
-        201,
-        "<p>é</p>".encode(),
-        [("X-Number", "3"), ("X-True", "true"), ("set-cookie", "a=1; Secure"), ("set-cookie", "b=2")],
-        "text/html",
-    ) == reply
+    assert (
+        Reply(
+            201,
+            "<p>é</p>".encode(),
+            [("X-Number", "3"), ("X-True", "true"), ("set-cookie", "a=1; Secure"), ("set-cookie", "b=2")],
+            "text/html",
+        )
+        == reply
+    )
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 200), ("418", 418), (404.0, 404), (599, 599)])
@@ -217,7 +229,9 @@ def test_what_cannot_be_mapped_is_refused(result: Any) -> None:
         mapped(result)
 
 
-@pytest.mark.parametrize("payload", [b"", b'{"statusCode":', b"NaN", b'{"x": NaN}', b'[-Infinity, "I"]', b"\xff", NESTED])
+@pytest.mark.parametrize(
+    "payload", [b"", b'{"statusCode":', b"NaN", b'{"x": NaN}', b'[-Infinity, "I"]', b"\xff", NESTED]
+)
 def test_what_is_not_json_is_refused(payload: bytes) -> None:
     with pytest.raises(UnmappableResult):
         response_of(payload)
@@ -240,7 +254,9 @@ def test_prefer_wait(prefer: str | None, hold_s: float | None) -> None:
 
 def test_timing_headers_name_tier_and_phases() -> None:
     outcome = Outcome("r", b"{}", "$LATEST", "parked", duration_ms=2.0, phases=(("start", 21.336), ("handler", 2.0)))
-    assert [("X-Glowplug-Tier", "parked"), ("Server-Timing", "start;dur=21.34, handler;dur=2.00")] == start_headers(outcome)
+    assert [("X-Glowplug-Tier", "parked"), ("Server-Timing", "start;dur=21.34, handler;dur=2.00")] == start_headers(
+        outcome
+    )
 
 
 def test_request_ids_are_version_4_uuids() -> None:

@@ -45,7 +45,9 @@ def test_function_hosts(host: str, url_id: str | None) -> None:
     assert url_id == url_id_of_host(host)
 
 
-@pytest.mark.parametrize("authority", ["localhost:9000", "127.0.0.1:1", "[::1]:9000", "gpu-box.lan:9000", "GPU-BOX.lan"])
+@pytest.mark.parametrize(
+    "authority", ["localhost:9000", "127.0.0.1:1", "[::1]:9000", "gpu-box.lan:9000", "GPU-BOX.lan"]
+)
 def test_control_answers_its_own_names_at_any_port(authority: str) -> None:
     GUARD.check_host(hostname(authority))
 

@@ -95,7 +95,13 @@ class Fixture:
         return self.answer
 
     async def ask(
-        self, method: str, path: str, body: bytes | list[bytes] = b"", query: str = "", limit: int = 6291456, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | list[bytes] = b"",
+        query: str = "",
+        limit: int = 6291456,
+        **headers: str,
     ) -> Reply:
         api = LambdaApi(
             Functions(), self.invoke, region="us-east-1", account_id="000000000000", clock=ManualClock(),
@@ -165,17 +171,20 @@ def test_another_account() -> None:
 async def test_invoke_answers_the_payload_as_the_function_wrote_it() -> None:
     api = Fixture()
     reply = await api.ask("POST", INVOKE.format("echo"), b'{"x": 1}', x_amzn_trace_id="Root=1-a")
-    assert Reply(
-        200,
-        b'{"a": 1}',
-        [
-            ("X-Amz-Executed-Version", "$LATEST"),
-            ("X-Amzn-Trace-Id", "Root=1-a"),
-            ("X-Amzn-Remapped-Content-Length", "0"),
-            ("X-Glowplug-Tier", "hot"),
-            ("Server-Timing", "handler;dur=1.00"),
-        ],
-    ) == reply
+    assert (
+        Reply(
+            200,
+            b'{"a": 1}',
+            [
+                ("X-Amz-Executed-Version", "$LATEST"),
+                ("X-Amzn-Trace-Id", "Root=1-a"),
+                ("X-Amzn-Remapped-Content-Length", "0"),
+                ("X-Glowplug-Tier", "hot"),
+                ("Server-Timing", "handler;dur=1.00"),
+            ],
+        )
+        == reply
+    )
     assert [
         Invocation("r-1", "echo", "$LATEST", f"{ARN}echo", b'{"x": 1}', 1000.0, trace_id="Root=1-a")
     ] == api.invocations
@@ -199,9 +208,7 @@ async def test_a_payload_that_is_not_json(body: bytes) -> None:
     api = Fixture()
     with pytest.raises(InvalidRequestContent) as caught:
         await api.ask("POST", INVOKE.format("echo"), body)
-    assert str(caught.value).startswith(
-        "Could not parse request body into json: Could not parse payload into json: "
-    )
+    assert str(caught.value).startswith("Could not parse request body into json: Could not parse payload into json: ")
     assert [] == api.invocations
 
 
@@ -268,7 +275,9 @@ async def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
     api, parts = Fixture(), [b"x" * 101]
     with pytest.raises(RequestTooLarge) as caught:
         await api.ask("POST", INVOKE.format("echo"), parts, limit=100, content_length="101")
-    assert "101 byte payload is too large for the RequestResponse invocation type (limit 100 bytes)" == str(caught.value)
+    assert "101 byte payload is too large for the RequestResponse invocation type (limit 100 bytes)" == str(
+        caught.value
+    )
     assert [b"x" * 101] == parts
 
 
@@ -305,8 +314,8 @@ async def test_client_context_is_decoded_and_limited() -> None:
     for wrong in (b"not base64", base64.b64encode(b"[1]"), base64.b64encode(b"{")):
         with pytest.raises(InvalidRequestContent):
             await api.ask("POST", INVOKE.format("echo"), x_amz_client_context=wrong.decode())
+    too_long = base64.b64encode(largest.replace(b"xx", b"xxx", 1)).decode()
     with pytest.raises(ValidationFailed):
-        too_long = base64.b64encode(largest.replace(b"xx", b"xxx", 1)).decode()
         await api.ask("POST", INVOKE.format("echo"), x_amz_client_context=too_long)
 
 
@@ -334,7 +343,9 @@ async def test_other_operations_are_not_supported_by_name(method: str, path: str
 
 async def test_list_functions_pages_by_name() -> None:
     first = json.loads((await Fixture().ask("GET", "/2015-03-31/functions/", query="MaxItems=2")).body)
-    second = json.loads((await Fixture().ask("GET", "/2015-03-31/functions", query=f"Marker={first['NextMarker']}")).body)
+    second = json.loads(
+        (await Fixture().ask("GET", "/2015-03-31/functions", query=f"Marker={first['NextMarker']}")).body
+    )
     assert ["alpha", "beta"] == [function["FunctionName"] for function in first["Functions"]]
     assert ["echo"] == [function["FunctionName"] for function in second["Functions"]]
     assert "NextMarker" not in second

@@ -53,7 +53,8 @@ async def test_outcomes_and_refusals_are_counted_apart() -> None:
     ]
     assert 21.5 == values[f"Duration_sum{ECHO}"]
     assert [1.0, 2.0, 2.0] == [
-        values[f'Duration_bucket{{function_name="echo",le="{bound}",version="$LATEST"}}'] for bound in ("2.0", "20.0", "+Inf")
+        values[f'Duration_bucket{{function_name="echo",le="{bound}",version="$LATEST"}}']
+        for bound in ("2.0", "20.0", "+Inf")
     ]
 
 

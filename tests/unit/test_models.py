@@ -144,7 +144,9 @@ def test_nan_in_the_warm_up_is_said_with_model_and_engine(tmp_path: Path) -> Non
     authored = model(linear)
     authored.example(lambda: Example(args=(torch.ones(1, 2),)))
     models.bind([{"name": "", **EAGER}])
-    with pytest.raises(CheckFailed, match=r"model linear, eager engine: output 0: 1 of 1 values are not finite \(NaN\)"):
+    with pytest.raises(
+        CheckFailed, match=r"model linear, eager engine: output 0: 1 of 1 values are not finite \(NaN\)"
+    ):
         models.check(1)
 
 

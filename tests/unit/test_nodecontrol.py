@@ -135,7 +135,9 @@ class Rig:
             "FunctionName": name, "Handler": "h.handler", "Runtime": "python3.11", "CodeSha256": self.digest, **more,
         }  # fmt: skip
 
-    async def put(self, *definitions: dict[str, Any], stack: str = "main", refresh: bool = False) -> list[FunctionChange]:
+    async def put(
+        self, *definitions: dict[str, Any], stack: str = "main", refresh: bool = False
+    ) -> list[FunctionChange]:
         named = {str(given["FunctionName"]).title(): given for given in definitions}
         result = await self.control.put_stack(StackRequest(stack, named, refresh=refresh), lambda event: None)
         return list(result.changes)
@@ -268,8 +270,8 @@ async def test_names_and_url_ids_belong_to_one_stack(rig: Rig) -> None:
 async def test_a_client_that_goes_away_while_sources_resolve_changes_nothing(rig: Rig) -> None:
     rig.neighbours.resolving = asyncio.Event()
     deploy = asyncio.create_task(rig.put(rig.definition("a", Glowplug=MODEL)))
-    while not rig.neighbours.resolved:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it runs until it waits for the source
+    assert [SOURCE] == rig.neighbours.resolved
     deploy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deploy
@@ -278,8 +280,8 @@ async def test_a_client_that_goes_away_while_sources_resolve_changes_nothing(rig
 
 async def test_a_client_that_goes_away_after_the_commit_leaves_no_function_unplaced(rig: Rig) -> None:
     deploy = asyncio.create_task(rig.put(rig.definition("a")))
-    while not rig.control._applying:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it runs until it waits for the registry's thread
+    assert "applying=1" in repr(rig.control)
     deploy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deploy

@@ -23,7 +23,7 @@ def test_a_torch_without_the_loader_is_named_and_the_engine_unavailable(monkeypa
     monkeypatch.setattr(torch_private, "obstacle", torch_private.obstacle.__wrapped__)
     assert "has no torch._C._aoti.AOTIModelContainerRunnerCpu" in torch_private.obstacle()
     definition = ModelDefinition("tiny", lambda files: torch.nn.Identity())
-    with pytest.raises(EngineUnavailable, match="aot_inductor: torch .* has no torch._C._aoti"):
+    with pytest.raises(EngineUnavailable, match=r"aot_inductor: torch .* has no torch\._C\._aoti"):
         create("aot_inductor").load(definition, {}, Path("/"), None)
 
 

@@ -39,9 +39,7 @@ class Block(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         mixed = self.attention(self.norm(states)).unflatten(-1, (3, HEADS, -1)).transpose(1, 3)
         query, key, value = mixed.unbind(2)
-        attended = functional.scaled_dot_product_attention(
-            self.rotary(query), self.rotary(key), value, is_causal=True
-        )
+        attended = functional.scaled_dot_product_attention(self.rotary(query), self.rotary(key), value, is_causal=True)
         return states + self.out(attended.transpose(1, 2).flatten(2))
 
 

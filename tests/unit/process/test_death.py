@@ -7,13 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from glowplug.runtime.process.death import Exit, WorkerDied, become_subreaper, is_dead, reap, reap_strays, send_signal
-
-Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +56,11 @@ def test_reaping_a_child_kills_its_group_and_returns_its_status() -> None:
     os.close(pidfd)
 
 
-async def test_orphans_of_a_dead_session_are_reaped_and_the_nodes_own_programs_are_not(until: Until) -> None:
+async def test_orphans_of_a_dead_session_are_reaped_and_the_nodes_own_programs_are_not() -> None:
     become_subreaper()
     mine, apart = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"], start_new_session=True)
-    program = "import os, subprocess; print(subprocess.Popen(['sleep', '600'], process_group=0).pid, flush=True)"
+    orphaning = "subprocess.Popen(['sleep', '600'], process_group=0, stdout=subprocess.DEVNULL).pid"
+    program = f"import os, subprocess; print({orphaning}, flush=True); os._exit(0)"
     leader = subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, check=True
     )

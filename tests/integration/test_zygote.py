@@ -1,0 +1,491 @@
+"""The fork server: who is forked, who dies with whom, and who is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glowplug.runtime.process import wire
+from glowplug.runtime.process.wire import ExitCode
+
+ECHO = "def handler(event, context):\n    return event\n"
+PID = "import os\ndef handler(event, context):\n    return [os.getpid(), os.getppid(), os.getsid(0)]\n"
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give functions users of their own")
+
+
+def status_of(exited: object) -> int:
+    assert isinstance(exited, wire.Exited), exited
+    return os.waitstatus_to_exitcode(exited.status)
+
+
+def test_hello_says_what_was_preloaded(programs):
+    base = programs.base()
+
+    assert (base.pid, wire.PROTOCOL) == (programs.hello.pid, programs.hello.protocol)
+    assert {"json", "msgpack", "logging", "decimal"} <= set(programs.hello.preloaded)
+    assert not {"torch", "asyncio", "ssl", "sqlite3", "aiohttp", "subprocess"} & set(programs.hello.preloaded)
+
+
+@pytest.mark.slow
+def test_torch_zygote_is_single_threaded_after_its_preloads(programs):
+    base = programs.base("torch")
+
+    assert {"torch", "numpy", "safetensors", "sympy"} <= set(programs.hello.preloaded)
+    assert [str(base.pid)] == os.listdir(f"/proc/{base.pid}/task")
+
+
+def test_workers_are_forked_from_the_function_zygote_into_sessions_of_their_own(programs):
+    zygote = programs.function_zygote(PID)
+
+    pids = [json.loads(zygote.worker(name).result()) for name in ("one", "two")]
+
+    assert [zygote.pid, zygote.pid] == [parent for _, parent, _ in pids]
+    assert [True, True] == [pid == session for pid, _, session in pids]
+    assert 2 == len({pid for pid, _, _ in pids})
+
+
+def test_parking_off_a_worker_forked_from_the_base_takes_every_step_itself(programs):
+    base = programs.base()
+    worker = base.spawn("worker", "w")
+
+    assert isinstance(worker.control.ask(programs.load_frame(ECHO, parked=False)), wire.Loaded)
+    assert isinstance(worker.control.ask(programs.start_frame(restored=False)), wire.Ready)
+    assert "1" == worker.result("1")
+
+
+def test_module_state_is_made_once_and_not_shared_by_writing(programs):
+    zygote = programs.function_zygote(
+        "print('once')\ncount = 0\ndef handler(event, context):\n    global count\n    count += 1\n    return count\n"
+    )
+    one, two = zygote.worker("one"), zygote.worker("two")
+
+    assert ["1", "2", "1"] == [one.result(), one.result(), two.result()]
+    assert "once\n" == zygote.log()
+    assert "" == one.log() + two.log()
+
+
+def test_a_canary_is_checked_and_stopped_without_start(programs):
+    zygote = programs.function_zygote(ECHO)
+    canary = zygote.spawn("worker", "canary")
+
+    assert isinstance(canary.control.ask(wire.Check(threads=1)), wire.Checked)
+    canary.control.send(wire.Stop(1.0))
+
+    assert ExitCode.OK == status_of(zygote.control.receive())
+
+
+class TestLoadFailures:
+    """The node hears why, in Lambda's terms; the zygote ends; its base goes on."""
+
+    @pytest.mark.parametrize(
+        ("handler", "source", "error_type", "message"),
+        [
+            ("nodot", ECHO, "Runtime.MalformedHandlerName", "Bad handler 'nodot': "),
+            (
+                "absent.handler",
+                ECHO,
+                "Runtime.ImportModuleError",
+                "Unable to import module 'absent': No module named 'a",
+            ),
+            ("app.handler", "import absent", "Runtime.ImportModuleError", "Unable to import module 'app': No module n"),
+            ("app.absent", ECHO, "Runtime.HandlerNotFound", "Handler 'absent' missing on module 'app'"),
+            ("app.handler", "def broken(:\n", "Runtime.UserCodeSyntaxError", "Syntax error in module 'app': "),
+            ("sys.handler", ECHO, "Runtime.BuiltInModuleConflict", "Cannot use built-in module sys"),
+            ("app.handler", "raise LookupError('no')", "LookupError", "no"),
+        ],
+    )
+    def test_each_has_its_error_type(self, programs, handler, source, error_type, message):
+        base = programs.base()
+        zygote = base.spawn("zygote", "z")
+
+        failed = zygote.control.ask(programs.load_frame(source, handler))
+
+        assert ("load", error_type) == (failed.step, failed.error_type)
+        assert failed.error_message.startswith(message)
+        assert zygote.log().startswith(f"[ERROR] {error_type}: {message}")
+        assert ExitCode.LOAD_FAILED == status_of(base.control.receive())
+        assert isinstance(base.spawn("zygote", "next").control.ask(programs.load_frame(ECHO)), wire.Loaded)
+
+    def test_the_trace_of_an_import_error_starts_at_the_authors_frame(self, programs):
+        zygote = programs.base().spawn("zygote", "z")
+
+        failed = zygote.control.ask(programs.load_frame("def f():\n    raise LookupError('no')\nf()\n"))
+
+        path = programs.root / "app.py"
+        assert [
+            f'  File "{path}", line 3, in <module>\n    f()\n',
+            f"  File \"{path}\", line 2, in f\n    raise LookupError('no')\n",
+        ] == failed.stack_trace
+
+    def test_a_missing_task_root_is_named(self, programs):
+        zygote = programs.base().spawn("zygote", "z")
+
+        failed = zygote.control.ask(programs.load_frame(ECHO, task_root="/nowhere/at/all"))
+
+        assert "FileNotFoundError" == failed.error_type
+        assert "/nowhere/at/all" in failed.error_message
+
+    def test_a_module_that_exits_ends_the_zygote_with_its_status(self, programs):
+        base = programs.base()
+        zygote = base.spawn("zygote", "z")
+
+        zygote.control.send(programs.load_frame("import sys\nprint('leaving')\nsys.exit(4)\n"))
+
+        assert 4 == status_of(base.control.receive())
+        assert "leaving\n" == zygote.log()
+
+
+class TestObstacles:
+    """What must not be forked says so, in words."""
+
+    @pytest.mark.parametrize(
+        ("source", "obstacle"),
+        [
+            ("import threading, time\nt = threading.Thread(target=time.sleep, args=(60,), name='poller')\n"
+             "t.daemon = True\nt.start()\n", "thread poller (tid "),
+            ("import socket\ns = socket.create_server(('127.0.0.1', 0))\n", "a listening socket on 127.0.0.1:"),
+            ("import socket\na, b = socket.socketpair()\n", "a connected socket to an unnamed peer"),
+            ("import select\ne = select.epoll()\n", "an epoll descriptor"),
+            ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n", ""),
+            ("import tempfile, os\nf = tempfile.TemporaryFile()\np = os.pipe()\nm = os.memfd_create('m')\n", ""),
+        ],
+    )  # fmt: skip
+    def test_is_named_when_loaded(self, programs, source, obstacle):
+        loaded = programs.function_zygote(source + ECHO).loaded
+
+        assert loaded.obstacle.startswith(obstacle)
+        assert bool(obstacle) == bool(loaded.obstacle)
+
+    def test_a_before_snapshot_hook_may_remove_it(self, programs):
+        source = (
+            "import socket\nfrom snapshot_restore_py import register_before_snapshot\n"
+            "s = socket.create_server(('127.0.0.1', 0))\nregister_before_snapshot(s.close)\n"
+        )
+
+        assert "" == programs.function_zygote(source + ECHO).loaded.obstacle
+
+
+class TestHooks:
+    """``snapshot_restore_py`` keeps its meaning: before parking, after the fork."""
+
+    SOURCE = (
+        "from snapshot_restore_py import register_before_snapshot, register_after_restore\n"
+        "calls = []\n"
+        "register_before_snapshot(calls.append, 'before 1')\nregister_before_snapshot(calls.append, 'before 2')\n"
+        "register_after_restore(calls.append, 'after 1')\nregister_after_restore(calls.append, 'after 2')\n"
+        "def handler(event, context):\n    return calls\n"
+    )
+
+    def test_before_in_reverse_after_in_order(self, programs):
+        worker = programs.function_zygote(self.SOURCE).worker()
+
+        assert ["before 2", "before 1", "after 1", "after 2"] == json.loads(worker.result())
+
+    def test_without_parking_none_runs(self, programs):
+        worker = programs.base().spawn("worker", "w")
+        worker.control.ask(programs.load_frame(self.SOURCE, parked=False))
+        worker.control.ask(programs.start_frame(restored=False))
+
+        assert "[]" == worker.result()
+
+    def test_with_snapstart_they_run_without_parking_too(self, programs):
+        worker = programs.base().spawn("worker", "w")
+        worker.control.ask(programs.load_frame(self.SOURCE, parked=False, initialization_type="snap-start"))
+        worker.control.ask(programs.start_frame(restored=False))
+
+        assert ["before 2", "before 1", "after 1", "after 2"] == json.loads(worker.result())
+
+    def test_a_failing_before_hook_is_64(self, programs):
+        base = programs.base()
+        zygote = base.spawn("zygote", "z")
+        source = "import snapshot_restore_py as s\n@s.register_before_snapshot\ndef hook():\n    raise OSError('no')\n"
+
+        failed = zygote.control.ask(programs.load_frame(source + ECHO))
+
+        assert ("Runtime.BeforeSnapshotError", "OSError: no") == (failed.error_type, failed.error_message)
+        assert ExitCode.BEFORE_SNAPSHOT_FAILED == status_of(base.control.receive())
+
+    def test_a_failing_after_hook_is_65_and_costs_that_worker_only(self, programs):
+        source = "import snapshot_restore_py as s\n@s.register_after_restore\ndef hook():\n    raise OSError('no')\n"
+        zygote = programs.function_zygote(source + ECHO)
+        worker = zygote.spawn("worker", "w")
+
+        failed = worker.control.ask(programs.start_frame())
+
+        assert ("start", "Runtime.AfterRestoreError") == (failed.step, failed.error_type)
+        assert ExitCode.AFTER_RESTORE_FAILED == status_of(zygote.control.receive())
+
+
+class TestDeaths:
+    """The zygote is the only one who reaps, and nothing outlives its owner."""
+
+    def test_a_killed_worker_is_reported_with_its_group_gone(self, programs):
+        zygote = programs.function_zygote(
+            "import subprocess\ndef handler(event, context):\n    return subprocess.Popen(['sleep', '60']).pid\n"
+        )
+        worker = zygote.worker()
+        child = int(worker.result())
+
+        os.kill(worker.pid, signal.SIGKILL)
+
+        exited = zygote.control.receive()
+        assert ("w", worker.pid, -signal.SIGKILL) == (exited.child_id, exited.pid, status_of(exited))
+        assert exited.max_rss_kib > 1000
+        assert programs.wait_gone(child)
+
+    def test_a_daemon_that_left_the_session_is_reaped_and_killed(self, programs):
+        zygote = programs.function_zygote(
+            "import os, time\n"
+            "def handler(event, context):\n"
+            "    r, w = os.pipe()\n"
+            "    if os.fork() == 0:\n"
+            "        os.setsid()\n"
+            "        if os.fork() == 0:\n"
+            "            os.write(w, str(os.getpid()).encode())\n"
+            "            time.sleep(60)\n"
+            "        os._exit(0)\n"
+            "    os.wait()\n"
+            "    return int(os.read(r, 20))\n"
+        )
+        worker, other = zygote.worker("w"), zygote.worker("other")
+        daemon, others = int(worker.result()), int(other.result())
+        assert str(zygote.pid) == Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[1]
+
+        worker.control.send(wire.Stop(1.0))
+
+        assert ExitCode.OK == status_of(zygote.control.receive())
+        assert programs.wait_gone(daemon)
+        assert programs.wait_gone(others), "a daemon has no owner, so it does not outlive the next reaping"
+        assert str(other.pid) == Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children").read_text().strip()
+
+    def test_an_orphan_in_the_session_of_a_living_worker_is_left_alone(self, programs):
+        zygote = programs.function_zygote(
+            "import subprocess\ndef handler(event, context):\n"
+            "    script = 'sleep 60 >/dev/null 2>&1 & echo $!'\n"
+            "    return int(subprocess.run(['sh', '-c', script], capture_output=True).stdout)\n"
+        )
+        worker, other = zygote.worker("w"), zygote.worker("other")
+        orphan, others = int(worker.result()), int(other.result())
+
+        worker.control.send(wire.Stop(1.0))
+
+        zygote.control.receive()
+        assert programs.wait_gone(orphan)
+        assert os.path.exists(f"/proc/{others}")
+
+    def test_when_the_node_goes_everything_below_goes_busy_or_not(self, programs):
+        zygote = programs.function_zygote("import time\ndef handler(event, context):\n    time.sleep(60)\n")
+        worker, idle = zygote.worker("busy"), zygote.worker("idle")
+        worker.data.send(programs.invoke_frame())
+
+        zygote.control.close()
+
+        assert ExitCode.NODE_GONE == status_of(zygote.base.control.receive())
+        assert programs.wait_gone(worker.pid)
+        assert programs.wait_gone(idle.pid)
+
+    def test_the_end_of_the_bases_channel_ends_a_zygote_that_hangs_in_an_import(self, programs):
+        base = programs.base()
+        zygote = base.spawn("zygote", "z")
+        zygote.control.send(programs.load_frame("import time\ntime.sleep(60)\n"))
+
+        base.control.close()
+
+        assert ExitCode.NODE_GONE == base.popen.wait(10)
+        assert programs.wait_gone(zygote.pid)
+
+    def test_a_worker_survives_its_zygote_and_dies_with_the_base(self, programs):
+        zygote = programs.function_zygote(ECHO)
+        worker = zygote.worker()
+
+        os.kill(zygote.pid, signal.SIGKILL)
+
+        assert "z" == zygote.base.control.receive().child_id
+        assert "1" == worker.result("1")
+        zygote.base.control.close()
+        assert programs.wait_gone(worker.pid)
+
+    def test_stop_waits_for_the_workers_and_then_kills_them(self, programs):
+        zygote = programs.function_zygote(ECHO)
+        worker = zygote.worker()
+
+        zygote.control.send(wire.Stop(grace_s=0.2))
+
+        exited = zygote.base.control.receive()
+        assert ("z", ExitCode.OK) == (exited.child_id, status_of(exited))
+        assert programs.wait_gone(worker.pid)
+
+    def test_sigterm_and_sigint_are_the_nodes_business(self, programs):
+        zygote = programs.function_zygote(ECHO)
+
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            os.kill(zygote.base.pid, signum)
+            os.kill(zygote.pid, signum)
+
+        assert "1" == zygote.worker().result("1")
+
+    @pytest.mark.parametrize("message", [wire.Stop(1.0), wire.Check(1), wire.Bind([])])
+    def test_a_frame_that_is_not_a_zygotes_ends_the_base_as_protocol_error(self, programs, message):
+        base = programs.base()
+
+        base.control.send(wire.Invoke("r", [b""], 0, "", "", b"", b"", 1) if message.CODE == 25 else message)
+
+        assert ExitCode.PROTOCOL_ERROR == base.popen.wait(10)
+
+    def test_a_spawn_without_its_descriptors_is_a_protocol_error(self, programs):
+        base = programs.base()
+
+        base.control.send(wire.Spawn("w", "worker", -1, -1))
+
+        assert ExitCode.PROTOCOL_ERROR == base.popen.wait(10)
+
+
+class TestAfterFork:
+    """The traps of forking, each with its test."""
+
+    def test_random_generators_differ_between_instances_unless_the_author_seeded_them(self, programs):
+        draw = "import random, uuid\ndef handler(event, context):\n    return [random.random(), str(uuid.uuid4())]\n"
+        fresh = programs.function_zygote(draw + "random.random()\n")
+        seeded = programs.function_zygote("import random\nrandom.seed(42)\n" + draw)
+
+        ours = [json.loads(fresh.worker(name).result()) for name in "ab"]
+        theirs = [json.loads(seeded.worker(name).result()) for name in "ab"]
+
+        assert 2 == len({number for number, _ in ours})
+        assert 4 == len({text for _, text in ours + theirs})
+        assert [0.6394267984578837] * 2 == [number for number, _ in theirs]
+
+    @pytest.mark.slow
+    def test_numpy_and_torch_too(self, programs):
+        draw = (
+            "import numpy as np, torch\nSEEDING\nnp.random.rand(3); torch.rand(3)\n"
+            "def handler(event, context):\n    return [np.random.rand(), torch.rand(1).item()]\n"
+        )
+        base = programs.base("torch")
+        drawn = {}
+        for name, seeding in (("fresh", ""), ("again", ""), ("seeded", "np.random.seed(1); torch.manual_seed(1)")):
+            zygote = base.spawn("zygote", name)
+            zygote.control.ask(programs.load_frame(draw.replace("SEEDING", seeding)))
+            drawn[name] = [tuple(json.loads(zygote.worker(worker).result())) for worker in "ab"]
+
+        assert 1 == len(set(drawn["seeded"]))
+        fresh = drawn["fresh"] + drawn["again"]
+        assert (4, 4) == (len({number for number, _ in fresh}), len({number for _, number in fresh}))
+
+    def test_descriptors_of_siblings_and_parents_are_not_inherited(self, programs):
+        zygote = programs.function_zygote(
+            "import os\ndef handler(event, context):\n"
+            "    return sorted(os.readlink(f'/proc/self/fd/{n}').partition(':')[0] for n in os.listdir('/proc/self/fd')"
+            " if os.path.lexists(f'/proc/self/fd/{n}'))\n"
+        )
+        zygote.worker("one")
+
+        inherited = json.loads(zygote.worker("two").result())
+
+        assert ["/dev/null", "pipe", "pipe", "socket", "socket"] == inherited
+
+    def test_a_wakeup_descriptor_left_by_an_import_is_forgotten(self, programs):
+        zygote = programs.function_zygote(
+            "import os, signal\nr, w = os.pipe()\nos.set_blocking(w, False)\nsignal.set_wakeup_fd(w)\n"
+            "def handler(event, context):\n    return signal.set_wakeup_fd(-1)\n"
+        )
+
+        assert "-1" == zygote.worker().result()
+
+    def test_an_inherited_logging_handler_writes_to_the_workers_log(self, programs):
+        zygote = programs.function_zygote(
+            "import logging, sys\nlog = logging.getLogger('mine')\nlog.propagate = False\n"
+            "log.addHandler(logging.StreamHandler(sys.stdout))\n"
+            "def handler(event, context):\n    log.warning('from the worker')\n"
+        )
+        worker = zygote.worker()
+        worker.result()
+
+        assert ("from the worker\n", "") == (worker.log(), zygote.log())
+
+    def test_the_heap_is_frozen_so_that_collecting_does_not_copy_it(self, programs):
+        zygote = programs.function_zygote(
+            "import gc\ndef handler(event, context):\n    return [gc.get_freeze_count() > 5000, gc.isenabled()]\n"
+        )
+
+        assert "[true, true]" == zygote.worker().result()
+
+    def test_workers_and_only_workers_are_first_for_the_oom_killer(self, programs):
+        zygote = programs.function_zygote(ECHO)
+        worker = zygote.worker()
+
+        scores = [Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() for process in (worker, zygote)]
+
+        assert "1000" == scores[0] != scores[1]
+
+
+@root_only
+class TestUsers:
+    """Where the node is root, a function has a user of its own and sees only what it needs."""
+
+    PROBE = (
+        "import os\n"
+        "def look(path):\n"
+        "    try:\n        return sorted(os.listdir(path))\n"
+        "    except OSError as error:\n        return type(error).__name__\n"
+        "def handler(event, context):\n"
+        "    status = dict(line.split(':\\t') for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)\n"
+        "    return {'uid': os.getresuid(), 'gid': os.getresgid(), 'groups': os.getgroups(),\n"
+        "            'privileges': status['NoNewPrivs'], 'look': look(event)}\n"
+    )
+
+    def test_a_function_runs_as_its_user_for_good(self, programs):
+        programs.root.parent.chmod(0o755)
+
+        worker = programs.function_zygote(self.PROBE, users=True).worker()
+        found = json.loads(worker.result('"/tmp"'))
+
+        assert {"uid": [210_001] * 3, "gid": [210_001] * 3, "groups": [], "privileges": "1"} == {
+            name: found[name] for name in ("uid", "gid", "groups", "privileges")
+        }
+
+    def test_a_closed_directory_shows_only_what_is_exposed(self, programs):
+        state = programs.root.parent
+        state.chmod(0o700)
+        (state / "registry.db").write_text("secret")
+        worker = programs.function_zygote(self.PROBE, users=True).worker()
+
+        assert ["code"] == json.loads(worker.result(json.dumps(str(state))))["look"]
+        assert {"code", "registry.db"} <= set(os.listdir(state)), "only the functions see the veil"
+
+    def test_dev_stdout_can_be_opened_by_name(self, programs):
+        zygote = programs.function_zygote("print('x', file=open('/dev/stdout', 'w'))\n" + ECHO, users=True)
+
+        assert "x\n" == zygote.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Landlock is for other users; root tries it on itself")
+def test_landlock_lets_a_process_read_what_it_needs_and_write_in_tmp(tmp_path):
+    from glowplug.runtime.process import landlock
+
+    if not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "hidden").mkdir()
+    script = (
+        "import os, sys\n"
+        "from glowplug.runtime.process import confine, landlock\n"
+        "confinement = confine.Confinement(False, landlock.Rules((sys.argv[1] + '/shown', '/usr', '/proc'), (), ()))\n"
+        "confinement.enter(-1, -1)\n"
+        "print(os.listdir(sys.argv[1] + '/shown'), confine.is_confined())\n"
+        "for attempt in (lambda: os.listdir(sys.argv[1] + '/hidden'), lambda: open(sys.argv[1] + '/shown/x', 'w'),\n"
+        "                lambda: os.kill(os.getppid(), 0)):\n"
+        "    try:\n        attempt()\n        print('allowed')\n"
+        "    except PermissionError:\n        print('refused')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+
+    signals = "refused" if landlock.version() >= 6 else "allowed"
+    assert ["[] True", "refused", "refused", signals] == done.stdout.splitlines()

@@ -1,0 +1,577 @@
+"""The request path: who gets an instance, who waits, who is refused; and what happens when something dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+
+import pytest
+
+from glowplug.runtime import errors
+from glowplug.runtime.process import wire
+from glowplug.runtime.routing.instance import State
+from glowplug.runtime.routing.records import StartRecord
+from glowplug.runtime.spec import FunctionSpec
+from glowplug.runtime.testing import MODEL, Rig, Script, a_spec, settle
+
+
+class Gate:
+    """A handler that answers when it is let go, in the order of arrival; counts how many run at once."""
+
+    def __init__(self) -> None:
+        self.running: list[asyncio.Future[None]] = []
+        self.seen: list[str] = []
+        self.most = 0
+
+    async def __call__(self, invoke: wire.Invoke) -> bytes:
+        self.seen.append(invoke.invocation_id)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.running.append(future)
+        self.most = max(self.most, sum(not one.done() for one in self.running))
+        await future
+        return b'"done"'
+
+    async def let_go(self, count: int = 1) -> None:
+        for future in [one for one in self.running if not one.done()][:count]:
+            future.set_result(None)
+        await settle()
+
+
+def gated(*specs: FunctionSpec, cores: int = 2) -> tuple[Rig, Gate]:
+    rig, gate = Rig(*specs, cores=cores), Gate()
+    for spec in specs:
+        rig.script(spec.name).handler = gate
+    return rig, gate
+
+
+# --- reuse, start, hold -----------------------------------------------------------------------------------------------
+
+
+async def test_a_hot_function_costs_no_start_and_no_task() -> None:
+    """The second request finds the instance of the first."""
+    rig = Rig(a_spec())
+    await rig.call()
+    before = asyncio.all_tasks()
+    outcome = await rig.router.invoke(rig.invocation())
+    assert ("hot", [("handler")]) == (outcome.tier, [name for name, _ in outcome.phases])
+    assert (1, 1) == (len(rig.zygotes.workers), len(rig.ledger.recent()))
+    assert asyncio.all_tasks() == before
+
+
+async def test_an_unknown_function_is_named_with_its_qualifier() -> None:
+    """As AWS words it on invoke."""
+    rig = Rig()
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:nope"
+    with pytest.raises(errors.FunctionNotFound, match=rf"^Function not found: {arn}:\$LATEST$"):
+        await rig.router.invoke(rig.invocation("nope"))
+
+
+async def test_held_requests_are_served_oldest_first_by_whichever_instance_gets_free() -> None:
+    """Not by the start that each of them caused."""
+    rig, gate = gated(a_spec(max_instances=1))
+    calls = await rig.calls(4)
+    for _ in range(4):
+        await gate.let_go()
+    assert ["r1", "r2", "r3", "r4"] == gate.seen
+    assert ["stored", "stored", "stored", "stored"] == [(await call).tier for call in calls]
+    assert (1, 1) == (len(rig.zygotes.workers), gate.most)
+
+
+async def test_a_request_that_waits_for_a_busy_instance_found_the_function_hot() -> None:
+    """Its phases say that it was held, not that anything started."""
+    rig, gate = gated(a_spec(max_instances=1))
+    await rig.calls(1)
+    waiting = rig.call()
+    await rig.clock.advance(0.5)
+    await gate.let_go(2)
+    await gate.let_go()
+    outcome = await waiting
+    assert ("hot", ["hold", "handler"]) == (outcome.tier, [name for name, _ in outcome.phases])
+    assert 500 == round(outcome.phases[0][1])
+    assert "every instance was busy and the request waited 500.0 ms for one" in rig.ledger.explain("r2")
+
+
+async def test_a_hundred_requests_on_a_parked_model_start_at_most_as_many_as_cores() -> None:
+    """No thundering herd."""
+    rig, gate = gated(a_spec("embed", models=(MODEL,)), cores=2)
+    await rig.router.cool("embed", "parked")
+    calls = await rig.calls(100, "embed")
+    for _ in range(100):
+        await gate.let_go(2)
+    assert {None} == {(await call).function_error for call in calls}
+    assert 2 == Counter(record.way for record in rig.ledger.recent())["fork"]
+    assert 2 == gate.most
+
+
+async def test_a_hundred_one_second_sleepers_run_at_once_while_starts_queue_for_the_cores() -> None:
+    """10 ms per fork, two at a time: all of them run after half a second, and are done 1.5 s after they came."""
+    rig = Rig(a_spec(timeout_s=30), cores=2)
+    script = rig.script()
+    script.fork_s = 0.01
+    forking = Counter[str]()
+
+    async def handler(_: wire.Invoke) -> bytes:
+        await rig.clock.sleep(1.0)
+        return b"{}"
+
+    script.handler = handler
+    await rig.router.cool("f", "parked")
+    zygote = rig.zygotes.zygotes[0]
+    real = zygote.fork
+
+    async def fork(worker_id: str, *, uid: int, gid: int) -> object:
+        forking["now"] += 1
+        forking["most"] = max(forking["most"], forking["now"])
+        try:
+            return await real(worker_id, uid=uid, gid=gid)
+        finally:
+            forking["now"] -= 1
+
+    zygote.fork = fork  # type: ignore[method-assign,assignment]
+    calls = await rig.calls(100)
+    await rig.clock.advance(0.6)
+    assert (100, 2) == (rig.router.describe()[0].busy, forking["most"])
+    await rig.clock.advance(1.0)
+    assert all(call.done() for call in calls)
+
+
+async def test_a_start_that_is_no_longer_wanted_when_its_turn_comes_is_dropped() -> None:
+    """The requests that asked for it were served by others meanwhile."""
+    rig, gate = gated(a_spec(), cores=1)
+    rig.script().fork_s = 1.0
+    await rig.router.cool("f", "parked")
+    calls = await rig.calls(5)
+    assert 5 == rig.router.describe()[0].starting
+    await rig.clock.advance(1.0)  # the first is there, and serves them all before the second is
+    for _ in range(5):
+        await gate.let_go()
+    await rig.clock.advance(10)
+    assert all(call.done() for call in calls)
+    assert 2 == len(rig.zygotes.workers)
+
+
+async def test_stored_functions_build_one_zygote_however_many_requests_come() -> None:
+    """One start until there is a zygote; the rest fork from it."""
+    rig, gate = gated(a_spec(), cores=4)
+    await rig.calls(8)
+    assert (1, 8) == (len(rig.zygotes.zygotes), len(rig.zygotes.workers))
+    await gate.let_go(8)
+
+
+async def test_a_chain_of_three_functions_does_not_deadlock_on_one_core() -> None:
+    """A request that runs holds no start slot."""
+    rig = Rig(a_spec("a"), a_spec("b"), a_spec("c"), cores=1)
+
+    def calling(name: str) -> Script:
+        async def handler(_: wire.Invoke) -> bytes:
+            return (await rig.router.invoke(rig.invocation(name))).payload
+
+        return Script(handler=handler)
+
+    rig.zygotes.scripts |= {"a": calling("b"), "b": calling("c")}
+    assert b"{}" == (await asyncio.wait_for(rig.call("a"), 5)).payload
+
+
+async def test_a_hanging_start_gives_its_turn_to_the_next_function() -> None:
+    """One function whose import hangs does not keep all others cold."""
+    rig = Rig(a_spec("bad"), a_spec("good"), cores=1)
+    rig.script("bad").import_s = math.inf
+    await rig.calls(1, "bad")
+    good = rig.call("good")
+    await rig.clock.advance(4.9)
+    assert not good.done()
+    await rig.clock.advance(0.2)
+    assert good.done()
+    rig.router.remove("bad")
+
+
+async def test_threads_are_an_even_share_of_the_cores_among_busy_models() -> None:
+    """max(1, cores // busy model instances), granted with each invocation; never waited for."""
+    rig, gate = gated(a_spec(models=(MODEL,)), cores=4)
+    for _ in range(4):
+        await rig.calls(1)
+    granted = [invoke.threads for worker in rig.zygotes.workers for invoke in worker.invokes]
+    assert [4, 2, 1, 1] == granted
+    await gate.let_go(4)
+
+
+async def test_memory_admits_only_what_fits() -> None:
+    """A second instance of 1024 MB does not fit into 1 GB beyond the floor; the first always does."""
+    rig, gate = gated(a_spec(memory_mb=1024))
+    rig.memory.available = 1024**3
+    calls = await rig.calls(3)
+    assert 1 == len(rig.zygotes.workers)
+    for _ in range(3):
+        await gate.let_go()
+    assert all(call.done() for call in calls)
+
+
+# --- refuse -----------------------------------------------------------------------------------------------------------
+
+
+async def test_reserved_zero_is_throttled() -> None:
+    """With AWS's reason."""
+    rig = Rig(a_spec(reserved=0))
+    with pytest.raises(errors.Throttled) as caught:
+        await rig.call()
+    assert "ReservedFunctionConcurrentInvocationLimitExceeded" == caught.value.reason
+
+
+async def test_beyond_max_held_requests_is_throttled_with_an_estimate() -> None:
+    """Retry-After: what the held ones will take, from what requests took before."""
+    rig, gate = gated(a_spec(max_instances=1, max_held=2, timeout_s=60))
+    first = rig.call()
+    await rig.clock.advance(10)
+    await gate.let_go()
+    await first
+    calls = await rig.calls(3)
+    with pytest.raises(errors.Throttled, match=r"Rate Exceeded\.") as caught:
+        await rig.call()
+    assert ("ConcurrentInvocationLimitExceeded", 3.0) == (caught.value.reason, round(caught.value.retry_after_s, 6))
+    for _ in range(3):
+        await gate.let_go()
+    assert all(call.done() for call in calls)
+
+
+async def test_hold_timeout_is_the_functions_or_the_callers() -> None:
+    """504, and the request is gone from the queue."""
+    rig, gate = gated(a_spec(max_instances=1, hold_timeout_s=1, timeout_s=60))
+    await rig.calls(1)
+    patient, hasty = rig.call(hold_s=5.0), rig.call(hold_s=0.5)
+    usual = rig.call()
+    await rig.clock.advance(0.5)
+    with pytest.raises(errors.HoldTimeout, match="no instance was ready within 0.5 seconds"):
+        await hasty
+    await rig.clock.advance(0.5)
+    with pytest.raises(errors.HoldTimeout, match="within 1 seconds"):
+        await usual
+    assert 1 == rig.router.describe()[0].held
+    await gate.let_go()
+    await gate.let_go()
+    assert (await patient).function_error is None
+
+
+# --- races ------------------------------------------------------------------------------------------------------------
+
+
+async def test_request_cancelled_after_it_was_assigned_an_instance_passes_it_on_httpcore_1110() -> None:
+    """Assigned, reserved, not woken yet, cancelled: the instance goes to the next, and nobody else saw it as free."""
+    rig, gate = gated(a_spec(max_instances=1))
+    first, second, third = await rig.calls(3)
+    gate.running[0].set_result(None)
+    while rig.router.describe()[0].held == 2:  # until the moment of the hand-over, and not a turn longer
+        await asyncio.sleep(0)
+    assert State.BUSY is next(rig.router.instances()).state
+    second.cancel()
+    await settle()
+    assert second.cancelled()
+    assert ["r1", "r3"] == gate.seen
+    await gate.let_go()
+    assert (first.done(), third.done()) == (True, True)
+    assert (0, 0) == (rig.router.describe()[0].busy, rig.router.describe()[0].held)
+
+
+async def test_request_cancelled_in_the_step_in_which_an_instance_gets_free_is_skipped() -> None:
+    """The cancellation came first but has not been noticed: the instance must not be handed to a dead request."""
+    rig, gate = gated(a_spec(max_instances=1))
+    _, second, third = await rig.calls(3)
+    gate.running[0].set_result(None)
+    second.cancel()
+    await settle()
+    assert ["r1", "r3"] == gate.seen
+    await gate.let_go()
+    assert third.done()
+
+
+async def test_cancelled_waiters_leave_the_queue() -> None:
+    """Nothing of them is left, and their starts are dropped or serve others."""
+    rig, gate = gated(a_spec(max_instances=1))
+    calls = await rig.calls(5)
+    for call in calls[1:]:
+        call.cancel()
+    await settle()
+    assert 0 == rig.router.describe()[0].held
+    await gate.let_go()
+    assert 1 == rig.router.describe()[0].instances
+
+
+async def test_caller_that_goes_away_does_not_hand_its_running_worker_to_the_next() -> None:
+    """The handler finishes what it began, up to its deadline; the next request gets another instance."""
+    rig, gate = gated(a_spec(max_instances=1, timeout_s=3))
+    gone = (await rig.calls(1))[0]
+    gone.cancel()
+    await settle()
+    following = (await rig.calls(1))[0]
+    old, new = rig.zygotes.workers
+    assert (["r1"], ["r2"]) == tuple([invoke.invocation_id for invoke in worker.invokes] for worker in (old, new))
+    assert old.alive
+    await gate.let_go(2)
+    assert (False, True, True) == (old.alive, new.alive, following.done())
+
+
+async def test_worker_that_died_before_the_request_reached_it_costs_nobody_an_error() -> None:
+    """``sent`` is false: it is safe to ask another."""
+    rig = Rig(a_spec())
+    await rig.call()
+    worker = rig.zygotes.workers[0]
+    worker.exited = asyncio.get_running_loop().create_future()  # its death is known to the process layer only
+    real = worker._death
+    worker.exited.set_result(__import__("glowplug.runtime.process.death", fromlist=["Exit"]).Exit(9))
+    outcome = await rig.call()
+    assert (None, 2) == (outcome.function_error, len(rig.zygotes.workers))
+    assert real(sent=False).sent is False
+
+
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_dies_takes_only_its_own_invocation() -> None:
+    """The others go on, the next is served by a new worker."""
+    rig, gate = gated(a_spec())
+    calls = await rig.calls(3)
+    rig.zygotes.workers[1].die(3 << 8)
+    await settle()
+    failed = [call for call in calls if call.done()]
+    assert 1 == len(failed)
+    assert "Runtime.ExitError" == json.loads(failed[0].result().payload)["errorType"]
+    await gate.let_go(2)
+    assert all(call.done() for call in calls)
+
+
+async def test_an_idle_instance_that_dies_is_not_chosen() -> None:
+    """It leaves the pool when its death is reported."""
+    rig = Rig(a_spec())
+    await rig.call()
+    rig.zygotes.workers[0].die(9)
+    await settle()
+    assert ("parked", 0) == (rig.router.describe()[0].tier, rig.router.describe()[0].instances)
+    assert "parked" == (await rig.call()).tier
+
+
+async def test_crash_loops_back_off_but_a_few_crashes_do_not() -> None:
+    """Five deaths in a row are forgiven; then the pause grows. One outcome resets it."""
+    rig = Rig(a_spec())
+
+    async def handler(invoke: wire.Invoke) -> bytes:
+        if invoke.events[0] == b'"crash"':
+            next(worker for worker in rig.zygotes.workers if worker.busy).die(1 << 8)
+            await asyncio.Event().wait()
+        return b"{}"
+
+    rig.script().handler = handler
+    for _ in range(6):
+        assert "Unhandled" == (await rig.call(payload=b'"crash"')).function_error
+    paused = rig.call()
+    await settle()
+    assert not paused.done()
+    await rig.clock.advance(0.11)
+    assert (await paused).function_error is None
+    await rig.call(payload=b'"crash"')
+    assert (await rig.call()).function_error is None
+
+
+async def test_a_zygote_that_dies_is_rebuilt_by_the_next_start_and_instances_go_on() -> None:
+    """The function falls to stored as soon as its instances are gone."""
+    rig, gate = gated(a_spec())
+    first = (await rig.calls(1))[0]
+    rig.zygotes.zygotes[0].die(9)
+    await settle()
+    second = (await rig.calls(1))[0]
+    assert 2 == len(rig.zygotes.zygotes)
+    await gate.let_go(2)
+    assert ((await first).function_error, (await second).function_error) == (None, None)
+
+
+async def test_a_failed_start_fails_all_who_waited_unless_somebody_can_still_serve_them() -> None:
+    """With a live instance, they wait for that."""
+    rig, gate = gated(a_spec(timeout_s=60))
+    running = (await rig.calls(1))[0]
+    rig.script().start_error = errors.LoadFailed("Runtime.AfterRestoreError", "hook", [])
+    waiting = (await rig.calls(2))[0]
+    assert not waiting.done()
+    await gate.let_go()
+    await running
+    assert "r2" == gate.seen[-1]
+    await gate.let_go()
+    await gate.let_go()
+    assert (await waiting).function_error is None
+
+
+async def test_a_fault_of_the_runtime_in_a_start_is_an_internal_error() -> None:
+    """Not a hang, and not a function error."""
+    rig = Rig(a_spec())
+
+    async def zygote(*_: object, **__: object) -> object:
+        raise OSError(24, "too many open files")
+
+    rig.zygotes.function_zygote = zygote  # type: ignore[assignment]
+    with pytest.raises(errors.InternalError, match="f could not be started: OSError"):
+        await rig.call()
+
+
+# --- deploying --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_revision_is_chosen_at_once_and_the_old_one_drains() -> None:
+    """What runs finishes, what is idle stops, the old zygote goes last."""
+    rig, gate = gated(a_spec())
+    old_call = (await rig.calls(1))[0]
+    rig.router.replace(a_spec(description="new"))
+    new_call = (await rig.calls(1))[0]
+    old_zygote, new_zygote = rig.zygotes.zygotes
+    assert (False, 1) == (old_zygote.retired, rig.router.describe()[0].draining)
+    await gate.let_go(2)
+    assert (None, None) == ((await old_call).function_error, (await new_call).function_error)
+    assert (True, False) == (old_zygote.retired, new_zygote.retired)
+    assert [False, True] == [worker.alive for worker in rig.zygotes.workers]
+
+
+async def test_requests_held_by_an_old_revision_move_to_the_new_one() -> None:
+    """Their unfinished start is discarded; they are not."""
+    rig = Rig(a_spec())
+    rig.script().import_s = math.inf
+    call = (await rig.calls(1))[0]
+    rig.script().import_s = 0.0
+    rig.router.replace(a_spec(description="new"))
+    assert b"{}" == (await call).payload
+    assert ["ready", "discarded"] == [record.outcome for record in rig.ledger.recent()]
+    await settle()
+    assert [False, True] == [zygote.alive for zygote in rig.zygotes.zygotes]
+
+
+async def test_placing_the_same_revision_again_changes_nothing() -> None:
+    """A deploy without changes keeps everything warm."""
+    rig = Rig(a_spec())
+    await rig.call()
+    rig.router.place(a_spec())
+    assert "hot" == (await rig.call()).tier
+
+
+async def test_a_removed_function_is_not_found_and_leaves_nothing() -> None:
+    """Held requests are told, instances and zygote go."""
+    rig, gate = gated(a_spec(max_instances=1))
+    running, held = await rig.calls(2)
+    rig.router.remove("f")
+    with pytest.raises(errors.FunctionNotFound):
+        await held
+    await gate.let_go()
+    assert (await running).function_error is None
+    assert (True, []) == (rig.zygotes.zygotes[0].retired, rig.router.describe())
+    assert "<Router [] " in repr(rig.router)
+
+
+async def test_a_finished_bake_switches_after_the_new_zygote_is_checked() -> None:
+    """Hot stays hot: one instance on the new engine is ready before the old ones drain."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    await rig.call()
+    rig.models.engine = "aot_inductor"
+    rig.router.rebind(a_spec(models=(MODEL,)).revision)
+    await settle()
+    old, new = rig.zygotes.zygotes
+    assert ("hot", 1, "aot_inductor") == (
+        rig.router.describe()[0].tier,
+        rig.router.describe()[0].instances,
+        rig.router.describe()[0].engine,
+    )
+    assert (True, False) == (old.retired, new.retired)
+    assert "hot" == (await rig.call()).tier
+    assert ["bake", "bake", "request"] == [record.cause for record in rig.ledger.recent()]
+
+
+async def test_a_bake_that_cannot_be_bound_leaves_the_old_zygote_serving() -> None:
+    """The function is never worse off for a better engine."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    await rig.router.cool("f", "parked")
+    rig.models.engine = "aot_inductor"
+    rig.script().bind_errors = {engine: errors.RestoreFailed("broken") for engine in ("aot_inductor", "eager")}
+    rig.router.rebind(a_spec(models=(MODEL,)).revision)
+    await settle()
+    assert [True, False, False] == [zygote.alive for zygote in rig.zygotes.zygotes]
+    rig.script().bind_errors = {}
+    assert "parked" == (await rig.call()).tier
+
+
+# --- tiers ------------------------------------------------------------------------------------------------------------
+
+
+async def test_warm_lifts_to_hot_and_waits_for_it() -> None:
+    """From stored; on a hot function it does nothing."""
+    rig = Rig(a_spec())
+    assert "hot" == await rig.router.warm("f")
+    assert "hot" == await rig.router.warm("f")
+    assert ("hot", 1, "warm") == ((await rig.call()).tier, len(rig.zygotes.workers), rig.ledger.recent()[0].cause)
+
+
+async def test_warm_raises_what_the_start_raises() -> None:
+    """The operator sees the import error."""
+    rig = Rig(a_spec())
+    rig.script().load_error = errors.LoadFailed("ImportError", "no module named x", [])
+    with pytest.raises(errors.LoadFailed, match="no module named x"):
+        await rig.router.warm("f")
+
+
+async def test_cool_waits_for_what_runs() -> None:
+    """Nothing is interrupted."""
+    rig, gate = gated(a_spec())
+    running = (await rig.calls(1))[0]
+    cooling = asyncio.create_task(rig.router.cool("f", "stored"))
+    await settle()
+    assert not cooling.done()
+    await gate.let_go()
+    assert ("stored", None) == (await cooling, (await running).function_error)
+    assert rig.zygotes.zygotes[0].retired
+
+
+async def test_cool_refuses_what_cannot_be() -> None:
+    """409 with the reason, and the remote tier by name."""
+    rig = Rig(a_spec(), a_spec("off", parking=False), a_spec("exec", environment={"LD_PRELOAD": "x"}))
+    with pytest.raises(errors.Conflict, match="off cannot be parked: Parking is off"):
+        await rig.router.cool("off", "parked")
+    with pytest.raises(errors.Conflict, match="exec cannot be parked: Environment sets LD_PRELOAD"):
+        await rig.router.cool("exec", "parked")
+    rig.script().obstacle = "2 threads run"
+    with pytest.raises(errors.Conflict, match="f cannot be parked: 2 threads run"):
+        await rig.router.cool("f", "parked")
+    with pytest.raises(errors.NotSupported, match="remote tier"):
+        await rig.router.cool("f", "remote")
+    with pytest.raises(errors.InvalidParameter, match="use warm"):
+        await rig.router.cool("f", "hot")
+    with pytest.raises(errors.FunctionNotFound):
+        await rig.router.cool("nope", "parked")
+    assert "stored" == await rig.router.cool("off", "stored")
+
+
+# --- end --------------------------------------------------------------------------------------------------------------
+
+
+async def test_close_drains_kills_what_is_late_and_leaves_no_process() -> None:
+    """``drain_s`` seconds for what runs; held requests end at once."""
+    rig, gate = gated(a_spec(max_instances=1, timeout_s=900), a_spec("idle"))
+    rig.script("idle").handler = Script().handler
+    running, held = await rig.calls(2)
+    await rig.call("idle")
+    closing = asyncio.create_task(rig.router.close())
+    await settle()
+    with pytest.raises(errors.InternalError, match="the node is stopping"):
+        await held
+    await rig.clock.advance(9.9)
+    assert not closing.done()
+    await rig.clock.advance(0.2)
+    await closing
+    assert "Unhandled" == (await running).function_error
+    assert not any(process.alive for process in [*rig.zygotes.workers, *rig.zygotes.zygotes])
+    assert 1 == len(gate.running)
+
+
+async def test_describe_is_truthful() -> None:
+    """One row per function, by name."""
+    rig, gate = gated(a_spec("b", max_instances=1), a_spec("a"))
+    await rig.calls(2, "b")
+    first, second = rig.router.describe()
+    assert ("a", "stored", 0, None) == (first.name, first.tier, first.instances, first.last_start)
+    assert ("b", "hot", 1, 1, 1) == (second.name, second.tier, second.instances, second.busy, second.held)
+    assert isinstance(second.last_start, StartRecord)
+    await gate.let_go()
+    await gate.let_go()
