@@ -145,7 +145,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(watch.close)
 
         code = CodeStore(state.code, config.limits)
-        site = Site.of(config, http.endpoint, slot_of=(lambda name: registry.get(name).slot) if zygotes.users else None)
+        site = Site.of(config, http.endpoint, slot_of=registry.slot if zygotes.users else None)
         sources = Sources(config, environ=environ)
         snapshots = _snapshots(
             config, state, site, code, sources, environ, rebind=lambda spec: router.rebind(spec.revision)
@@ -229,6 +229,7 @@ def _snapshots(
         expose=(state.code, config.cache / "blobs"),
         records=Records(state.processes),
     )
+    baker.sweep()
     return Snapshots(
         store,
         sources,

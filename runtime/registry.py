@@ -46,7 +46,8 @@ class Registry:
         self._now = now
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
         self._connection: sqlite3.Connection | None = None
-        self._view = View()
+        self._view = View()  # what readers see; replaced on the event loop, so that whoever put it acts on it first
+        self._committed = self._view  # the registry's own thread: what the file holds
 
     @classmethod
     async def open(
@@ -133,7 +134,12 @@ class Registry:
         """
         if self._connection is None:
             raise StateError(f"{self._path}: the registry is closed")
-        return await self._run(lambda: self._put_stack(stack))
+        putting = asyncio.ensure_future(self._run(lambda: self._put_stack(stack)))
+        putting.add_done_callback(lambda _: self._publish())  # before whoever waits below goes on, and if nobody does
+        return await asyncio.shield(putting)
+
+    def _publish(self) -> None:
+        self._view = self._committed
 
     async def _run(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -155,7 +161,7 @@ class Registry:
         if damage != ["ok"]:
             raise sqlite3.DatabaseError("; ".join(damage))
         migrate(connection, self._path)
-        self._view = load(connection, self._path)
+        self._view = self._committed = load(connection, self._path)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -171,18 +177,18 @@ class Registry:
         connection = self._connection
         if connection is None:  # closed while this waited for the thread
             raise StateError(f"{self._path}: the registry is closed")
-        refuse_collisions(stack, self._view)
+        refuse_collisions(stack, self._committed)
         now = lambda_time(self._now())
         connection.execute("BEGIN IMMEDIATE")
         try:
-            changes = write_stack(connection, stack, self._view, now)
+            changes = write_stack(connection, stack, self._committed, now)
             view = load(connection, self._path)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # a full disk has rolled back by itself
                 connection.execute("ROLLBACK")
             raise
-        self._view = view
+        self._committed = view
         try:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.DatabaseError as error:  # committed all the same: the log is read until a checkpoint succeeds

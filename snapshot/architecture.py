@@ -5,8 +5,8 @@ every parameter and persistent buffer is replaced by the checkpoint's mapped ten
 
 What no file holds is computed: non-persistent buffers (rotary frequencies, masks) and tensors kept as plain
 attributes. For those, and only where the module has any, the builder runs a second time on the CPU; a bake stores them
-in the snapshot, so that later starts read them from there. The second run skips random initialisation of parameters,
-which would cost seconds per billion and is thrown away.
+in the snapshot, so that later starts read them from there. Both runs skip the random initialisation of parameters,
+which on the CPU would cost seconds per billion and is thrown away.
 
 A tensor that the module shares under several names (tied weights) is assigned once, under all of them. Where module
 and file disagree on a floating dtype, the module's wins: the author's builder says what to compute in, and the
@@ -97,7 +97,9 @@ def _skeleton(definition: ModelDefinition, files: Mapping[str, Path]) -> nn.Modu
     """Build on the meta device; where that cannot do, on the CPU: a builder that needs values (``.item()``), or a
     module that keeps tensors in lists and dicts, where they have no name to assign them by."""
     try:
-        with torch.device("meta"):
+        # Skipping here too: on the meta device a random fill does nothing, but the first one in a process imports 800
+        # modules, for a second, to do it.
+        with torch.device("meta"), _SkipRandomParameters():
             module = _build(definition, files)
         return _on_cpu(definition, files) if _unnamed_meta(module) else module
     except BuildFailed as on_meta:

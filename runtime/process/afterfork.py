@@ -50,14 +50,14 @@ def clean(
 ) -> None:
     """Make a fork child a process of its own. The checklist, in order:
 
-    1. *Descriptors.* The pidfds of the siblings (``inherited``) are closed, as the caller closed the parent's channel: a
-       copy that stays open would hide the end of the node. Everything else of ours is close-on-exec.
+    1. *Descriptors.* The pidfds of the siblings (``inherited``) are closed, as the caller closed the parent's channel:
+       a copy that stays open would hide the end of the node. Everything else of ours is close-on-exec.
     2. *Session.* ``setsid``: the child and what it starts die as one group, and no terminal signal reaches it.
     3. *Streams.* ``log`` becomes descriptors 1 and 2. The parent flushed before the fork, so nothing is written twice.
     4. *Signals.* The handlers that the author installed at import are put back (``signals``); a wakeup descriptor that
        an event loop left behind would write into the parent's pipe and is forgotten.
-    5. *Random generators.* Fresh, unless the author seeded them: Python renews ``random`` in every child, which is undone
-       here if it was seeded; the parent renewed the others after its last fork.
+    5. *Random generators.* Fresh, unless the author seeded them: Python renews ``random`` in every child, which is
+       undone here if it was seeded; the parent renewed the others after its last fork.
     6. *uuid.* The last time stamp is forgotten, so that ``uuid1`` does not count on from the parent's.
     7. *gc.* Nothing to do, and on purpose: what the parent froze stays frozen. Unfreezing would write to the header of
        every inherited object and so copy every page of the heap.

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import NoReturn
 
-from glowplug.runtime.process import afterfork, confine, descendants, forkable, preload, wire
-from glowplug.runtime.process.wire import ExitCode
 from glowplug.runtime.worker import loop, program, streams
 from glowplug.runtime.worker.connection import Connection, NodeGone
 from glowplug.runtime.worker.faults import exit_status
 from glowplug.runtime.worker.function import Function, StepFailed
 from glowplug.runtime.worker.generators import Generators
+
+from . import afterfork, confine, descendants, forkable, preload, wire
+from .wire import ExitCode
 
 
 @dataclass(frozen=True, slots=True)

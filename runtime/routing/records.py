@@ -140,4 +140,3 @@ def _waited(request: RequestRecord, start: StartRecord | None) -> str:
     if request.held_ms > 0:
         return f"every instance was busy and the request waited {request.held_ms:.1f} ms for one"
     return "an instance was ready and nothing had to start"
-

@@ -2,8 +2,8 @@
 
     python -m glowplug.runtime.worker --control-fd 3 --data-fd 4
 
-Its standard output and error are its log pipe already, and where it has a user of its own, ``process.enter`` gave it that
-before. After ``Hello`` it does what a forked worker does.
+Its standard output and error are its log pipe already, and where it has a user of its own, ``process.enter`` gave it
+that before. After ``Hello`` it does what a forked worker does.
 """
 
 from __future__ import annotations

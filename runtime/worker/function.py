@@ -137,7 +137,7 @@ class Function:
 
 def _models() -> Any:
     # A late import on purpose: a function without a model never pays for it (and never meets torch).
-    from glowplug.runtime.worker import models
+    from . import models
 
     return models
 

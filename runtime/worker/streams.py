@@ -1,9 +1,9 @@
 """Standard output and error of a function: the log pipe under descriptors 1 and 2.
 
-Python's stream objects are never replaced: authors, ``logging`` and C libraries keep the ones they found at import, and
-all of them end in the pipe of the process they run in. The end of a call has no marker: a worker flushes Python's and C's
-buffers *before* it sends the outcome, so whatever the call wrote is in the pipe when the node reads the outcome, and the
-node drains the pipe at that moment. A marker would add nothing but a way to forge one.
+Python's stream objects are never replaced: authors, ``logging`` and C libraries keep the ones they found at import,
+and all of them end in the pipe of the process they run in. The end of a call has no marker: a worker flushes Python's
+and C's buffers *before* it sends the outcome, so whatever the call wrote is in the pipe when the node reads the
+outcome, and the node drains the pipe at that moment. A marker would add nothing but a way to forge one.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ class ServedNode:
             if self.process.poll() is not None:
                 pytest.fail(f"the node ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
             with contextlib.suppress(OSError, RuntimeError):
+                self.admin("GET", "health")
                 if self.template is None or self.admin("GET", "stacks")["stacks"]:
                     return
             time.sleep(0.02)

@@ -100,12 +100,10 @@ def test_echo_returns_what_it_was_sent(shipped: Any) -> None:
 
 def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> None:
     """Eager serves from the first second (the tests above); the bake moves the function to its engine."""
-    if shipped.function("embed")["engine"] == "eager":
-        shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    (engine,) = shipped.function("embed")["engines"]
+    assert "ready" == engine["state"], engine
+    assert engine["engine"] in ("aot_inductor", "eager")  # eager when it was measured to be the better one
     status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
     assert 200 == status
     check_embeddings(answer["embeddings"])
-    row = shipped.function("embed")
-    assert row["engine"] in ("aot_inductor", "eager")
-    if row["engine"] == "eager":
-        assert "slower" in json.dumps(row) or "g++" in json.dumps(row)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -73,6 +73,9 @@ class Process:
         self.pid = 0
         self.popen: subprocess.Popen[bytes] | None = None
         self.forked: list[Process] = []
+        self.loaded: wire.Loaded | None = None
+        self.base: Process  # of a function zygote
+        self.zygote: Process  # of a worker
 
     def descriptors(self) -> tuple[int, ...]:
         data = (self.data.theirs.fileno(),) if self.data else ()
@@ -110,7 +113,9 @@ class Process:
 
     def call(self, event: str = "{}", request_id: str = "r-1", **changes: Any) -> wire.Outcome:
         assert self.data is not None
-        return self.data.ask(invoke_frame(event, request_id, **changes))
+        outcome = self.data.ask(invoke_frame(event, request_id, **changes))
+        assert isinstance(outcome, wire.Outcome), outcome
+        return outcome
 
     def result(self, event: str = "{}", **changes: Any) -> str:
         outcome = self.call(event, **changes)
@@ -169,7 +174,12 @@ def wait_gone(pid: int) -> bool:
 class Programs:
     """Starts zygotes and workers as the node does, and ends them with the test."""
 
-    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
+    environment: ClassVar[dict[str, str]] = {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "OPENBLAS_NUM_THREADS": "1",
+        "GOMP_SPINCOUNT": "1000",
+    }
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -196,13 +206,13 @@ class Programs:
     def load_frame(self, source: str, handler: str = "app.handler", **changes: Any) -> wire.Load:
         """Write ``source`` as app.py and return the frame that loads it."""
         (self.root / "app.py").write_text(source)
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": ":UTC", "HOME": "/tmp"}
+        names = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": ":UTC", "HOME": "/tmp"}
         fields: dict[str, Any] = {
             "function_name": "f",
             "handler": handler,
             "task_root": str(self.root),
             "import_paths": [str(self.root)],
-            "environment": environment | changes.pop("environment", {}),
+            "environment": names | changes.pop("environment", {}),
             "models": [],
             "initialization_type": "on-demand",
             "parked": True,

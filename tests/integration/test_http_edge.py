@@ -157,7 +157,7 @@ class Edge:
 @asynccontextmanager
 async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     clock = SystemClock()
-    defaults = {"port": 0, "public_port": 0, "limits": Limits(sync_request_bytes=LIMIT_BYTES)}
+    defaults: dict[str, Any] = {"port": 0, "public_port": 0, "limits": Limits(sync_request_bytes=LIMIT_BYTES)}
     config = NodeConfig(Path("/nowhere"), Path("/nowhere"), **(defaults | settings))
     server, control, metrics = HttpServer(config, clock=clock), Control(), Metrics(statuses=list)
     edge = Edge(server, control, metrics, [], lambda invocation: asyncio.sleep(0, Outcome("", b"", "", "hot")))

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -16,20 +17,20 @@ from glowplug.runtime.process.wire import ExitCode
 
 def body(outcome: wire.Outcome) -> dict[str, object]:
     assert outcome.failed
-    return json.loads(outcome.results[0])
+    return dict(json.loads(outcome.results[0]))
 
 
-def test_result_is_the_handlers_json(worker_of):
+def test_result_is_the_handlers_json(worker_of: Any) -> None:
     worker = worker_of("def handler(event, context):\n    return {'got': event, 'none': None}\n")
 
     assert '{"got": {"a": [1, "\\u00e9"]}, "none": null}' == worker.result('{"a": [1, "é"]}')
 
 
-def test_none_becomes_null(worker_of):
+def test_none_becomes_null(worker_of: Any) -> None:
     assert "null" == worker_of("def handler(event, context): pass\n").result()
 
 
-def test_exception_becomes_lambdas_error_body_and_log_line(worker_of, programs):
+def test_exception_becomes_lambdas_error_body_and_log_line(worker_of: Any, programs: Any) -> None:
     worker = worker_of("def inner():\n    raise ValueError('boom')\n\ndef handler(event, context):\n    inner()\n")
 
     outcome = worker.call(request_id="r-7")
@@ -61,7 +62,9 @@ def test_exception_becomes_lambdas_error_body_and_log_line(worker_of, programs):
         ("event", "{", "Runtime.UnmarshalError", "Unable to unmarshal input: Expecting property name"),
     ],
 )
-def test_what_is_not_json_is_refused_by_name(worker_of, returned, event, error_type, message):
+def test_what_is_not_json_is_refused_by_name(
+    worker_of: Any, returned: Any, event: Any, error_type: Any, message: Any
+) -> None:
     outcome = worker_of(f"def handler(event, context):\n    return {returned}\n").call(event)
 
     assert error_type == outcome.error_type
@@ -69,7 +72,7 @@ def test_what_is_not_json_is_refused_by_name(worker_of, returned, event, error_t
     assert [] == body(outcome)["stackTrace"]
 
 
-def test_print_logging_and_c_output_are_in_the_pipe_when_the_outcome_is(worker_of):
+def test_print_logging_and_c_output_are_in_the_pipe_when_the_outcome_is(worker_of: Any) -> None:
     worker = worker_of(
         "import ctypes, logging, sys, os\n"
         "logging.getLogger().setLevel('INFO')\n"
@@ -92,7 +95,7 @@ def test_print_logging_and_c_output_are_in_the_pipe_when_the_outcome_is(worker_o
 
 
 @pytest.mark.parametrize(("code", "status"), [("3", 3), ("", 0), ("'why'", 1)])
-def test_sys_exit_ends_the_process_with_its_code(worker_of, code, status):
+def test_sys_exit_ends_the_process_with_its_code(worker_of: Any, code: Any, status: Any) -> None:
     worker = worker_of(f"import sys\ndef handler(event, context):\n    print('bye')\n    sys.exit({code})\n")
 
     worker.data.send(worker_invoke(worker))
@@ -104,11 +107,11 @@ def test_sys_exit_ends_the_process_with_its_code(worker_of, code, status):
         worker.data.receive()
 
 
-def worker_invoke(worker) -> wire.Invoke:
+def worker_invoke(worker: Any) -> wire.Invoke:
     return wire.Invoke("r-1", [b"{}"], int(time.time() * 1000) + 3000, "arn", "", b"", b"", 1)
 
 
-def test_a_handler_that_kills_itself_is_reported_with_its_signal(worker_of):
+def test_a_handler_that_kills_itself_is_reported_with_its_signal(worker_of: Any) -> None:
     worker = worker_of("import os\ndef handler(event, context):\n    os.kill(os.getpid(), 9)\n")
 
     worker.data.send(worker_invoke(worker))
@@ -116,7 +119,7 @@ def test_a_handler_that_kills_itself_is_reported_with_its_signal(worker_of):
     assert -signal.SIGKILL == os.waitstatus_to_exitcode(worker.zygote.control.receive().status)
 
 
-def test_allocating_past_the_limit_ends_with_out_of_memory(worker_of):
+def test_allocating_past_the_limit_ends_with_out_of_memory(worker_of: Any) -> None:
     worker = worker_of(
         "def handler(event, context):\n    return len(bytearray(event))\n", start={"memory_bytes": 64 << 20}
     )
@@ -128,7 +131,7 @@ def test_allocating_past_the_limit_ends_with_out_of_memory(worker_of):
     assert "Runtime.OutOfMemory" in worker.log()
 
 
-def test_a_forked_child_that_runs_off_the_handlers_end_does_not_answer(worker_of):
+def test_a_forked_child_that_runs_off_the_handlers_end_does_not_answer(worker_of: Any) -> None:
     worker = worker_of(
         "import os\n"
         "def handler(event, context):\n"
@@ -145,7 +148,7 @@ def test_a_forked_child_that_runs_off_the_handlers_end_does_not_answer(worker_of
         assert "child\n" == worker.log()
 
 
-def test_subprocesses_work_and_inherit_no_channel(worker_of):
+def test_subprocesses_work_and_inherit_no_channel(worker_of: Any) -> None:
     worker = worker_of(
         "import os, subprocess, sys\n"
         "def handler(event, context):\n"
@@ -156,7 +159,7 @@ def test_subprocesses_work_and_inherit_no_channel(worker_of):
     assert "['0', '1', '2', '3']\\n" == json.loads(worker.result()).replace("\n", "\\n")  # 3 is the listing itself
 
 
-def test_environment_is_the_functions_and_nothing_else(worker_of):
+def test_environment_is_the_functions_and_nothing_else(worker_of: Any) -> None:
     worker = worker_of(
         "import os, time, sys\n"
         "at_import = dict(os.environ)\n"
@@ -175,14 +178,14 @@ def test_environment_is_the_functions_and_nothing_else(worker_of):
     assert "_X_AMZN_TRACE_ID" not in json.loads(worker.result())[1], "the next call has no trace id"
 
 
-def test_a_large_event_and_a_large_result_pass_through(worker_of):
+def test_a_large_event_and_a_large_result_pass_through(worker_of: Any) -> None:
     worker = worker_of("def handler(event, context):\n    return event[::-1]\n")
     text = "a" + "b" * 3_000_000
 
     assert json.dumps(text[::-1]) == worker.result(json.dumps(text))
 
 
-def test_requests_sent_together_are_answered_in_order(worker_of, programs):
+def test_requests_sent_together_are_answered_in_order(worker_of: Any, programs: Any) -> None:
     worker = worker_of("def handler(event, context):\n    return event\n")
 
     for number in range(20):
@@ -194,7 +197,7 @@ def test_requests_sent_together_are_answered_in_order(worker_of, programs):
     ]
 
 
-def test_stop_ends_with_ok_and_tells_an_author_who_listens_for_sigterm(worker_of):
+def test_stop_ends_with_ok_and_tells_an_author_who_listens_for_sigterm(worker_of: Any) -> None:
     worker = worker_of(
         "import signal, sys\n"
         "def leave(*_):\n    print('leaving')\n    sys.exit(9)\n"
@@ -209,7 +212,7 @@ def test_stop_ends_with_ok_and_tells_an_author_who_listens_for_sigterm(worker_of
     assert "leaving\n" == worker.log()
 
 
-def test_stop_right_behind_start_is_heard(programs):
+def test_stop_right_behind_start_is_heard(programs: Any) -> None:
     zygote = programs.function_zygote("def handler(event, context): pass\n")
     worker = zygote.spawn("worker", "w")
 
@@ -219,7 +222,7 @@ def test_stop_right_behind_start_is_heard(programs):
     assert ExitCode.OK == os.waitstatus_to_exitcode(zygote.control.receive().status)
 
 
-def test_a_worker_whose_node_is_gone_exits_by_itself(worker_of):
+def test_a_worker_whose_node_is_gone_exits_by_itself(worker_of: Any) -> None:
     worker = worker_of("def handler(event, context): pass\n")
 
     worker.control.close()
@@ -228,7 +231,7 @@ def test_a_worker_whose_node_is_gone_exits_by_itself(worker_of):
 
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 64, b"\0\0\0\1\0\xc0", wire.encode(wire.Stop(1.0)).data])
-def test_garbage_on_the_data_channel_ends_only_that_worker(worker_of, garbage):
+def test_garbage_on_the_data_channel_ends_only_that_worker(worker_of: Any, garbage: Any) -> None:
     worker = worker_of("def handler(event, context):\n    return 1\n")
     other = worker.zygote.worker("other")
 
@@ -240,7 +243,7 @@ def test_garbage_on_the_data_channel_ends_only_that_worker(worker_of, garbage):
 
 
 @pytest.mark.slow
-def test_threads_are_granted_with_the_invocation(worker_of):
+def test_threads_are_granted_with_the_invocation(worker_of: Any) -> None:
     worker = worker_of(
         "import torch\ndef handler(event, context):\n    return torch.get_num_threads()\n", preload="torch"
     )
@@ -251,7 +254,7 @@ def test_threads_are_granted_with_the_invocation(worker_of):
 class TestExec:
     """A worker in a process of its own."""
 
-    def test_does_what_a_forked_one_does(self, programs):
+    def test_does_what_a_forked_one_does(self, programs: Any) -> None:
         worker = programs.exec_worker()
         source = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True, name='mine').start()\n"
         source += "def handler(event, context):\n    return context.log_stream_name\n"
@@ -265,7 +268,7 @@ class TestExec:
         worker.control.send(wire.Stop(1.0))
         assert ExitCode.OK == worker.popen.wait(10)
 
-    def test_busy_when_the_node_dies_it_ends_with_what_it_started(self, programs):
+    def test_busy_when_the_node_dies_it_ends_with_what_it_started(self, programs: Any) -> None:
         worker = programs.exec_worker()
         source = "import subprocess\ndef handler(event, context):\n"
         source += "    child = subprocess.Popen(['sleep', '60'])\n    print(child.pid, flush=True)\n    child.wait()\n"

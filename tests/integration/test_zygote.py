@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def status_of(exited: object) -> int:
     return os.waitstatus_to_exitcode(exited.status)
 
 
-def test_hello_says_what_was_preloaded(programs):
+def test_hello_says_what_was_preloaded(programs: Any) -> None:
     base = programs.base()
 
     assert (base.pid, wire.PROTOCOL) == (programs.hello.pid, programs.hello.protocol)
@@ -33,14 +34,14 @@ def test_hello_says_what_was_preloaded(programs):
 
 
 @pytest.mark.slow
-def test_torch_zygote_is_single_threaded_after_its_preloads(programs):
+def test_torch_zygote_is_single_threaded_after_its_preloads(programs: Any) -> None:
     base = programs.base("torch")
 
     assert {"torch", "numpy", "safetensors", "sympy"} <= set(programs.hello.preloaded)
     assert [str(base.pid)] == os.listdir(f"/proc/{base.pid}/task")
 
 
-def test_workers_are_forked_from_the_function_zygote_into_sessions_of_their_own(programs):
+def test_workers_are_forked_from_the_function_zygote_into_sessions_of_their_own(programs: Any) -> None:
     zygote = programs.function_zygote(PID)
 
     pids = [json.loads(zygote.worker(name).result()) for name in ("one", "two")]
@@ -50,7 +51,7 @@ def test_workers_are_forked_from_the_function_zygote_into_sessions_of_their_own(
     assert 2 == len({pid for pid, _, _ in pids})
 
 
-def test_parking_off_a_worker_forked_from_the_base_takes_every_step_itself(programs):
+def test_parking_off_a_worker_forked_from_the_base_takes_every_step_itself(programs: Any) -> None:
     base = programs.base()
     worker = base.spawn("worker", "w")
 
@@ -59,7 +60,7 @@ def test_parking_off_a_worker_forked_from_the_base_takes_every_step_itself(progr
     assert "1" == worker.result("1")
 
 
-def test_module_state_is_made_once_and_not_shared_by_writing(programs):
+def test_module_state_is_made_once_and_not_shared_by_writing(programs: Any) -> None:
     zygote = programs.function_zygote(
         "print('once')\ncount = 0\ndef handler(event, context):\n    global count\n    count += 1\n    return count\n"
     )
@@ -70,7 +71,7 @@ def test_module_state_is_made_once_and_not_shared_by_writing(programs):
     assert "" == one.log() + two.log()
 
 
-def test_a_canary_is_checked_and_stopped_without_start(programs):
+def test_a_canary_is_checked_and_stopped_without_start(programs: Any) -> None:
     zygote = programs.function_zygote(ECHO)
     canary = zygote.spawn("worker", "canary")
 
@@ -100,7 +101,9 @@ class TestLoadFailures:
             ("app.handler", "raise LookupError('no')", "LookupError", "no"),
         ],
     )
-    def test_each_has_its_error_type(self, programs, handler, source, error_type, message):
+    def test_each_has_its_error_type(
+        self, programs: Any, handler: Any, source: Any, error_type: Any, message: Any
+    ) -> None:
         base = programs.base()
         zygote = base.spawn("zygote", "z")
 
@@ -112,7 +115,7 @@ class TestLoadFailures:
         assert ExitCode.LOAD_FAILED == status_of(base.control.receive())
         assert isinstance(base.spawn("zygote", "next").control.ask(programs.load_frame(ECHO)), wire.Loaded)
 
-    def test_the_trace_of_an_import_error_starts_at_the_authors_frame(self, programs):
+    def test_the_trace_of_an_import_error_starts_at_the_authors_frame(self, programs: Any) -> None:
         zygote = programs.base().spawn("zygote", "z")
 
         failed = zygote.control.ask(programs.load_frame("def f():\n    raise LookupError('no')\nf()\n"))
@@ -123,7 +126,7 @@ class TestLoadFailures:
             f"  File \"{path}\", line 2, in f\n    raise LookupError('no')\n",
         ] == failed.stack_trace
 
-    def test_a_missing_task_root_is_named(self, programs):
+    def test_a_missing_task_root_is_named(self, programs: Any) -> None:
         zygote = programs.base().spawn("zygote", "z")
 
         failed = zygote.control.ask(programs.load_frame(ECHO, task_root="/nowhere/at/all"))
@@ -131,7 +134,7 @@ class TestLoadFailures:
         assert "FileNotFoundError" == failed.error_type
         assert "/nowhere/at/all" in failed.error_message
 
-    def test_a_module_that_exits_ends_the_zygote_with_its_status(self, programs):
+    def test_a_module_that_exits_ends_the_zygote_with_its_status(self, programs: Any) -> None:
         base = programs.base()
         zygote = base.spawn("zygote", "z")
 
@@ -156,13 +159,13 @@ class TestObstacles:
             ("import tempfile, os\nf = tempfile.TemporaryFile()\np = os.pipe()\nm = os.memfd_create('m')\n", ""),
         ],
     )  # fmt: skip
-    def test_is_named_when_loaded(self, programs, source, obstacle):
+    def test_is_named_when_loaded(self, programs: Any, source: Any, obstacle: Any) -> None:
         loaded = programs.function_zygote(source + ECHO).loaded
 
         assert loaded.obstacle.startswith(obstacle)
         assert bool(obstacle) == bool(loaded.obstacle)
 
-    def test_a_before_snapshot_hook_may_remove_it(self, programs):
+    def test_a_before_snapshot_hook_may_remove_it(self, programs: Any) -> None:
         source = (
             "import socket\nfrom snapshot_restore_py import register_before_snapshot\n"
             "s = socket.create_server(('127.0.0.1', 0))\nregister_before_snapshot(s.close)\n"
@@ -182,26 +185,26 @@ class TestHooks:
         "def handler(event, context):\n    return calls\n"
     )
 
-    def test_before_in_reverse_after_in_order(self, programs):
+    def test_before_in_reverse_after_in_order(self, programs: Any) -> None:
         worker = programs.function_zygote(self.SOURCE).worker()
 
         assert ["before 2", "before 1", "after 1", "after 2"] == json.loads(worker.result())
 
-    def test_without_parking_none_runs(self, programs):
+    def test_without_parking_none_runs(self, programs: Any) -> None:
         worker = programs.base().spawn("worker", "w")
         worker.control.ask(programs.load_frame(self.SOURCE, parked=False))
         worker.control.ask(programs.start_frame(restored=False))
 
         assert "[]" == worker.result()
 
-    def test_with_snapstart_they_run_without_parking_too(self, programs):
+    def test_with_snapstart_they_run_without_parking_too(self, programs: Any) -> None:
         worker = programs.base().spawn("worker", "w")
         worker.control.ask(programs.load_frame(self.SOURCE, parked=False, initialization_type="snap-start"))
         worker.control.ask(programs.start_frame(restored=False))
 
         assert ["before 2", "before 1", "after 1", "after 2"] == json.loads(worker.result())
 
-    def test_a_failing_before_hook_is_64(self, programs):
+    def test_a_failing_before_hook_is_64(self, programs: Any) -> None:
         base = programs.base()
         zygote = base.spawn("zygote", "z")
         source = "import snapshot_restore_py as s\n@s.register_before_snapshot\ndef hook():\n    raise OSError('no')\n"
@@ -211,7 +214,7 @@ class TestHooks:
         assert ("Runtime.BeforeSnapshotError", "OSError: no") == (failed.error_type, failed.error_message)
         assert ExitCode.BEFORE_SNAPSHOT_FAILED == status_of(base.control.receive())
 
-    def test_a_failing_after_hook_is_65_and_costs_that_worker_only(self, programs):
+    def test_a_failing_after_hook_is_65_and_costs_that_worker_only(self, programs: Any) -> None:
         source = "import snapshot_restore_py as s\n@s.register_after_restore\ndef hook():\n    raise OSError('no')\n"
         zygote = programs.function_zygote(source + ECHO)
         worker = zygote.spawn("worker", "w")
@@ -225,7 +228,7 @@ class TestHooks:
 class TestDeaths:
     """The zygote is the only one who reaps, and nothing outlives its owner."""
 
-    def test_a_killed_worker_is_reported_with_its_group_gone(self, programs):
+    def test_a_killed_worker_is_reported_with_its_group_gone(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import subprocess\ndef handler(event, context):\n    return subprocess.Popen(['sleep', '60']).pid\n"
         )
@@ -239,7 +242,7 @@ class TestDeaths:
         assert exited.max_rss_kib > 1000
         assert programs.wait_gone(child)
 
-    def test_a_daemon_that_left_the_session_is_reaped_and_killed(self, programs):
+    def test_a_daemon_that_left_the_session_is_reaped_and_killed(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import os, time\n"
             "def handler(event, context):\n"
@@ -264,7 +267,7 @@ class TestDeaths:
         assert programs.wait_gone(others), "a daemon has no owner, so it does not outlive the next reaping"
         assert str(other.pid) == Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children").read_text().strip()
 
-    def test_an_orphan_in_the_session_of_a_living_worker_is_left_alone(self, programs):
+    def test_an_orphan_in_the_session_of_a_living_worker_is_left_alone(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import subprocess\ndef handler(event, context):\n"
             "    script = 'sleep 60 >/dev/null 2>&1 & echo $!'\n"
@@ -279,7 +282,7 @@ class TestDeaths:
         assert programs.wait_gone(orphan)
         assert os.path.exists(f"/proc/{others}")
 
-    def test_when_the_node_goes_everything_below_goes_busy_or_not(self, programs):
+    def test_when_the_node_goes_everything_below_goes_busy_or_not(self, programs: Any) -> None:
         zygote = programs.function_zygote("import time\ndef handler(event, context):\n    time.sleep(60)\n")
         worker, idle = zygote.worker("busy"), zygote.worker("idle")
         worker.data.send(programs.invoke_frame())
@@ -290,7 +293,7 @@ class TestDeaths:
         assert programs.wait_gone(worker.pid)
         assert programs.wait_gone(idle.pid)
 
-    def test_the_end_of_the_bases_channel_ends_a_zygote_that_hangs_in_an_import(self, programs):
+    def test_the_end_of_the_bases_channel_ends_a_zygote_that_hangs_in_an_import(self, programs: Any) -> None:
         base = programs.base()
         zygote = base.spawn("zygote", "z")
         zygote.control.send(programs.load_frame("import time\ntime.sleep(60)\n"))
@@ -300,7 +303,7 @@ class TestDeaths:
         assert ExitCode.NODE_GONE == base.popen.wait(10)
         assert programs.wait_gone(zygote.pid)
 
-    def test_a_worker_survives_its_zygote_and_dies_with_the_base(self, programs):
+    def test_a_worker_survives_its_zygote_and_dies_with_the_base(self, programs: Any) -> None:
         zygote = programs.function_zygote(ECHO)
         worker = zygote.worker()
 
@@ -311,7 +314,7 @@ class TestDeaths:
         zygote.base.control.close()
         assert programs.wait_gone(worker.pid)
 
-    def test_stop_waits_for_the_workers_and_then_kills_them(self, programs):
+    def test_stop_waits_for_the_workers_and_then_kills_them(self, programs: Any) -> None:
         zygote = programs.function_zygote(ECHO)
         worker = zygote.worker()
 
@@ -321,7 +324,7 @@ class TestDeaths:
         assert ("z", ExitCode.OK) == (exited.child_id, status_of(exited))
         assert programs.wait_gone(worker.pid)
 
-    def test_sigterm_and_sigint_are_the_nodes_business(self, programs):
+    def test_sigterm_and_sigint_are_the_nodes_business(self, programs: Any) -> None:
         zygote = programs.function_zygote(ECHO)
 
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -331,14 +334,14 @@ class TestDeaths:
         assert "1" == zygote.worker().result("1")
 
     @pytest.mark.parametrize("message", [wire.Stop(1.0), wire.Check(1), wire.Bind([])])
-    def test_a_frame_that_is_not_a_zygotes_ends_the_base_as_protocol_error(self, programs, message):
+    def test_a_frame_that_is_not_a_zygotes_ends_the_base_as_protocol_error(self, programs: Any, message: Any) -> None:
         base = programs.base()
 
         base.control.send(wire.Invoke("r", [b""], 0, "", "", b"", b"", 1) if message.CODE == 25 else message)
 
         assert ExitCode.PROTOCOL_ERROR == base.popen.wait(10)
 
-    def test_a_spawn_without_its_descriptors_is_a_protocol_error(self, programs):
+    def test_a_spawn_without_its_descriptors_is_a_protocol_error(self, programs: Any) -> None:
         base = programs.base()
 
         base.control.send(wire.Spawn("w", "worker", -1, -1))
@@ -349,7 +352,7 @@ class TestDeaths:
 class TestAfterFork:
     """The traps of forking, each with its test."""
 
-    def test_random_generators_differ_between_instances_unless_the_author_seeded_them(self, programs):
+    def test_random_generators_differ_between_instances_unless_the_author_seeded_them(self, programs: Any) -> None:
         draw = "import random, uuid\ndef handler(event, context):\n    return [random.random(), str(uuid.uuid4())]\n"
         fresh = programs.function_zygote(draw + "random.random()\n")
         seeded = programs.function_zygote("import random\nrandom.seed(42)\n" + draw)
@@ -362,7 +365,7 @@ class TestAfterFork:
         assert [0.6394267984578837] * 2 == [number for number, _ in theirs]
 
     @pytest.mark.slow
-    def test_numpy_and_torch_too(self, programs):
+    def test_numpy_and_torch_too(self, programs: Any) -> None:
         draw = (
             "import numpy as np, torch\nSEEDING\nnp.random.rand(3); torch.rand(3)\n"
             "def handler(event, context):\n    return [np.random.rand(), torch.rand(1).item()]\n"
@@ -378,7 +381,7 @@ class TestAfterFork:
         fresh = drawn["fresh"] + drawn["again"]
         assert (4, 4) == (len({number for number, _ in fresh}), len({number for _, number in fresh}))
 
-    def test_descriptors_of_siblings_and_parents_are_not_inherited(self, programs):
+    def test_descriptors_of_siblings_and_parents_are_not_inherited(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import os\ndef handler(event, context):\n"
             "    return sorted(os.readlink(f'/proc/self/fd/{n}').partition(':')[0] for n in os.listdir('/proc/self/fd')"
@@ -390,7 +393,7 @@ class TestAfterFork:
 
         assert ["/dev/null", "pipe", "pipe", "socket", "socket"] == inherited
 
-    def test_a_wakeup_descriptor_left_by_an_import_is_forgotten(self, programs):
+    def test_a_wakeup_descriptor_left_by_an_import_is_forgotten(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import os, signal\nr, w = os.pipe()\nos.set_blocking(w, False)\nsignal.set_wakeup_fd(w)\n"
             "def handler(event, context):\n    return signal.set_wakeup_fd(-1)\n"
@@ -398,7 +401,7 @@ class TestAfterFork:
 
         assert "-1" == zygote.worker().result()
 
-    def test_an_inherited_logging_handler_writes_to_the_workers_log(self, programs):
+    def test_an_inherited_logging_handler_writes_to_the_workers_log(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import logging, sys\nlog = logging.getLogger('mine')\nlog.propagate = False\n"
             "log.addHandler(logging.StreamHandler(sys.stdout))\n"
@@ -409,14 +412,14 @@ class TestAfterFork:
 
         assert ("from the worker\n", "") == (worker.log(), zygote.log())
 
-    def test_the_heap_is_frozen_so_that_collecting_does_not_copy_it(self, programs):
+    def test_the_heap_is_frozen_so_that_collecting_does_not_copy_it(self, programs: Any) -> None:
         zygote = programs.function_zygote(
             "import gc\ndef handler(event, context):\n    return [gc.get_freeze_count() > 5000, gc.isenabled()]\n"
         )
 
         assert "[true, true]" == zygote.worker().result()
 
-    def test_workers_and_only_workers_are_first_for_the_oom_killer(self, programs):
+    def test_workers_and_only_workers_are_first_for_the_oom_killer(self, programs: Any) -> None:
         zygote = programs.function_zygote(ECHO)
         worker = zygote.worker()
 
@@ -440,7 +443,7 @@ class TestUsers:
         "            'privileges': status['NoNewPrivs'], 'look': look(event)}\n"
     )
 
-    def test_a_function_runs_as_its_user_for_good(self, programs):
+    def test_a_function_runs_as_its_user_for_good(self, programs: Any) -> None:
         programs.root.parent.chmod(0o755)
 
         worker = programs.function_zygote(self.PROBE, users=True).worker()
@@ -450,7 +453,7 @@ class TestUsers:
             name: found[name] for name in ("uid", "gid", "groups", "privileges")
         }
 
-    def test_a_closed_directory_shows_only_what_is_exposed(self, programs):
+    def test_a_closed_directory_shows_only_what_is_exposed(self, programs: Any) -> None:
         state = programs.root.parent
         state.chmod(0o700)
         (state / "registry.db").write_text("secret")
@@ -459,14 +462,14 @@ class TestUsers:
         assert ["code"] == json.loads(worker.result(json.dumps(str(state))))["look"]
         assert {"code", "registry.db"} <= set(os.listdir(state)), "only the functions see the veil"
 
-    def test_dev_stdout_can_be_opened_by_name(self, programs):
+    def test_dev_stdout_can_be_opened_by_name(self, programs: Any) -> None:
         zygote = programs.function_zygote("print('x', file=open('/dev/stdout', 'w'))\n" + ECHO, users=True)
 
         assert "x\n" == zygote.log()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Landlock is for other users; root tries it on itself")
-def test_landlock_lets_a_process_read_what_it_needs_and_write_in_tmp(tmp_path):
+def test_landlock_lets_a_process_read_what_it_needs_and_write_in_tmp(tmp_path: Path) -> None:
     from glowplug.runtime.process import landlock
 
     if not landlock.version():

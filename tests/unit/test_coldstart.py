@@ -357,4 +357,3 @@ async def test_environment_and_start_carry_what_lambda_sets() -> None:
     assert {"AWS_LAMBDA_LOG_STREAM_NAME": start.log_stream} == start.environment
     assert f"2026/01/01/[$LATEST]{start.instance_id}" == start.log_stream
     assert (256 * 1024 * 1024, True, "/aws/lambda/f") == (start.memory_bytes, start.restored, start.log_group)
-

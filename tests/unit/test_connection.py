@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from glowplug.runtime.worker.connection import Connection, NodeGone
 
 
 @pytest.fixture
-def pair():
+def pair() -> Iterator[Any]:
     ours, theirs = socket.socketpair()
     connection = Connection(theirs.detach())
     yield ours, connection
@@ -24,7 +26,7 @@ def outcome(result: bytes) -> wire.Outcome:
     return wire.Outcome("r-1", [result], False, "", 1.0, True)
 
 
-def test_messages_that_arrive_together_are_returned_one_by_one(pair):
+def test_messages_that_arrive_together_are_returned_one_by_one(pair: Any) -> None:
     ours, connection = pair
     ours.sendall(wire.encode(wire.Stop(1.0)).data + wire.encode(wire.Check(2)).data)
 
@@ -32,7 +34,7 @@ def test_messages_that_arrive_together_are_returned_one_by_one(pair):
     assert (wire.Check(2), False) == (connection.receive(), connection.pending)
 
 
-def test_a_node_that_made_the_socket_nonblocking_changes_nothing():
+def test_a_node_that_made_the_socket_nonblocking_changes_nothing() -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     connection = Connection(theirs.detach())
@@ -42,7 +44,7 @@ def test_a_node_that_made_the_socket_nonblocking_changes_nothing():
     connection.close()
 
 
-def test_descriptors_arrive_close_on_exec_and_belong_to_the_taker(pair):
+def test_descriptors_arrive_close_on_exec_and_belong_to_the_taker(pair: Any) -> None:
     ours, connection = pair
     read, write = os.pipe()
     frame = wire.encode(wire.Spawn("w", "zygote", -1, -1), (read, write))
@@ -60,7 +62,7 @@ def test_descriptors_arrive_close_on_exec_and_belong_to_the_taker(pair):
         os.close(descriptor)
 
 
-def test_a_large_payload_leaves_no_descriptor_behind(pair):
+def test_a_large_payload_leaves_no_descriptor_behind(pair: Any) -> None:
     ours, connection = pair
     before = len(os.listdir("/proc/self/fd"))
 
@@ -71,11 +73,12 @@ def test_a_large_payload_leaves_no_descriptor_behind(pair):
     assert before == len(os.listdir("/proc/self/fd"))
 
 
-def test_a_frame_larger_than_the_socket_buffer_is_sent_whole(pair):
+def test_a_frame_larger_than_the_socket_buffer_is_sent_whole(pair: Any) -> None:
     ours, connection = pair
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     message = wire.Outcome("r-1", [b"x" * 200_000] * 2, False, "", 1.0, True)
-    decoder, got = wire.Decoder(), []
+    decoder = wire.Decoder()
+    got: list[Any] = []
     pid = os.fork()
     if pid == 0:
         connection.send(message)
@@ -87,7 +90,7 @@ def test_a_frame_larger_than_the_socket_buffer_is_sent_whole(pair):
     os.waitpid(pid, 0)
 
 
-def test_end_of_stream_is_the_node_gone(pair):
+def test_end_of_stream_is_the_node_gone(pair: Any) -> None:
     ours, connection = pair
     ours.close()
 
@@ -97,7 +100,7 @@ def test_end_of_stream_is_the_node_gone(pair):
         connection.send(wire.Stop(1.0))
 
 
-def test_end_of_stream_inside_a_frame_is_a_wire_error(pair):
+def test_end_of_stream_inside_a_frame_is_a_wire_error(pair: Any) -> None:
     ours, connection = pair
     ours.sendall(wire.encode(wire.Stop(1.0)).data[:-1])
     ours.close()

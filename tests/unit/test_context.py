@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 
 from glowplug.runtime.process.wire import Invoke
-from glowplug.runtime.worker import context
 from glowplug.runtime.worker.context import ClientError, Instance, LambdaContext
 
 INSTANCE = Instance("f", "$LATEST", "128", "/aws/lambda/f", "2026/01/01/[$LATEST]0")
@@ -17,7 +18,7 @@ def context_of(*, deadline_ms: int = 0, client_context: bytes = b"", identity: b
     return LambdaContext(INSTANCE, Invoke("r-1", [], deadline_ms, "arn:f", "", client_context, identity, 1))
 
 
-def test_plain_fields():
+def test_plain_fields() -> None:
     made = context_of()
 
     assert ("r-1", "f", "$LATEST", "arn:f", "128", "/aws/lambda/f", "2026/01/01/[$LATEST]0") == (
@@ -38,13 +39,13 @@ def test_plain_fields():
 
 
 @pytest.mark.parametrize(("deadline_ms", "left"), [(1_000_250, 250), (1_000_000, 0), (5, 0)])
-def test_remaining_time_never_falls_below_zero(monkeypatch, deadline_ms, left):
-    monkeypatch.setattr(context.time, "time", lambda: 1000.0)
+def test_remaining_time_never_falls_below_zero(monkeypatch: pytest.MonkeyPatch, deadline_ms: Any, left: Any) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
 
     assert left == context_of(deadline_ms=deadline_ms).get_remaining_time_in_millis()
 
 
-def test_client_context_and_identity():
+def test_client_context_and_identity() -> None:
     given = {
         "custom": {"a": 1},
         "env": {"b": "2"},
@@ -64,12 +65,12 @@ def test_client_context_and_identity():
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"\xff"])
-def test_a_client_context_that_is_no_object_is_named(text):
+def test_a_client_context_that_is_no_object_is_named(text: Any) -> None:
     with pytest.raises(ClientError, match="client context"):
         context_of(client_context=text)
 
 
-def test_log_writes_the_message_as_it_is(capsys):
+def test_log_writes_the_message_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     context_of().log({"a": 1})
 
     assert "{'a': 1}" == capsys.readouterr().out

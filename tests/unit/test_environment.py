@@ -70,13 +70,12 @@ def test_what_an_instance_has_of_its_own() -> None:
     assert {"AWS_LAMBDA_LOG_STREAM_NAME": stream} == start_environment(log_stream=stream)
 
 
-def test_users_are_stable_and_only_where_the_node_may_change_users() -> None:
-    """The same number for a function after each restart; -1 elsewhere."""
+def test_users_are_the_functions_own_and_only_where_the_node_may_change_users() -> None:
+    """The registry's slot, counted from the configured uid; -1 elsewhere."""
     config = NodeConfig(state=Path("/s"), cache=Path("/c"), uid_base=200_000)
-    site = Site.of(config, "http://127.0.0.1:1", root=True)
-    assert 200_000 <= site.user_of("f") < 250_000
-    assert (site.user_of("f"), True) == (site.user_of("f"), site.user_of("f") != site.user_of("g"))
-    assert -1 == Site.of(config, "http://127.0.0.1:1", root=False).user_of("f")
+    site = Site.of(config, "http://127.0.0.1:1", slot_of={"f": 0, "g": 7}.__getitem__)
+    assert (200_000, 200_007) == (site.user_of("f"), site.user_of("g"))
+    assert -1 == Site.of(config, "http://127.0.0.1:1", slot_of=None).user_of("f")
 
 
 def test_the_locale_is_one_that_exists() -> None:

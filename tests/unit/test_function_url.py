@@ -32,7 +32,7 @@ NESTED = b"[" * 100_000 + b'"statusCode"' + b"]" * 100_000
 
 def event(request: Request = REQUEST, body: bytes = b"", path: str = "/pa2%2Fth/1") -> dict[str, Any]:
     text = event_of(request, "echo", path, body, trace_id="Root=1-x", time_s=1659687279.885)
-    return json.loads(text)
+    return dict(json.loads(text))
 
 
 def with_headers(**headers: str) -> Request:

@@ -19,16 +19,14 @@ from glowplug.runtime.testing import FakeLog, FakeMemory, FakeWorker, ManualCloc
 RECORD = StartRecord("s1", "f", "$LATEST", "rev", None, "request", "parked", "fork", 0.0, 1.0, ())
 INVOCATION = Invocation("r1", "f", "$LATEST", "arn", b'{"a":1}', 0.0, log_tail=True)
 
-ALLOWED = {
+ALLOWED: dict[str, dict[State, State]] = {
     "ready": {State.STARTING: State.READY},
     "reserve": {State.READY: State.BUSY},
     "release": {State.BUSY: State.READY},
     "drain": {State.READY: State.DRAINING, State.BUSY: State.DRAINING},
     "stopped": {State.STARTING: State.STOPPED, State.DRAINING: State.STOPPED},
-    "failed": {
-        state: State.FAILED for state in State if state not in (State.STOPPED, State.FAILED)
-    },
-}  # fmt: skip
+    "failed": {state: State.FAILED for state in State if state not in (State.STOPPED, State.FAILED)},
+}
 
 
 def an_instance(script: Script | None = None, *, response_bytes: int = 1000) -> tuple[Instance, ManualClock, FakeLog]:

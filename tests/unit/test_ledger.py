@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -125,10 +126,9 @@ async def test_explain_a_parked_start_in_words() -> None:
     """Tier, how, how long, what dominated, engine, warm-up."""
     rig = Rig(a_spec("embed", models=(MODEL,)), engine="aot_inductor")
     rig.script("embed").fork_s, rig.script("embed").start_s = 0.006, 0.002
-    cooling = rig.router.cool("embed", "parked")
-    task = __import__("asyncio").create_task(cooling)
+    cooling = asyncio.create_task(rig.router.cool("embed", "parked"))
     await rig.clock.advance(1)
-    await task
+    await cooling
     call = rig.call("embed")
     await rig.clock.advance(1)
     await call

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from glowplug.runtime.worker.requestlog import RequestLog
 
 
-def test_a_record_has_level_time_request_and_message_between_tabs(capsys):
+def test_a_record_has_level_time_request_and_message_between_tabs(capsys: pytest.CaptureFixture[str]) -> None:
     handler = RequestLog()
     handler.request_id = "r-1"
     record = logging.LogRecord("a", logging.ERROR, __file__, 1, "told %s", (1,), None)
@@ -18,7 +20,7 @@ def test_a_record_has_level_time_request_and_message_between_tabs(capsys):
     assert "[ERROR]\t2026-01-01T00:00:00.007Z\tr-1\ttold 1\n" == capsys.readouterr().out
 
 
-def test_an_exception_follows_its_record(capsys):
+def test_an_exception_follows_its_record(capsys: pytest.CaptureFixture[str]) -> None:
     handler = RequestLog()
     try:
         raise ValueError("boom")

@@ -9,6 +9,7 @@ import pytest
 
 from glowplug.runtime import errors
 from glowplug.runtime.process import wire
+from glowplug.runtime.routing.scaler import sink
 from glowplug.runtime.routing.sink import INTERVAL_S, Memory
 from glowplug.runtime.testing import MODEL, ManualClock, Rig, a_spec, settle
 
@@ -83,8 +84,6 @@ async def test_request_that_takes_the_instance_between_decision_and_deed_wins() 
     """The action names an instance that is leased by now."""
     rig = Rig(a_spec(idle_timeout_s=0))
     await rig.call()
-    from glowplug.runtime.routing.scaler import sink
-
     actions = sink(rig.router.states(), pressure=False)
     assert ["stop"] == [action.kind for action in actions]
     async with rig.router.lease(rig.invocation()) as instance:

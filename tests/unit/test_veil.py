@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from glowplug.runtime.process.veil import Veil, plan_exposure
@@ -31,15 +33,15 @@ def mode_of(directory: str) -> int:
         (["/root/a", "/root/ab"], [Veil("/root", ("/root/a", "/root/ab"))]),
     ],
 )
-def test_plan(paths, veils):
+def test_plan(paths: Any, veils: Any) -> None:
     assert veils == plan_exposure(paths, mode_of)
 
 
-def test_the_topmost_closed_directory_is_veiled():
+def test_the_topmost_closed_directory_is_veiled() -> None:
     modes = {"/a": 0o755, "/a/b": 0o700, "/a/b/c": 0o700}
 
     assert [Veil("/a/b", ("/a/b/c/d",))] == plan_exposure(["/a/b/c/d"], modes.__getitem__)
 
 
-def test_search_permission_alone_is_enough():
+def test_search_permission_alone_is_enough() -> None:
     assert [] == plan_exposure(["/a/b"], {"/a": 0o711}.__getitem__)

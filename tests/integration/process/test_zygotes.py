@@ -115,9 +115,7 @@ async def test_twenty_forks_at_once(node: Node, frames: Frames) -> None:
     await asyncio.gather(*(worker.stop(1.0) for worker in workers))
 
 
-async def test_workers_outlive_their_function_zygote_and_their_end_is_still_known(
-    node: Node, frames: Frames
-) -> None:
+async def test_workers_outlive_their_function_zygote_and_their_end_is_still_known(node: Node, frames: Frames) -> None:
     _, invoke = frames
     zygote = await node.parked()
     worker = await node.hot(zygote)
@@ -204,9 +202,7 @@ async def test_what_an_executed_worker_loads_by_its_environment_never_runs_as_ro
     assert b"loaded as 200125\n" == worker.take_log()
 
 
-async def test_an_executed_worker_that_cannot_start_says_why(
-    node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_executed_worker_that_cannot_start_says_why(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(WorkerDied, match="exit status 1"):
         await node.zygotes.execute("e1", environment={"PYTHONHOME": "/nowhere"})
     assert "init_fs_encoding" in caplog.text

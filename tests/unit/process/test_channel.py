@@ -211,9 +211,7 @@ async def test_what_a_peer_said_before_it_went_is_read_after_a_failed_send(ends:
 
 
 async def test_closing_fails_those_who_wait_to_send(ends: Ends) -> None:
-    sending = asyncio.create_task(
-        ends.channel.send(wire.Outcome("r", [b"x" * 200_000] * 10, False, "", 0.5, True))
-    )
+    sending = asyncio.create_task(ends.channel.send(wire.Outcome("r", [b"x" * 200_000] * 10, False, "", 0.5, True)))
     await asyncio.sleep(0)
     ends.channel.close()
     with pytest.raises(ChannelClosed):

@@ -61,9 +61,7 @@ async def test_orphans_of_a_dead_session_are_reaped_and_the_nodes_own_programs_a
     mine, apart = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"], start_new_session=True)
     orphaning = "subprocess.Popen(['sleep', '600'], process_group=0, stdout=subprocess.DEVNULL).pid"
     program = f"import os, subprocess; print({orphaning}, flush=True); os._exit(0)"
-    leader = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, check=True
-    )
+    leader = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, check=True)
     orphan = int(leader.stdout)
     await asyncio.wait(reap_strays())
     with pytest.raises(ProcessLookupError):

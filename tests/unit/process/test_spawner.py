@@ -165,9 +165,7 @@ async def test_a_zygote_that_announces_a_process_of_somebody_else_is_not_believe
         await task
 
 
-async def test_a_pidfd_of_another_process_is_not_believed(
-    zygote: Zygote, sleeper: subprocess.Popen[bytes]
-) -> None:
+async def test_a_pidfd_of_another_process_is_not_believed(zygote: Zygote, sleeper: subprocess.Popen[bytes]) -> None:
     task = ask(zygote)
     await zygote.asked()
     announce(zygote, sleeper.pid, of=os.getpid())
@@ -176,9 +174,7 @@ async def test_a_pidfd_of_another_process_is_not_believed(
         await task
 
 
-async def test_a_descriptor_that_is_no_pidfd_is_not_believed(
-    zygote: Zygote, sleeper: subprocess.Popen[bytes]
-) -> None:
+async def test_a_descriptor_that_is_no_pidfd_is_not_believed(zygote: Zygote, sleeper: subprocess.Popen[bytes]) -> None:
     task = ask(zygote)
     await zygote.asked()
     with open(os.devnull) as file:

@@ -100,7 +100,9 @@ def test_no_directory_is_nothing_to_sweep(records: Path) -> None:
     assert [] == sweep(records)
 
 
-def test_a_record_that_cannot_be_written_is_no_error(proc: Path, records: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_cannot_be_written_is_no_error(
+    proc: Path, records: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     describe(proc, 40, ticks=1234)
     kept = Records(records, proc=proc)
     records.rmdir()
