@@ -15,17 +15,18 @@
     │   ├── Forbidden                       403 AccessDeniedException
     │   └── Throttled                       429 TooManyRequestsException      (retryable, Retry-After)
     ├── DefinitionError                     400 InvalidParameterValueException: names the function and the field
-    ├── StartError                          the function could not be started; the caller gets Lambda's error body
-    │   ├── LoadFailed                      the handler's import raised, or its name is wrong
-    │   ├── RestoreFailed                   weights or engine could not be bound
-    │   ├── CheckFailed                     the engine's output was not the recorded one
-    │   ├── StartTimeout                    InitTimeoutSeconds passed
-    │   └── HoldTimeout                     504: HoldTimeoutSeconds passed before an instance was ready
-    ├── InvocationError                     the handler ran, or began to; the caller gets Lambda's error body
-    │   ├── HandlerTimeout                  Sandbox.Timedout
-    │   ├── WorkerExited                    Runtime.ExitError
-    │   ├── OutOfMemory                     Runtime.OutOfMemory
-    │   └── ResponseTooLarge                Function.ResponseSizeTooLarge
+    ├── FunctionFault                       200, X-Amz-Function-Error and Lambda's error body
+    │   ├── StartError                      the function could not be started
+    │   │   ├── LoadFailed                  the handler's import raised, or its name is wrong
+    │   │   ├── RestoreFailed               weights or engine could not be bound
+    │   │   ├── CheckFailed                 the engine's output was not the recorded one
+    │   │   └── StartTimeout                InitTimeoutSeconds passed
+    │   └── InvocationError                 the handler ran, or began to
+    │       ├── HandlerTimeout              Sandbox.Timedout
+    │       ├── WorkerExited                Runtime.ExitError
+    │       ├── OutOfMemory                 Runtime.OutOfMemory
+    │       └── ResponseTooLarge            Function.ResponseSizeTooLarge
+    ├── HoldTimeout                         504: HoldTimeoutSeconds passed before an instance was ready
     ├── StateError                          500: the state directory cannot be used (locked, read-only, full)
     └── InternalError                       500 ServiceException: ours
 

@@ -88,7 +88,7 @@ class BaseZygote:
         self.restarts = 0
 
     def __repr__(self) -> str:
-        return f"BaseZygote({self.kind}, {self._process}, up={self._up.is_set()}, restarts={self.restarts})"
+        return f"BaseZygote({self.kind}, {self._process}, up={self._up.is_set() and not self._closed}, restarts={self.restarts})"
 
     @property
     def process(self) -> BaseProcess | None:
@@ -97,15 +97,16 @@ class BaseZygote:
 
     def start(self) -> None:
         """Begin to keep one running. Returns at once; a second call does nothing."""
-        if self._task is None:
+        if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._keep(), name=f"base zygote {self.kind}")
+            self._task.add_done_callback(self._keeper_ended)
 
     async def ready(self) -> BaseProcess:
         """Return a base zygote that said Hello; wait while one starts. Raises ``StartError`` when the node stops."""
-        if self._closed:
-            raise StartError(f"base zygote {self.kind} is stopping with the node")
         self.start()
-        while self._process is None or not self._process.alive or not self._up.is_set():
+        while self._closed or self._process is None or not self._process.alive or not self._up.is_set():
+            if self._closed:
+                raise StartError(f"base zygote {self.kind} is stopping with the node")
             await self._up.wait()
             await asyncio.sleep(0)  # it may have died since: _keep clears the event one turn of the loop later
         return self._process
@@ -116,6 +117,7 @@ class BaseZygote:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._up.set()  # whoever waits in ready() learns that there will be none
         process = self._process
         if process is not None and process.alive:
             process.close_channel()
@@ -145,6 +147,13 @@ class BaseZygote:
             _log.error("base zygote %s ended (%s); the next is started in %.1f s", self.kind, why, delay_s)
             await asyncio.sleep(delay_s)
 
+    def _keeper_ended(self, task: asyncio.Task[None]) -> None:
+        """A keeper only ends by being cancelled. One that raised is a fault of ours: say so, and have another."""
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("the keeper of base zygote %s failed", self.kind, exc_info=task.exception())
+            self._task = None
+            asyncio.get_running_loop().call_later(MAX_DELAY_S, self.start)
+
     def _launch(self) -> BaseProcess:
         control, theirs = socket.socketpair()
         output, their_output = os.pipe()
@@ -155,7 +164,7 @@ class BaseZygote:
                 inherited=[theirs.fileno()],
                 output=their_output,
             )
-        except OSError:
+        except BaseException:
             control.close()
             os.close(output)
             raise

@@ -11,7 +11,7 @@ what of both was swapped out. Two other measures were looked at and are worse:
 - *private pages* (``Private_Dirty`` of ``smaps_rollup``) fall when the worker forks, and jump by all that was inherited
   at the moment its zygote ends, since pages with one user left count as private: an innocent worker would be killed;
 - ``smaps_rollup`` walks the page tables: over a millisecond for a torch process, with the event loop waiting, and it
-  cannot be read of another user's process. ``status`` holds counters and takes 20 us.
+  cannot be read of another user's process. ``status`` holds counters and takes 60 us.
 
 What is not seen: inherited pages that the worker writes to (each replaces one; they are bounded by what was inherited),
 and what programs that it starts use. RLIMIT_DATA, set by the worker itself, is the backstop between two samples.

@@ -1,8 +1,11 @@
 """What a base zygote imports, so that no start has to.
 
-*lean*: the standard library modules that handlers and the worker use. *torch*: torch, numpy, safetensors, and what the
-first use of the meta device drags in (1.7 s once, 12 ms the second time). Nothing here may start a thread or ask for
-CUDA: OPENBLAS_NUM_THREADS=1 is set before the exec, and torch is held to one thread before it runs anything.
+*lean*: the standard library modules that handlers and the worker use. *torch*: torch, numpy, safetensors, tokenizers,
+our own model code, and what the first use of the meta device drags in (1.7 s once, 12 ms the second time). Whatever is
+imported here is also memory that parked functions share: the last three would be 10 MB of each otherwise.
+
+Nothing here may start a thread or ask for CUDA: OPENBLAS_NUM_THREADS=1 is set before the exec, and torch is held to one
+thread before it runs anything.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ _LEAN = (
     "hashlib", "inspect", "io", "itertools", "json", "locale", "logging", "math", "msgpack", "os", "pathlib", "random",
     "re", "string", "struct", "tempfile", "threading", "time", "traceback", "typing", "urllib.parse", "uuid", "zlib",
 )  # fmt: skip
-_TORCH = ("numpy", "numpy.random", "torch", "torch.nn", "safetensors", "safetensors.torch")
+_TORCH = (
+    "numpy", "numpy.random", "torch", "torch.nn", "safetensors", "safetensors.torch", "tokenizers",
+    "glowplug.runtime.worker.models", "glowplug.snapshot.restore",
+)  # fmt: skip
 
 _malloc_trim = getattr(ctypes.PyDLL(None), "malloc_trim", None)  # glibc only
 

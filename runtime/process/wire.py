@@ -45,6 +45,10 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 """Largest msgpack part: 8 inline payloads of MAX_INLINE_BYTES (a batch whose members are all just small enough) = 2 MiB,
 and 2 MiB for names: 10,000 weight files x 200 bytes, and 4 KiB of environment."""
 
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""Largest spilled payload that is read: ten times Lambda's 6 MiB and its 100 bytes, rounded up to a power of two, for
+nodes whose limits were raised. A worker can announce any size (a sparse memfd costs it nothing), the node must hold it."""
+
 MAX_DESCRIPTORS = 16
 """Descriptors in one frame: three for a spawn, else one per spilled payload. Linux takes up to 253 (SCM_MAX_FD)."""
 
@@ -383,7 +387,7 @@ class Decoder:
             body = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
             messages.append(self._decode(body, [self._descriptors.popleft() for _ in range(count)]))
-        # Descriptors come with the first byte of their frame, so only a frame that is not complete yet can have some left.
+        # Descriptors come with the first byte of their frame: only a frame that is not complete yet can have some left.
         if len(self._descriptors) > (MAX_DESCRIPTORS if self._buffer else 0):
             raise WireError(f"{len(self._descriptors)} descriptors came without a frame that announces them")
         return messages
@@ -462,6 +466,8 @@ def _to_memfd(payload: bytes) -> int:
 
 def _from_file(descriptor: int, size: Any) -> bytes:
     status = os.fstat(descriptor)
+    if isinstance(size, int) and size > MAX_PAYLOAD_BYTES:
+        raise WireError(f"spilled payload of {size} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
     if not isinstance(size, int) or not stat.S_ISREG(status.st_mode) or not 0 <= size <= status.st_size:
         raise WireError(f"spilled payload of {size} bytes is not in the file that came with it")
     parts = []

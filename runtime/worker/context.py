@@ -10,12 +10,10 @@ from typing import Any
 
 from glowplug.runtime.process.wire import Invoke
 
+from .faults import ContextUnmarshalError
+
 _TRACE_CONTEXT = ("traceparent", "tracestate", "baggage")
 _CLIENT = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
-
-
-class ClientError(ValueError):
-    """The client context or the identity that came with an invocation is not a JSON object."""
 
 
 @dataclass(slots=True)
@@ -115,7 +113,7 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ClientError(f"the {what} is not JSON: {error}") from None
+        raise ContextUnmarshalError(f"the {what} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ClientError(f"the {what} is not a JSON object")
+        raise ContextUnmarshalError(f"the {what} is not a JSON object")
     return value

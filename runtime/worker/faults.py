@@ -70,6 +70,12 @@ class UnmarshalError(HandlerError):
     error_type = "Runtime.UnmarshalError"
 
 
+class ContextUnmarshalError(HandlerError):
+    """The client context or the identity that came with an invocation is not a JSON object."""
+
+    error_type = "Runtime.LambdaContextUnmarshalError"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """An exception in the terms of Lambda's error body."""

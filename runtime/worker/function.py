@@ -23,6 +23,7 @@ from .generators import Generators
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SNAP_START = "snap-start"
+_MODEL_LAYERS = ("glowplug.snapshot.", "glowplug.cache.")
 
 
 class StepFailed(Exception):
@@ -66,7 +67,12 @@ class Function:
         step = self._steps.get(type(message))
         if step is None:
             raise wire.WireError(f"{type(message).__name__} is not a step of a function")
-        return step(message)
+        pid = os.getpid()
+        try:
+            return step(message)
+        finally:
+            if os.getpid() != pid:
+                os._exit(0)  # a child that the author's module forked and that ran off its end: the parent answers
 
     def load(self, load: wire.Load) -> wire.Loaded:
         """Import the handler in its environment, declare its models, and make it ready to be forked if it is to be."""
@@ -144,7 +150,7 @@ def _models() -> Any:
 
 def _failed(step: str, error: Exception, code: ExitCode, error_type: str = "") -> StepFailed:
     """Describe a failed step, and print it: what goes wrong in a start belongs to the function's INIT log."""
-    if not error_type and type(error).__module__.startswith("glowplug.snapshot."):
+    if not error_type and type(error).__module__.startswith(_MODEL_LAYERS):
         fault = Fault(f"Glowplug.{type(error).__name__}", str(error), Fault.of(error).stack_trace)
     else:
         fault = Fault.of(error, error_type)

@@ -25,6 +25,8 @@ from .function import Function, StepFailed
 from .marshal import read_event, write_result
 
 _TRACE_ID = "_X_AMZN_TRACE_ID"
+_OUT_OF_MEMORY = b"[ERROR] Runtime.OutOfMemory: the handler needed more memory than MemorySize\n"
+_TORCH_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch says it with a RuntimeError
 
 
 def run(control: Connection, data: Connection, function: Function) -> NoReturn:
@@ -40,7 +42,7 @@ def run(control: Connection, data: Connection, function: Function) -> NoReturn:
     except NodeGone:
         status = ExitCode.NODE_GONE
     except MemoryError:
-        print("[ERROR] Runtime.OutOfMemory: the handler needed more memory than MemorySize", file=sys.stderr)
+        os.write(2, _OUT_OF_MEMORY)  # print would allocate, and the handler's frames are still held by the exception
         status = ExitCode.OUT_OF_MEMORY
     except SystemExit as error:
         status = exit_status(error)
@@ -121,15 +123,14 @@ class Worker:
     def _answer(self, invoke: object) -> None:
         if not isinstance(invoke, Invoke):
             raise wire.WireError(f"{type(invoke).__name__} is not an invocation")
-        if invoke.threads != self._threads:
+        if invoke.threads != self._threads and "torch" in sys.modules:
             self._grant(invoke.threads)
         if invoke.trace_id != self._trace_id:
             self._trace(invoke.trace_id)
         log = self._function.log
         if log is not None:
             log.request_id = invoke.invocation_id
-        started = perf_counter()
-        outcome = self._call(invoke, started)
+        outcome = self._call(invoke)
         if os.getpid() != self._pid:
             # A child that the handler forked and that ran off the handler's end: it must not answer a second time.
             streams.flush()
@@ -137,12 +138,12 @@ class Worker:
         streams.flush()
         self._data.send(outcome)
 
-    def _call(self, invoke: Invoke, started: float) -> Outcome:
+    def _call(self, invoke: Invoke) -> Outcome:
         """Call the handler for each event. What must end the process passes through (MemoryError, SystemExit, …)."""
         handler, instance = self._function.handler, self._function.instance
         if handler is None or instance is None:
             raise wire.WireError("Invoke for a function that is not loaded and started")
-        handler_s = 0.0
+        handler_s, started = 0.0, perf_counter()
         try:
             context = LambdaContext(instance, invoke)
             results = []
@@ -155,18 +156,19 @@ class Worker:
         except MemoryError:
             raise
         except Exception as error:
+            handler_s += perf_counter() - started
+            if isinstance(error, RuntimeError) and _TORCH_OUT_OF_MEMORY in str(error):
+                raise MemoryError from error
             fault = Fault.of(error)
             fault.log()
             body = fault.body(invoke.invocation_id)
-            handler_ms = (perf_counter() - started) * 1000.0
-            return Outcome(invoke.invocation_id, [body], True, fault.error_type, handler_ms, True)
+            return Outcome(invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, True)
         return Outcome(invoke.invocation_id, results, False, "", handler_s * 1000.0, True)
 
     def _grant(self, threads: int) -> None:
-        """Use ``threads`` threads for tensor operations from now on; nothing to do in a process without torch."""
-        torch = sys.modules.get("torch")
-        if torch is not None and threads > 0:
-            torch.set_num_threads(threads)
+        """Use ``threads`` threads for tensor operations from now on; only asked where torch is loaded."""
+        if threads > 0:
+            sys.modules["torch"].set_num_threads(threads)
         self._threads = threads
 
     def _trace(self, trace_id: str) -> None:

@@ -131,6 +131,16 @@ def test_allocating_past_the_limit_ends_with_out_of_memory(worker_of: Any) -> No
     assert "Runtime.OutOfMemory" in worker.log()
 
 
+@pytest.mark.slow
+def test_a_tensor_past_the_limit_ends_with_out_of_memory(worker_of: Any) -> None:
+    source = "import torch\ndef handler(event, context):\n    return torch.ones(event, dtype=torch.uint8).numel()\n"
+    worker = worker_of(source, preload="torch", start={"memory_bytes": 64 << 20})
+
+    worker.data.send(wire.Invoke("r-1", [str(1 << 30).encode()], 0, "arn", "", b"", b"", 1))
+
+    assert ExitCode.OUT_OF_MEMORY == os.waitstatus_to_exitcode(worker.zygote.control.receive().status)
+
+
 def test_a_forked_child_that_runs_off_the_handlers_end_does_not_answer(worker_of: Any) -> None:
     worker = worker_of(
         "import os\n"

@@ -126,6 +126,11 @@ class TestLoadFailures:
             f"  File \"{path}\", line 2, in f\n    raise LookupError('no')\n",
         ] == failed.stack_trace
 
+    def test_a_child_forked_by_the_import_does_not_answer(self, programs: Any) -> None:
+        zygote = programs.function_zygote("import os\nif os.fork():\n    os.wait()\n" + ECHO)
+
+        assert "1" == zygote.worker().result("1")
+
     def test_a_missing_task_root_is_named(self, programs: Any) -> None:
         zygote = programs.base().spawn("zygote", "z")
 

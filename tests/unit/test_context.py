@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from glowplug.runtime.process.wire import Invoke
-from glowplug.runtime.worker.context import ClientError, Instance, LambdaContext
+from glowplug.runtime.worker.context import Instance, LambdaContext
+from glowplug.runtime.worker.faults import ContextUnmarshalError
 
 INSTANCE = Instance("f", "$LATEST", "128", "/aws/lambda/f", "2026/01/01/[$LATEST]0")
 
@@ -66,7 +67,7 @@ def test_client_context_and_identity() -> None:
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"\xff"])
 def test_a_client_context_that_is_no_object_is_named(text: Any) -> None:
-    with pytest.raises(ClientError, match="client context"):
+    with pytest.raises(ContextUnmarshalError, match="client context"):
         context_of(client_context=text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +42,12 @@ class World:
     """One function under attack."""
 
     def __init__(self, *, parking: bool, models: bool) -> None:
-        self.fields = {"parking": parking, "models": (MODEL,) if models else (), "timeout_s": 900, "max_held": 6}
+        self.fields: dict[str, Any] = {
+            "parking": parking,
+            "models": (MODEL,) if models else (),
+            "timeout_s": 900,
+            "max_held": 6,
+        }
         self.rig = Rig(a_spec(**self.fields))
         self.rig.script().handler = self.handler
         self.rig.script().fork_s = 0.01

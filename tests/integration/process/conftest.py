@@ -119,7 +119,7 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait for a condition that another process brings about; the test's timeout bounds it."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing in this process is told of it
             await asyncio.sleep(0.01)
 
     return wait

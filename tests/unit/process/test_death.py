@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -56,17 +57,25 @@ def test_reaping_a_child_kills_its_group_and_returns_its_status() -> None:
     os.close(pidfd)
 
 
-async def test_orphans_of_a_dead_session_are_reaped_and_the_nodes_own_programs_are_not() -> None:
+@pytest.fixture
+def programs() -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes], int]]:
+    """Two programs of the node's own, one in a session of its own, and the pid of an orphan of a dead session."""
     become_subreaper()
     mine, apart = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"], start_new_session=True)
     orphaning = "subprocess.Popen(['sleep', '600'], process_group=0, stdout=subprocess.DEVNULL).pid"
     program = f"import os, subprocess; print({orphaning}, flush=True); os._exit(0)"
     leader = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, check=True)
-    orphan = int(leader.stdout)
+    yield mine, apart, int(leader.stdout)
+    for process in (mine, apart):
+        process.kill()
+        process.wait()
+
+
+async def test_orphans_of_a_dead_session_are_reaped_and_the_nodes_own_programs_are_not(
+    programs: tuple[subprocess.Popen[bytes], subprocess.Popen[bytes], int],
+) -> None:
+    mine, apart, orphan = programs
     await asyncio.wait(reap_strays())
     with pytest.raises(ProcessLookupError):
         os.kill(orphan, 0)
     assert (None, None) == (mine.poll(), apart.poll())
-    for process in (mine, apart):
-        process.kill()
-        process.wait()

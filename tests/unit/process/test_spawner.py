@@ -177,9 +177,10 @@ async def test_a_pidfd_of_another_process_is_not_believed(zygote: Zygote, sleepe
 async def test_a_descriptor_that_is_no_pidfd_is_not_believed(zygote: Zygote, sleeper: subprocess.Popen[bytes]) -> None:
     task = ask(zygote)
     await zygote.asked()
-    with open(os.devnull) as file:
-        zygote.answer(wire.Spawned("w1", sleeper.pid, 0.5), file.fileno())
-        assert "is not the pidfd of" in str(await zygote.closed)
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    zygote.answer(wire.Spawned("w1", sleeper.pid, 0.5), descriptor)
+    assert "is not the pidfd of" in str(await zygote.closed)
+    os.close(descriptor)
     with pytest.raises(StartError):
         await task
 

@@ -34,7 +34,7 @@ def describe(proc: Path, pid: int, *, ticks: int, group: int = 1) -> None:
 
 def test_a_status_is_read_past_any_name(proc: Path) -> None:
     describe(proc, 40, ticks=1234, group=39)
-    assert ProcessStatus(parent=7, group=39, start_ticks=1234) == process_status(40, proc=proc)
+    assert ProcessStatus("S", parent=7, group=39, start_ticks=1234) == process_status(40, proc=proc)
     assert process_status(41, proc=proc) is None
 
 
@@ -94,6 +94,15 @@ def test_a_process_that_is_left_over_dies_with_its_group(records: Path) -> None:
 def test_the_sweeper_never_kills_itself(records: Path) -> None:
     Records(records).add(os.getpid(), "worker")
     assert ([], []) == (sweep(records), list(records.iterdir()))
+
+
+def test_a_dead_process_that_nobody_reaped_is_not_left_over(records: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    Records(records).add(process.pid, "worker")
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert ([], []) == (sweep(records), list(records.iterdir()))
+    process.wait()
 
 
 def test_no_directory_is_nothing_to_sweep(records: Path) -> None:

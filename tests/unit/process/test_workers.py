@@ -15,11 +15,7 @@ from glowplug.runtime.process import child, wire
 from glowplug.runtime.process.death import Exit, WorkerDied
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from conftest import Peer
-
-    Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 LOAD = wire.Load("f", "h.handler", "/code", [], {}, [], "on-demand", True)
 START = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream")
@@ -93,7 +89,7 @@ async def test_death_fails_everything_that_waits_and_tells_how(peer: Peer) -> No
         assert (EXITED_3, "w1: exit status 3", True) == (error.exit, str(error), error.sent)
         assert isinstance(error, WorkerExited)
     assert EXITED_3 == await peer.worker.exited
-    assert "Worker(w1, pid=%d, exit status 3)" % peer.process.pid == repr(peer.worker)
+    assert f"Worker(w1, pid={peer.process.pid}, exit status 3)" == repr(peer.worker)
 
 
 async def test_a_dead_worker_takes_nothing_on_and_says_that_nothing_was_sent(peer: Peer) -> None:

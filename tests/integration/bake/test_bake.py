@@ -1,0 +1,121 @@
+"""What a bake makes, what it makes again, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from glowplug.snapshot.checkpoint import Origin
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+# --- what a bake makes ------------------------------------------------------------------------------------------------
+
+
+def test_a_bake_stages_a_snapshot_without_the_sources_bytes(decoder: Any) -> None:
+    manifest = decoder.baked.manifest
+    assert {"manifest.json", *manifest.artefacts} == {path.name for path in decoder.baked.staging.iterdir()}
+    assert {"model.so", "extra.safetensors", "check.safetensors"} == set(manifest.artefacts)
+    assert decoder.baked.last["key"] == manifest.key
+    assert not decoder.baked.last["reused"]
+    assert manifest.verdict == decoder.baked.last["verdict"]
+
+
+def test_progress_comes_in_order(decoder: Any) -> None:
+    phases = [event["phase"] for event in decoder.baked.events if event["event"] == "progress"]
+    assert ["import", "export", "compile", "measure", "check"] == list(dict.fromkeys(phases))
+    fractions = [event["fraction"] for event in decoder.baked.events if event["event"] == "progress"]
+    assert sorted(fractions) == fractions
+
+
+def test_only_what_no_file_holds_is_stored_and_ties_are_aliases(decoder: Any) -> None:
+    stored = load_file(decoder.snapshot / "extra.safetensors")
+    rotary = {f"blocks.{number}.rotary.frequencies" for number in range(2)}
+    assert rotary | {"embed.weight"} == set(stored) & (rotary | {"embed.weight"})
+    assert torch.float32 is stored["embed.weight"].dtype, "converted once, at bake, and shared from then on"
+    assert "bias" not in stored
+    assert {"head.weight": "embed.weight"} == decoder.baked.manifest.aliases
+
+
+def test_every_engine_constant_has_one_origin(decoder: Any) -> None:
+    record = decoder.baked.manifest.engines["aot_inductor"]
+    source, stored = load_file(decoder.files["model.safetensors"]), load_file(decoder.snapshot / "extra.safetensors")
+    held = {"source": source, "snapshot": stored}
+    for origin in record.constants.values():
+        assert origin.tensor in held[origin.place]
+    assert Origin("source", "model.safetensors", "model.bias") in record.constants.values()
+
+
+def test_both_engines_were_measured_and_agree(decoder: Any) -> None:
+    for record in decoder.baked.manifest.engines.values():
+        assert "" == record.refused
+        assert record.cold_ms
+        assert record.warm_ms
+        assert record.worst_error < 1e-4
+
+
+# --- what is baked again, and what is not -----------------------------------------------------------------------------
+
+
+def test_an_edited_handler_is_not_compiled_again(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    load = decoder.changed(tmp_path, '["choice"].tolist()', '["choice"][0].tolist()')
+    again = bakery.bake(tmp_path, load, published=decoder.published)
+    assert (True, decoder.baked.manifest.key) == (again.last["reused"], again.last["key"]), again.log
+    assert decoder.baked.last["verdict"] == again.last["verdict"]
+    assert [] == list(again.staging.iterdir())
+
+
+def test_a_changed_model_has_another_key(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    load = decoder.changed(tmp_path, "THETA = 10000.0", "THETA = 500.0")
+    other = bakery.bake(tmp_path, load, engine="eager", published=decoder.published)
+    same = bakery.bake(tmp_path / "same", decoder.load, engine="eager", published=decoder.published)
+    assert "done" == other.last["event"], other.log
+    assert other.manifest.graph != decoder.baked.manifest.graph == same.manifest.graph
+    assert 3 == len({other.manifest.key, same.manifest.key, decoder.baked.manifest.key})
+
+
+# --- bakes that fail --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "message"),
+    [
+        ("states = self.embed(ids)", "states = self.embed(ids) * (2 if ids.sum() > 3 else 1)", "ExportFailed", ""),
+        ("@decoder.example\n", "", "ExampleInvalid", "model decoder: no example"),
+        ("return Decoder()", "return Decoder", "BuildFailed", "returned type, not an nn.Module"),
+        ("/ temperature", "/ (temperature - 1)", "CheckFailed", "eager's own output on the example is unusable"),
+        ("return None if", "return key if", "WeightsMismatch", "not in the module: model.position_ids"),
+        ("import torch\n", "import torch, nowhere\n", "ImportModuleError", "No module named 'nowhere'"),
+    ],
+)
+def test_a_model_that_cannot_be_baked_says_why(
+    bakery: Any, decoder: Any, tmp_path: Path, before: str, after: str, error: str, message: str
+) -> None:
+    failed = bakery.bake(tmp_path, decoder.changed(tmp_path, before, after), published=decoder.published)
+    assert ("failed", error, 1) == (failed.last["event"], failed.last["error_type"], failed.status), failed.log
+    assert message in failed.last["message"]
+    assert not (failed.staging / "manifest.json").exists()
+
+
+def test_without_a_compiler_the_bake_says_so(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    failed = bakery.bake(tmp_path, decoder.load, published=tmp_path / "none", path="/nonexistent")
+    assert "CompileFailed" == failed.last["error_type"], failed.log
+    assert "no C++ compiler" in failed.last["message"]
+
+
+def test_nan_in_the_weights_is_found_before_anything_is_compiled(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    tensors = load_file(decoder.files["model.safetensors"])
+    tensors["model.bias"][3] = float("nan")
+    files = {"model.safetensors": tmp_path / "model.safetensors"}
+    save_file(tensors, files["model.safetensors"])
+    failed = bakery.bake(
+        tmp_path / "bake", bakery.load_of(decoder.task_root, "decoder.handler", files), published=tmp_path / "none"
+    )
+    assert "CheckFailed" == failed.last["error_type"], failed.log
+    assert "(NaN)" in failed.last["message"]
+    assert "compile" not in [event.get("phase") for event in failed.events]

@@ -1,0 +1,52 @@
+"""NodeConfig: read once from an environment that is passed in; a wrong value names its variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import StateError
+
+
+def test_defaults_are_loopback_port_9000_and_the_users_state_directory() -> None:
+    config = NodeConfig.from_env({"HOME": "/home/u"})
+    assert ("127.0.0.1", 9000, None) == (config.host, config.port, config.public_port)
+    assert Path("/home/u/.local/state/glowplug") == config.state
+    assert config.state / "cache" == config.cache
+    assert config.cores >= 1
+
+
+def test_variables_are_read_and_options_win() -> None:
+    environ = {
+        "GLOWPLUG_HOME": "/s",
+        "GLOWPLUG_PORT": "8000",
+        "GLOWPLUG_CACHE": "/c",
+        "GLOWPLUG_HOSTS": "a.test, B.test",
+    }
+    config = NodeConfig.from_env(environ, port=8001, public_port=None)
+    assert (Path("/s"), Path("/c"), 8001, None) == (config.state, config.cache, config.port, config.public_port)
+    assert ("a.test", "b.test") == config.hosts
+    assert Path("/t") == NodeConfig.from_env(environ, state="/t").state
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GLOWPLUG_PORT", "http"),
+        ("GLOWPLUG_DRAIN_SECONDS", "soon"),
+        ("GLOWPLUG_PRELOAD_TORCH", "maybe"),
+        ("GLOWPLUG_PROT", "9000"),
+        ("GLOWPLUG_LIMIT_SYNC_REQUEST_BYTES", "6MB"),
+        ("GLOWPLUG_LIMIT_NOTHING", "6"),
+    ],
+)
+def test_a_value_or_name_that_cannot_be_read_is_named(name: str, value: str) -> None:
+    with pytest.raises(StateError, match=name):
+        NodeConfig.from_env({"HOME": "/h", name: value})
+
+
+def test_limits_are_settings() -> None:
+    config = NodeConfig.from_env({"HOME": "/h", "GLOWPLUG_LIMIT_SYNC_REQUEST_BYTES": "1000"})
+    assert 1000 == config.limits.sync_request_bytes
+    assert 6 * 1024 * 1024 + 100 == config.limits.sync_response_bytes
