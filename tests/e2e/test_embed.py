@@ -107,3 +107,21 @@ def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> 
     status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
     assert 200 == status
     check_embeddings(answer["embeddings"])
+
+
+def test_a_snapshot_with_one_flipped_byte_is_retired_and_the_function_still_answers(shipped: Any) -> None:
+    shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    if shipped.function("embed")["engines"][0]["engine"] != "aot_inductor":
+        pytest.skip("eager was measured to be the better engine here: there is no compiled one to corrupt")
+    (engine,) = (shipped.state / "snapshots").glob("*/model.so")
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.chmod(0o644)
+    engine.write_bytes(data)
+    shipped.admin("POST", "functions/embed/cool", {"to": "stored"})
+    status, headers, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
+    assert (200, "stored") == (status, headers["x-glowplug-tier"])
+    check_embeddings(answer["embeddings"])
+    told = shipped.request("GET", f"/_glowplug/explain/{headers['x-amzn-requestid']}")[2]
+    assert "eager" in told
+    assert "digest" in told.lower() or "corrupt" in told.lower(), told
