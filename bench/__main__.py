@@ -31,7 +31,9 @@ def main() -> int:
         with serve(state) as node:
             _wait_for_engine(node)
             if "coldstart" in options.only:
-                rows += coldstart.figures(node, inprocess.warm_ms(state), startup.plain_script_s())
+                plain_s = startup.plain_script_s()
+                with inprocess.in_process(state) as baseline:
+                    rows += coldstart.figures(node, baseline, plain_s)
             if "throughput" in options.only:
                 rows += throughput.figures(node)
             if "memory" in options.only:

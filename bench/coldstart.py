@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass, field
 
 from .figures import Figure, at_most, median, percentile
+from .inprocess import EVENT, InProcess
 from .served import Node, exchange
 
-SIXTEEN_TOKENS = {"text": "The quick brown fox jumps over the lazy dog while the sun is setting"}
-"""14 word pieces and the two markers: one 16-token text (checked by the bench against the tokenizer)."""
+SIXTEEN_TOKENS = EVENT
+"""14 word pieces and the two markers: one 16-token text."""
 
 CYCLES = 30
 WARM_CALLS_PER_CYCLE = 5
@@ -23,6 +24,7 @@ class Cycles:
 
     cold_ms: list[float] = field(default_factory=list)
     warm_ms: list[float] = field(default_factory=list)
+    in_process_ms: list[float] = field(default_factory=list)
     phases_ms: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -36,8 +38,8 @@ def timed(connection: http.client.HTTPConnection, path: str, body: object) -> tu
     return spent, headers
 
 
-def cycles(node: Node, tier: str, count: int = CYCLES) -> Cycles:
-    """Cool ``embed`` to ``tier``, call it, then call it warm; ``count`` times."""
+def cycles(node: Node, tier: str, baseline: InProcess, count: int = CYCLES) -> Cycles:
+    """Cool ``embed`` to ``tier``, call it, then call it warm and in process by turns; ``count`` times."""
     seen = Cycles()
     for _ in range(count):
         node.admin("POST", "functions/embed/cool", {"to": tier})
@@ -50,7 +52,9 @@ def cycles(node: Node, tier: str, count: int = CYCLES) -> Cycles:
             for name, phase_ms in server_timing(headers.get("server-timing", "")):
                 seen.phases_ms.setdefault(name, []).append(phase_ms)
             timed(connection, "/_url/embed/", SIXTEEN_TOKENS)
-            seen.warm_ms += [timed(connection, "/_url/embed/", SIXTEEN_TOKENS)[0] for _ in range(WARM_CALLS_PER_CYCLE)]
+            for _ in range(WARM_CALLS_PER_CYCLE):
+                seen.warm_ms.append(timed(connection, "/_url/embed/", SIXTEEN_TOKENS)[0])
+                seen.in_process_ms.append(baseline.call_ms())
     return seen
 
 
@@ -64,10 +68,11 @@ def server_timing(header: str) -> list[tuple[str, float]]:
     return pairs
 
 
-def figures(node: Node, inprocess_ms: float, plain_s: float) -> list[Figure]:
-    """Measure both tiers; ``inprocess_ms`` and ``plain_s`` are the baselines of the same run."""
-    parked = cycles(node, "parked")
-    stored = cycles(node, "stored")
+def figures(node: Node, baseline: InProcess, plain_s: float) -> list[Figure]:
+    """Measure both tiers; ``baseline`` and ``plain_s`` are what they are compared with."""
+    parked = cycles(node, "parked", baseline)
+    stored = cycles(node, "stored", baseline)
+    inprocess_ms = median(parked.in_process_ms)
     warm = median(parked.warm_ms)
     cold = median(parked.cold_ms)
     section = "embed over its function URL, one 16-token text"

@@ -65,7 +65,7 @@ def _use_torch_once() -> None:
 
     torch.set_num_threads(1)
     with torch.device("meta"):
-        torch.nn.Embedding(2, 2)  # its normal_() is what imports torch._dynamo and sympy; a Linear alone does not
+        torch.nn.Embedding(2, 2)  # its normal_() imports torch._dynamo and sympy (1.1 s); a Linear alone does not
     with torch.inference_mode():
         hidden = torch.nn.functional.gelu(torch.nn.Linear(16, 32)(torch.zeros(2, 8, 16)))
         torch.nn.LayerNorm(32)(hidden).softmax(-1).mean(1).tanh().tolist()

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
@@ -80,15 +79,22 @@ class Starter:
 
     async def park(self, home: Home, recording: Recording) -> Parked:
         """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
-        async with self._time_limit(home.spec), home.building:
-            if home.parked is None:
-                home.parked = await self._build_zygote(home.spec, recording)
-            return home.parked
+        async with self._time_limit(home.spec):
+            with recording.phase("wait") if home.building.locked() else contextlib.nullcontext():
+                await home.building.acquire()
+            try:
+                if home.parked is None:
+                    home.parked = await self._build_zygote(home.spec, recording)
+                return home.parked
+            finally:
+                home.building.release()
 
-    async def rebuild(self, home: Home, recording: Recording) -> None:
-        """Replace the revision's zygote by a new one; the old one serves until then, and stays with the caller."""
+    async def rebuild(self, home: Home, recording: Recording) -> Parked | None:
+        """Replace the revision's zygote by a new one; the old one serves until then, and is returned: the caller's."""
         async with self._time_limit(home.spec), home.building:
-            home.parked = await self._build_zygote(home.spec, recording)
+            fresh = await self._build_zygote(home.spec, recording)
+            replaced, home.parked = home.parked, fresh
+            return replaced
 
     async def _build_zygote(self, spec: FunctionSpec, recording: Recording) -> Parked:
         recording.way = "park"
@@ -108,8 +114,9 @@ class Starter:
                 recording.notes.append("the parked zygote had died and was built again")
                 home.parked = None if home.parked is found else home.parked
         parked = await self.park(home, recording)
-        recording.way = "park and fork"
-        return await self._fork_from(parked, home.spec, instance_id, recording, built=True)
+        built = parked.start_id == recording.start_id  # else another start, or a rebuild, was faster
+        recording.way = "park and fork" if built else "fork"
+        return await self._fork_from(parked, home.spec, instance_id, recording, built=built)
 
     async def _fork_from(
         self, parked: Parked, spec: FunctionSpec, instance_id: str, recording: Recording, *, built: bool
@@ -140,8 +147,15 @@ class Starter:
             if spec.models or spec.warmup_event:
                 with recording.phase("warmup"):
                     recording.warmup = await self._canary(zygote, spec)
-        built_at_s = self._clock.monotonic()
-        return Parked(zygote, built_at_s, init_ms, recording.engine, recording.engine_reason, recording.warmup)
+        return Parked(
+            zygote,
+            recording.start_id,
+            built_at_s=self._clock.monotonic(),
+            init_ms=init_ms,
+            engine=recording.engine,
+            engine_reason=recording.engine_reason,
+            warmup=recording.warmup,
+        )
 
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
         """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
@@ -150,7 +164,7 @@ class Starter:
             said = await self._check(canary) if spec.models else "no engine"
             if spec.warmup_event:
                 await self._start(canary, spec, "canary", restored=True)
-                said += f"; {await self._call_handler(canary, spec)}"
+                said += f"; {await self._call_handler(canary, spec, spec.warmup_event)}"
             canary.kill("checked")  # it served nobody and flushed before it answered: nothing to wait for
         return f"{said} (in a canary)"
 
@@ -231,16 +245,11 @@ class Starter:
     async def _start(self, worker: Worker, spec: FunctionSpec, instance_id: str, *, restored: bool) -> None:
         await worker.start(start_order(spec, instance_id, at_s=self._clock.time(), restored=restored))
 
-    async def _call_handler(self, canary: Worker, spec: FunctionSpec) -> str:
-        """Call the handler with Warmup.Event, a file of the function's code. Raises ``CheckFailed``."""
-        root = self._code.path(spec.code_digest).resolve()
-        path = (root / str(spec.warmup_event)).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
-            raise CheckFailed(f"Warmup.Event {spec.warmup_event} is not a file of the function's code")
-        event = await asyncio.to_thread(Path.read_bytes, path)
-        answer = await canary.invoke(warmup_order(self._site, spec, event, at_s=self._clock.time()))
+    async def _call_handler(self, canary: Worker, spec: FunctionSpec, event: str) -> str:
+        """Call the handler with Warmup.Event, JSON text by now. Raises ``CheckFailed`` when it fails."""
+        answer = await canary.invoke(warmup_order(self._site, spec, event.encode(), at_s=self._clock.time()))
         if answer.failed:
-            raise CheckFailed(f"the handler failed on Warmup.Event {spec.warmup_event}: {answer.error_type}")
+            raise CheckFailed(f"the handler failed on Warmup.Event: {answer.error_type}")
         return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
 
     # --- failure ----------------------------------------------------------------------------------------------------

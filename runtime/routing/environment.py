@@ -38,7 +38,6 @@ class Site:
     account_id: str = "000000000000"
     lang: str = "C.UTF-8"
     cores: int = 1
-    stop_grace_s: float = 2.0
     uid_base: int = 0
     slot_of: Callable[[str], int] | None = None
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -52,7 +51,6 @@ class Site:
             account_id=config.account_id,
             lang=installed_lang(),
             cores=config.cores,
-            stop_grace_s=config.stop_grace_s,
             uid_base=config.uid_base,
             slot_of=slot_of,
         )

@@ -16,9 +16,13 @@ class NotForkable(Exception):
 
 @dataclass(slots=True, eq=False)
 class Parked:
-    """A revision's own zygote, bound and checked, with what is worth telling about it. ``built_at_s`` is monotonic."""
+    """A revision's own zygote, bound and checked, with what is worth telling about it.
+
+    ``start_id`` is the start that built it, ``built_at_s`` monotonic.
+    """
 
     zygote: FunctionZygote
+    start_id: str
     built_at_s: float
     init_ms: float
     engine: str = ""

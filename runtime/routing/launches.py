@@ -18,7 +18,7 @@ from .instance import Instance, State
 from .ledger import Ledger, Recording
 from .pool import Pool
 from .ports import Logs, Memory
-from .records import Cause, StartRecord
+from .records import Cause
 from .starts import StartQueue
 from .tasks import OwnedTasks, first_of
 
@@ -134,6 +134,7 @@ class Launches:
                 del self._under_way[pool]
             self._watch(pool)
             self._conclude(pool, instance, failure)
+            self.settle(pool)
 
     def _conclude(self, pool: Pool, instance: Instance, failure: GlowplugError | None) -> None:
         """Put a start's result where it belongs, in one step with the end of the start."""
@@ -168,7 +169,7 @@ class Launches:
     def settle(self, pool: Pool) -> None:
         """Retire what no instance needs any more: replaced zygotes, and all of a replaced pool."""
         in_use = {instance.parked for instance in pool.instances}
-        for parked in [parked for parked in pool.outgoing if parked not in in_use]:
+        for parked in [] if pool.starting else [parked for parked in pool.outgoing if parked not in in_use]:
             pool.outgoing.remove(parked)
             self._retire(parked, pool)
         if not pool.current and not pool.instances and not pool.starting:
@@ -176,7 +177,13 @@ class Launches:
             self._forget(pool)
 
     def store(self, pool: Pool) -> asyncio.Task[Any] | None:
-        """Retire the zygote: parked → stored. Returns the task that waits for its end, None without a zygote."""
+        """Retire the zygote: parked → stored. Returns the task that waits for its end.
+
+        Nothing happens, and None is returned, without a zygote, or when a request has lifted the function again: a
+        zygote that retires takes its workers with it.
+        """
+        if pool.instances:
+            return None
         parked, pool.home.parked = pool.home.parked, None
         return None if parked is None else self._retire(parked, pool)
 
@@ -214,6 +221,8 @@ class Launches:
         except Exception as error:
             recording.finish("failed", f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self.settle(pool)  # the function may have been replaced meanwhile
         self._report_init(pool)
         pool.last_start = recording.finish("ready")
         pool.quiet_since_s = self._clock.monotonic()
@@ -225,25 +234,27 @@ class Launches:
         ``bake``: for a better engine; instances on the old one drain, after one on the new one is ready if there were
         any. ``age``: for a fresh one; instances go on.
         """
-        if pool.current and not pool.home.building.locked():
+        if pool.current and not (cause == "age" and pool.home.building.locked()):
             self._tasks.spawn(self._renew(pool, cause), f"renew {pool.spec.name} ({cause})")
 
     async def _renew(self, pool: Pool, cause: Cause) -> None:
-        old, before = pool.home.parked, {one for one in pool.instances if one.state is not State.STARTING}
-        if old is not None:
-            record = await self._rebuild(pool, cause)
-            if record is None:
-                return
-            pool.outgoing.append(old)
-        if cause == "bake" and before:
+        async with pool.home.building:
+            pass  # what is being built now may have been planned before the bake was done
+        before = set(pool.instances)
+        if pool.home.parked is not None and not await self._rebuild(pool, cause):
+            return
+        if cause == "bake" and pool.instances:
             await self._queue.put(lambda: self._replacement(pool), name=f"replace {pool.spec.name}")
-            pool.withdraw("a better engine is ready", before & pool.instances)
+            parked = pool.home.parked
+            stale = before if parked is None else {one for one in pool.instances if one.parked is not parked}
+            pool.withdraw("a better engine is ready", stale & pool.instances)
         self.settle(pool)
 
-    async def _rebuild(self, pool: Pool, cause: Cause) -> StartRecord | None:
+    async def _rebuild(self, pool: Pool, cause: Cause) -> bool:
+        """Build and switch; False when that failed. The replaced zygote goes when its last instance has gone."""
         recording = self._ledger.begin(pool.spec, request_id=None, cause=cause, tier=pool.tier)
         try:
-            await self._starter.rebuild(pool.home, recording)
+            replaced = await self._starter.rebuild(pool.home, recording)
         except asyncio.CancelledError:
             recording.finish("discarded")
             raise
@@ -251,10 +262,13 @@ class Launches:
             pool.rebuild_at_s = self._clock.monotonic() + REBUILD_RETRY_S
             recording.finish("failed", f"{type(error).__name__}: {error}")
             log.warning("%s: its zygote could not be built again (%s): %s", pool.spec.name, cause, error)
-            return None
+            return False
+        if replaced is not None:
+            pool.outgoing.append(replaced)
         self._watch(pool)
         self._report_init(pool)
-        return recording.finish("ready")
+        recording.finish("ready")
+        return True
 
     def _report_init(self, pool: Pool) -> None:
         """Write the end of an import that no request will have in its REPORT."""

@@ -235,7 +235,8 @@ class Router:
             except NotForkable as obstacle:
                 raise Conflict(f"{name} cannot be parked: {obstacle}") from None
         else:
-            retiring = self._launches.store(pool)
+            async with pool.home.building:  # a zygote that is being built would come back to life after this
+                retiring = self._launches.store(pool)
             if retiring is not None:
                 await asyncio.shield(retiring)
         return pool.tier
@@ -253,7 +254,7 @@ class Router:
             pool.withdraw(action.why, [one for one in pool.ready if one.instance_id == action.instance_id])
         elif action.kind == "rebuild":
             self._launches.renew(pool, "age")
-        elif not pool.instances and not pool.queued:
+        else:
             self._launches.store(pool)
 
     def _latest(self, name: str) -> Pool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .clock import ManualAlarm, ManualClock, settle
 from .neighbours import FakeLog, FakeLogs, FakeMemory, FakeModels
 from .processes import FakeWorker, FakeZygote, FakeZygotes, Handler, Script, echo
-from .rig import MODEL, Rig, a_spec
+from .rig import MODEL, Gate, Rig, a_spec, gated
 
 __all__ = [
     "MODEL",
@@ -21,6 +21,7 @@ __all__ = [
     "FakeWorker",
     "FakeZygote",
     "FakeZygotes",
+    "Gate",
     "Handler",
     "ManualAlarm",
     "ManualClock",
@@ -28,5 +29,6 @@ __all__ = [
     "Script",
     "a_spec",
     "echo",
+    "gated",
     "settle",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.process import wire
 from glowplug.runtime.routing.coldstart import Starter
 from glowplug.runtime.routing.environment import Site
 from glowplug.runtime.routing.ledger import Ledger
@@ -94,3 +95,36 @@ class Rig:
         await self.clock.advance(seconds)
         await self.sink.tick()
         await settle()
+
+
+class Gate:
+    """A handler that answers when it is let go, oldest first. ``seen`` are the requests in order, ``most`` how many of
+    them ran at once."""
+
+    def __init__(self) -> None:
+        self.running: list[asyncio.Future[None]] = []
+        self.seen: list[str] = []
+        self.most = 0
+
+    async def __call__(self, invoke: wire.Invoke) -> bytes:
+        """Wait to be let go."""
+        self.seen.append(invoke.invocation_id)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.running.append(future)
+        self.most = max(self.most, sum(not one.done() for one in self.running))
+        await future
+        return b'"done"'
+
+    async def let_go(self, count: int = 1) -> None:
+        """Let the ``count`` oldest answer, and happen what follows."""
+        for future in [one for one in self.running if not one.done()][:count]:
+            future.set_result(None)
+        await settle()
+
+
+def gated(*specs: FunctionSpec, cores: int = 2) -> tuple[Rig, Gate]:
+    """Return a rig whose functions all run behind one gate."""
+    rig, gate = Rig(*specs, cores=cores), Gate()
+    for spec in specs:
+        rig.script(spec.name).handler = gate
+    return rig, gate

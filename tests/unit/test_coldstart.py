@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from glowplug.cache import errors as cache
 from glowplug.runtime import errors
 from glowplug.runtime.invocation import Outcome
+from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit, WorkerDied
 from glowplug.runtime.routing.policy import LOWER, PROCESS, Remedy, backoff_s, remedy, to_runtime
 from glowplug.runtime.routing.ports import InvocationLog
@@ -293,23 +293,27 @@ async def test_a_parked_zygote_that_died_unnoticed_is_built_again_within_the_sta
 # --- warm-up event ----------------------------------------------------------------------------------------------------
 
 
-async def test_warmup_event_calls_the_handler_in_the_canary(tmp_path: Path) -> None:
+async def test_warmup_event_calls_the_handler_in_the_canary() -> None:
     """The handler check runs there and nowhere else."""
-    (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "embed.json").write_bytes(b'{"text":"x"}')
-    rig = Rig(a_spec(warmup_event="events/embed.json"), code=tmp_path)
+    rig = Rig(a_spec(warmup_event='{"text":"x"}'))
     await rig.call()
     canary, worker = rig.zygotes.workers
     assert ([b'{"text":"x"}'], [b"{}"]) == (canary.invokes[0].events, worker.invokes[0].events)
+    assert "the handler took Warmup.Event" in latest(rig).warmup
 
 
-@pytest.mark.parametrize("event", ["missing.json", "../secret.json", "/etc/passwd"])
-async def test_warmup_event_must_be_a_file_of_the_code(tmp_path: Path, event: str) -> None:
-    """The node opens no path that a request or a template names outside of the function's own code."""
-    (tmp_path / "secret.json").write_bytes(b"{}")
-    (tmp_path / "code").mkdir()
-    rig = Rig(a_spec(warmup_event=event), code=tmp_path / "code")
-    assert "Glowplug.CheckFailed" == body(await rig.call())["errorType"]
+async def test_a_handler_that_fails_on_its_warmup_event_fails_the_start() -> None:
+    """Ready means checked."""
+
+    async def handler(_: wire.Invoke) -> bytes:
+        raise KeyError("text")
+
+    rig = Rig(a_spec(warmup_event="{}"))
+    rig.script().handler = handler
+    assert {
+        "errorType": "Glowplug.CheckFailed",
+        "errorMessage": "the handler failed on Warmup.Event: KeyError",
+    } == body(await rig.call())
 
 
 # --- log --------------------------------------------------------------------------------------------------------------

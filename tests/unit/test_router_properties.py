@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowplug.runtime.errors import GlowplugError
-from glowplug.runtime.invocation import Outcome
+from glowplug.runtime.invocation import Outcome, Tier
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.instance import State
 from glowplug.runtime.testing import MODEL, Rig, a_spec, settle
@@ -29,6 +29,7 @@ STEPS = st.lists(
                 "kill zygote",
                 "deploy",
                 "cool",
+                "bake",
                 "time",
             ]
         ),
@@ -78,7 +79,10 @@ class World:
             case "deploy":
                 rig.router.replace(a_spec(**self.fields, description=f"{which % 3}"))
             case "cool":
-                self.others.append(asyncio.create_task(rig.router.cool("f", "stored")))
+                to: Tier = "parked" if which % 2 else "stored"
+                self.others.append(asyncio.create_task(rig.router.cool("f", to)))
+            case "bake":
+                rig.router.rebind(rig.router.describe()[0].revision)
             case "time":
                 await rig.tick(which * 20.0)
         for _ in range(which % 4):  # sometimes the next step comes before this one has been noticed
