@@ -50,7 +50,10 @@ class StackClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
-    """What a deploy did. ``answer`` is the node's own account of it; ``uploaded_bytes`` is 0 when it had all code."""
+    """What a deploy did. ``answer`` is the node's own account of it; ``uploaded_bytes`` is 0 when it had all code.
+
+    ``notes`` are what the template says that has no effect, or another one, on that node.
+    """
 
     stack: str
     changes: tuple[Change, ...]
@@ -84,7 +87,8 @@ def deploy(
     report({"step": "plan", "stack": name, "changes": [str(change) for change in changes]})
     uploaded_bytes = _upload(wanted, client, report)
     answer = _put(wanted, client, refresh=refresh, report=report)
-    return DeployResult(name, changes, wanted.notes, wanted.outputs, answer, uploaded_bytes)
+    notes = (*wanted.notes, *answer.get("notes", ()))
+    return DeployResult(name, changes, notes, wanted.outputs, answer, uploaded_bytes)
 
 
 def preview(wanted: Stack, client: StackClient) -> list[Change]:

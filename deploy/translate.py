@@ -91,11 +91,6 @@ def translate(
     return Stack(stack, template, definitions, archives, _outputs(template, resources.intrinsics), notes)
 
 
-def preload() -> None:
-    """Import the translator, which takes half a second: for a thread, while a node is starting anyway."""
-    import samtranslator.translator.translator  # noqa: F401, late for the reason given in _to_cloudformation
-
-
 class _Packer:
     """Packs the code of every function and rewrites the document to name it by digest."""
 

@@ -2,11 +2,12 @@
 
     python -P -m glowplug.runtime.worker.bake --events-fd N
 
-Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "engine", "staging", "snapshots"}``. The
-child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
+Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "engine", "staging", "snapshots",
+"again"}``. The child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
 
     {"event": "progress", "phase": "import|export|compile|measure|check", "fraction": 0…1}
-    {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor"|"eager", "reason": …}
+    {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor"|"eager", "reason": …,
+     "measured": {"eager": {"cold_ms": …, "warm_ms": …, "refused": ""}, …}}
     {"event": "failed", "error_type": …, "message": …}
 
 Baking competes with serving, so the child is nice, alone (the queue in ``snapshots`` runs one at a time) and limited in
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from glowplug.cache.digest import bytes_digest
+from glowplug.snapshot.assignments import Measured
 
 from .process import wire
 from .process.enter import format_environment
@@ -68,23 +70,28 @@ class BakeProgress:
 
 @dataclass(frozen=True, slots=True)
 class BakeJob:
-    """What to bake, and as whom: a ``uid`` (and gid) of -1 leaves the user as it is."""
+    """What to bake, and as whom: a ``uid`` (and gid) of -1 leaves the user as it is.
+
+    ``again`` is the key of a snapshot that has been verified and whose engines are to be measured again.
+    """
 
     load: wire.Load
     model: str
     engine: str
     uid: int = -1
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BakeVerdict:
-    """What a bake found out: the snapshot's ``key``, whether it was there before (``reused``; nothing is staged then),
-    the engine to use (``engine``, which may be ``eager``) and why."""
+    """What a bake found out: the snapshot's ``key``, whether it was there before (``reused``; nothing to publish is
+    staged then), the engine to use (``engine``, which may be ``eager``), why, and what was ``measured`` of each."""
 
     key: str
     reused: bool
     engine: str
     reason: str
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,8 @@ class Baker:
             finally:
                 await self._end(process)
             if final.get("event") == "done":
-                return BakeVerdict(final["key"], final["reused"], final["verdict"], final["reason"])
+                figures = _figures(final.get("measured"))
+                return BakeVerdict(final["key"], final["reused"], final["verdict"], final["reason"], figures)
             if final.get("event") == "failed":
                 raise BakeFailed(final["error_type"], final["message"])
             raise BakeFailed("Killed", f"the bake ended with {_ending(status)}: {_tail(log)}")
@@ -223,6 +231,7 @@ class Baker:
             "engine": job.engine,
             "staging": str(home / "staging"),
             "snapshots": str(self._snapshots),
+            "again": job.again,
         }
         return json.dumps(fields).encode()
 
@@ -294,6 +303,21 @@ def _event(line: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return dict(event) if well_formed else {}
+
+
+def _figures(measured: Any) -> tuple[Measured, ...]:
+    """Return what the child measured, by engine's name; nothing where it is not in the form that a baker writes."""
+    try:
+        return tuple(
+            Measured(str(name), _milliseconds(row["cold_ms"]), _milliseconds(row["warm_ms"]), str(row["refused"]))
+            for name, row in sorted(measured.items())
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
+
+
+def _milliseconds(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _ending(status: int) -> str:

@@ -32,7 +32,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock. For one event loop: the one that runs when its first alarm is set."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self) -> float:
         """Return ``time.monotonic()``."""
@@ -48,4 +51,6 @@ class SystemClock:
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Alarm:
         """Set a timer of the running event loop."""
-        return asyncio.get_running_loop().call_later(delay_s, callback)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a system call (getpid) each time, and every request sets an alarm
+        return self._loop.call_later(delay_s, callback)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .archive import Member, copy_member, inspect
+from .bytecode import compile_tree
 from .config import Limits
 from .errors import InvalidParameter
 from .state import unusable
@@ -103,6 +104,8 @@ class CodeStore:
                 incoming.mkdir(mode=0o755)
                 unpacked = incoming / "code"
                 _unpack(contents.file, contents.members, unpacked)
+            for path in compile_tree(unpacked, target):
+                _sync(path, os.O_RDONLY)
             _write_file(incoming / "zip", archive, 0o444)
             (incoming / "zip").rename(self._directory / f"{digest}.zip")
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,22 +14,31 @@ from .errors import StateError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and counts of spec 1.5; every one is a setting (``GLOWPLUG_LIMIT_<NAME>``)."""
+    """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more; defaults are Lambda's.
+
+    Raises ``StateError`` naming the variable.
+    """
 
     sync_request_bytes: int = 6 * 1024 * 1024
     sync_response_bytes: int = 6 * 1024 * 1024 + 100  # recorded: 6 MiB and 100 bytes
     log_tail_bytes: int = 4096
     client_context_bytes: int = 3583
-    environment_bytes: int = 4096
     code_unzipped_bytes: int = 250 * 1024 * 1024
     code_zipped_bytes: int = 50 * 1024 * 1024
     log_file_bytes: int = 16 * 1024 * 1024
     ledger_records: int = 4096
 
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            _check_range(f"GLOWPLUG_LIMIT_{name.upper()}", getattr(self, name), 1, math.inf)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Everything a node is told from outside. Durations in seconds, sizes in bytes."""
+    """Everything a node is told from outside. Durations in seconds, sizes in bytes.
+
+    Raises ``StateError`` naming the variable of a value that cannot be.
+    """
 
     state: Path
     cache: Path
@@ -46,6 +57,16 @@ class NodeConfig:
     preload_torch: bool = True
     limits: Limits = field(default_factory=Limits)
 
+    def __post_init__(self) -> None:
+        for variable, (least, most) in _RANGES.items():
+            value = getattr(self, _NAMES[variable][0])
+            if value is not None:
+                _check_range(variable, value, least, most)
+        for variable, form in _FORMS.items():
+            value = getattr(self, _NAMES[variable][0])
+            if not form.fullmatch(value):
+                raise StateError(f"{variable}: {value!r} does not match {form.pattern}")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: object) -> NodeConfig:
         """Build from ``GLOWPLUG_*`` names; ``given`` (command-line options) wins where it is not None.
@@ -56,7 +77,7 @@ class NodeConfig:
         for name in environ:
             if name.startswith("GLOWPLUG_") and name not in known and not name.startswith("GLOWPLUG_LIMIT_"):
                 raise StateError(f"{name}: no such setting (known: {', '.join(sorted(known))})")
-        state = Path(given.pop("state", None) or environ.get("GLOWPLUG_HOME") or _default_home(environ))  # type: ignore[arg-type]
+        state = Path(given.pop("state", None) or environ.get("GLOWPLUG_HOME") or default_state(environ))  # type: ignore[arg-type]
         state = state.expanduser().absolute()
         cache = Path(environ["GLOWPLUG_CACHE"]).expanduser().absolute() if environ.get("GLOWPLUG_CACHE") else None
         config = cls(
@@ -86,6 +107,32 @@ _NAMES: dict[str, tuple[str, type]] = {
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
 }
 
+_PORTS = (0, 65535)
+_RANGES: dict[str, tuple[float, float]] = {
+    "GLOWPLUG_PORT": _PORTS,
+    "GLOWPLUG_PUBLIC_PORT": _PORTS,
+    "GLOWPLUG_CORES": (1, math.inf),
+    "GLOWPLUG_DRAIN_SECONDS": (0, math.inf),
+    "GLOWPLUG_STOP_GRACE_SECONDS": (0, math.inf),
+    "GLOWPLUG_UID_BASE": (1000, 2**31 - 1),  # below are root and the system's own users
+}
+_FORMS = {
+    "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),
+    "GLOWPLUG_REGION": re.compile(r"[a-z0-9-]{1,64}"),
+}
+
+
+def default_state(environ: Mapping[str, str]) -> Path:
+    """Return the state directory of a node that is not told one (``XDG_STATE_HOME``, else below ``HOME``)."""
+    base = environ.get("XDG_STATE_HOME") or environ.get("HOME", "/var/lib") + "/.local/state"
+    return Path(base) / "glowplug"
+
+
+def _check_range(variable: str, value: float, least: float, most: float) -> None:
+    if not (least <= value <= most and math.isfinite(value)):
+        allowed = f"{least:.0f} or more" if math.isinf(most) else f"between {least:.0f} and {most:.0f}"
+        raise StateError(f"{variable}: {value} is not {allowed}")
+
 
 def _read(name: str, kind: type, text: str) -> object:
     try:
@@ -109,7 +156,3 @@ def _limits(environ: Mapping[str, str]) -> Limits:
                 raise StateError(f"{name}: no such limit (known: {', '.join(sorted(names))})")
             chosen[names[name]] = _read(name, int, text)  # type: ignore[assignment]
     return Limits(**chosen)
-
-
-def _default_home(environ: Mapping[str, str]) -> str:
-    return environ.get("XDG_STATE_HOME", environ.get("HOME", "/var/lib") + "/.local/state") + "/glowplug"

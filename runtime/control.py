@@ -76,10 +76,14 @@ class FunctionListing:
 
 @dataclass(frozen=True, slots=True)
 class StackResult:
-    """What ``put_stack`` did, and the stack's functions as they are now."""
+    """What ``put_stack`` did, and the stack's functions as they are now.
+
+    ``notes`` are what was asked for and is otherwise on this node, one sentence each.
+    """
 
     changes: tuple[FunctionChange, ...]
     functions: tuple[FunctionListing, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ControlPlane(Protocol):

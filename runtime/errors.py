@@ -33,7 +33,7 @@
 ``status`` is the HTTP status of the Lambda API, ``code`` its ``x-amzn-ErrorType``, ``error_type`` the ``errorType`` of
 a function error body, ``message_key`` the case in which AWS spells the body's message
 (botocore's Lambda model and recorded exchanges differ per exception), ``retryable`` whether the same request may
-succeed later. Lower layers (``cache.errors``, ``snapshot.errors``) have trees of their own; ``routing.coldstart`` maps
+succeed later. Lower layers (``cache.errors``, ``snapshot.errors``) have trees of their own; ``routing.policy`` maps
 them, and a test fails on a class without a mapping.
 """
 
@@ -257,6 +257,10 @@ class ResponseTooLarge(InvocationError):
     """The handler's answer is over the response limit."""
 
     error_type = "Function.ResponseSizeTooLarge"
+
+    def body(self) -> bytes:
+        """Return the JSON error body with errorMessage first, as recorded of this error alone."""
+        return json.dumps({"errorMessage": str(self), "errorType": self.error_type}, separators=(",", ":")).encode()
 
 
 class StateError(GlowplugError):

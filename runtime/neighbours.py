@@ -76,7 +76,10 @@ class Engines(Protocol):
     """Makes engines. ``runtime.snapshots.Snapshots`` is one."""
 
     def request_bake(self, spec: FunctionSpec, /) -> None:
-        """Ask for a bake in the background."""
+        """Ask for a bake in the background of what has no verdict."""
+
+    def bake_again(self, spec: FunctionSpec, /) -> None:
+        """Ask for a bake in the background of every model, whatever came of the last one."""
 
     async def bake(
         self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /

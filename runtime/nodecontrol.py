@@ -20,7 +20,7 @@ from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
 from .spec import FunctionSpec
-from .stacks import OnEvent, Sources, StackRequest, pinned, validated
+from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 log = logging.getLogger(__name__)
 
@@ -132,12 +132,13 @@ class NodeControl:
         return await self._placement.cool(name, to)
 
     async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
-        """Make engines for the function's models. Raises ``InvalidParameter`` when it has none."""
+        """Make engines for the function's models: with ``wait`` those that are missing, and return when that is over;
+        else all of them again, in the background. Raises ``InvalidParameter`` when it has none."""
         spec = self._registry.get(name).spec
         if not spec.models:
             raise InvalidParameter(f"{name} has no model: there is nothing to bake")
         if not wait:
-            self._engines.request_bake(spec)
+            self._engines.bake_again(spec)
             return self._engines_of(spec)
 
         def tell(model: str, progress: Baking) -> None:
@@ -182,7 +183,8 @@ class NodeControl:
         task.add_done_callback(self._applied)
         changes = await asyncio.shield(task)
         names = {spec.name for spec in specs.values()}
-        return StackResult(tuple(changes), tuple([item for item in await self.functions() if item.name in names]))
+        listed = tuple([item for item in await self.functions() if item.name in names])
+        return StackResult(tuple(changes), listed, notes(request))
 
     async def _apply(self, stack: StackRecord) -> list[FunctionChange]:
         async with self._turn:

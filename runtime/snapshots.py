@@ -12,7 +12,7 @@ for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
 6. it is of other weights than this revision pins: eager, bake again.
 7. else the engine, with the verified manifest.
 
-A bake that failed is not repeated by itself; ``bake`` does.
+A bake that failed is not repeated by itself, and a verdict not drawn again; ``bake_again`` does both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Literal
 
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot import fingerprint
-from glowplug.snapshot.assignments import Assignment, Assignments
+from glowplug.snapshot.assignments import Assignment, Assignments, Measured
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
 from glowplug.snapshot.manifest import Manifest
 from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
@@ -48,21 +48,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EngineMeasurement:
-    """What a bake measured of one engine: milliseconds to restore and answer, and to answer when warm."""
-
-    engine: str
-    cold_ms: float | None
-    warm_ms: float | None
-    refused: str
-
-
-@dataclass(frozen=True, slots=True)
 class BakeStatus:
     """One model's engine, for listings. ``engine`` serves now; ``reason`` says why not a better one.
 
-    ``phase`` and ``fraction`` (0 to 1) count while baking; ``measurements`` has a row per engine that was tried, empty
-    before a bake.
+    ``phase`` and ``fraction`` (0 to 1) count while baking; ``measurements`` has a row per engine that was tried, by
+    name, empty before a bake.
     """
 
     model_name: str
@@ -72,13 +62,14 @@ class BakeStatus:
     phase: str = ""
     fraction: float = 0.0
     key: str = ""
-    measurements: tuple[EngineMeasurement, ...] = ()
+    measurements: tuple[Measured, ...] = ()
 
 
 class Snapshots:
     """Plans, distrusts and bakes. ``load_of`` builds what a process needs to import a revision's handler;
-    ``on_baked`` is called when a revision has a better engine than the one it runs with; ``user_of`` gives the uid a
-    function's code runs under (-1: the node's)."""
+    ``on_baked`` is called when a revision has a better engine than the one it runs with, ``on_kept`` with the reason
+    when a bake ended and it goes on with eager; ``user_of`` gives the uid a function's code runs under (-1: the
+    node's)."""
 
     def __init__(
         self,
@@ -88,6 +79,7 @@ class Snapshots:
         *,
         load_of: LoadOf,
         on_baked: Callable[[FunctionSpec], None],
+        on_kept: Callable[[FunctionSpec, str], None],
         user_of: Callable[[str], int] = lambda function: -1,
     ) -> None:
         self._store = store
@@ -95,6 +87,7 @@ class Snapshots:
         self._baker = baker
         self._load_of = load_of
         self._on_baked = on_baked
+        self._on_kept = on_kept
         self._user_of = user_of
         self._assignments = Assignments(store.root)
         self._fingerprint = _digest(fingerprint.current())
@@ -129,7 +122,15 @@ class Snapshots:
             return  # status says why; looked at each time, so that installing a compiler is enough
         for model in spec.models:
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
-                self._queue.add(spec, model)
+                self._enqueue(spec, model)
+
+    def bake_again(self, spec: FunctionSpec) -> None:
+        """Queue a bake of each model whatever came of the last one. Where there is a verdict with a snapshot, its
+        engines are measured again, without compiling; an engine that was given up is made anew."""
+        for model in spec.models:
+            bake = self._queue.find(spec.revision, model.name)
+            if model.engine != "eager" and not self._baker.obstacle() and (bake is None or bake.done.done()):
+                self._enqueue(spec, model)
 
     async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
         """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
@@ -142,7 +143,7 @@ class Snapshots:
             if bake is None or bake.done.done():
                 if self._is_settled(spec, model) or self._baker.obstacle():
                     continue
-                bake = self._queue.add(spec, model)
+                bake = self._enqueue(spec, model)
             if on_progress is not None:
                 bake.watchers.append(on_progress)
             waiting.append(bake.done)
@@ -198,47 +199,66 @@ class Snapshots:
     def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
         return model.engine == "eager" or self._assignment(spec, model) is not None
 
-    def _assign(self, spec: FunctionSpec, model_name: str, engine: str, key: str, why: str, requested: str) -> None:
-        verdict = Assignment(engine, key, why, requested, self._fingerprint)
+    def _assign(
+        self,
+        spec: FunctionSpec,
+        model_name: str,
+        engine: str,
+        key: str,
+        why: str,
+        requested: str,
+        measured: tuple[Measured, ...] = (),
+    ) -> None:
+        verdict = Assignment(engine, key, why, requested, self._fingerprint, measured)
         self._assignments.set(spec.revision, model_name, verdict)
 
     def _status(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
         bake = self._queue.find(spec.revision, model.name)
         if model.engine == "eager":
             return BakeStatus(model.name, "none", "eager")
+        assignment = self._assignment(spec, model)
+        serving = assignment.engine if assignment is not None else "eager"
         if bake is not None and self._queue.runs(bake):
             progress = bake.progress
             reason = f"being baked: {progress.phase} {progress.fraction:.0%}"
-            return BakeStatus(model.name, "baking", "eager", reason, progress.phase, progress.fraction)
+            return BakeStatus(model.name, "baking", serving, reason, progress.phase, progress.fraction)
         if bake is not None and not bake.done.done():
-            return BakeStatus(model.name, "queued", "eager", "waiting to be baked")
+            return BakeStatus(model.name, "queued", serving, "waiting to be baked")
         if bake is not None and bake.error:
-            return BakeStatus(model.name, "failed", "eager", f"the bake failed: {bake.error}")
-        assignment = self._assignment(spec, model)
+            return BakeStatus(model.name, "failed", serving, f"the bake failed: {bake.error}")
         if assignment is not None:
-            return self._ready(model, assignment)
+            reason, key, measured = assignment.reason, assignment.key, assignment.measured
+            return BakeStatus(model.name, "ready", serving, reason, key=key, measurements=measured)
         obstacle = self._baker.obstacle()
         if obstacle:
             return BakeStatus(model.name, "unavailable", "eager", obstacle)
         return BakeStatus(model.name, "none", "eager", "not baked yet")
 
-    def _ready(self, model: ModelSpec, assignment: Assignment) -> BakeStatus:
-        measurements: tuple[EngineMeasurement, ...] = ()
-        if assignment.key:
-            with contextlib.suppress(SnapshotError):  # the next plan finds out and says so
-                measurements = _measurements(Manifest.from_bytes(self._store.open(assignment.key).manifest))
-        return BakeStatus(
-            model.name, "ready", assignment.engine, assignment.reason, key=assignment.key, measurements=measurements
-        )
-
     # --- bakes ------------------------------------------------------------------------------------------------------
 
+    def _enqueue(self, spec: FunctionSpec, model: ModelSpec) -> Bake:
+        bake = self._queue.add(spec, model)
+        bake.done.add_done_callback(lambda _: self._ended(bake))
+        return bake
+
+    def _ended(self, bake: Bake) -> None:
+        """Say why the revision goes on with eager, where it does: starts must not repeat how far the bake was."""
+        spec, verdict = bake.spec, self._assignment(bake.spec, bake.model)
+        if self._queue.find(*bake.place) is not bake or not (bake.error or verdict):
+            return  # dropped, or cut short by the node's end
+        statuses = [self._status(spec, model) for model in spec.models]
+        reasons = [status.reason for status in statuses if status.engine == "eager" and status.reason]
+        if reasons:
+            self._on_kept(spec, "; ".join(dict.fromkeys(reasons)))
+
     async def _perform(self, bake: Bake) -> None:
-        """Bake, and say so where a better engine came of it. Never raises: a failure is of that bake alone."""
+        """Bake, and say so where another engine came of it. Never raises: a failure is of that bake alone."""
         try:
-            await self._bake(bake)
-            assignment = self._assignment(bake.spec, bake.model)
-            if self._queue.find(*bake.place) is bake and assignment is not None and assignment.engine != "eager":
+            before = self._assignment(bake.spec, bake.model)
+            await self._bake(bake, before)
+            after = self._assignment(bake.spec, bake.model)
+            changed = after is not None and after.engine != (before.engine if before is not None else "eager")
+            if changed and self._queue.find(*bake.place) is bake:
                 self._on_baked(bake.spec)
         except (BakeFailed, CacheError, SnapshotError, OSError) as error:
             bake.error = str(error)
@@ -247,13 +267,17 @@ class Snapshots:
             bake.error = f"{type(error).__name__}: {error}"
             _log.exception("%s: baking model %r", bake.spec.name, bake.model.name)
 
-    async def _bake(self, bake: Bake) -> None:
+    async def _bake(self, bake: Bake, before: Assignment | None) -> None:
         spec, model = bake.spec, bake.model
         load = self._load_of(spec, await self._sources.files(spec))
-        job = BakeJob(load, model.name, model.engine, self._user_of(spec.name))
+        again = ""
+        if before is not None and before.key:
+            with contextlib.suppress(SnapshotError):  # one that cannot be trusted is not measured but made anew
+                again = (await asyncio.to_thread(self._store.open, before.key)).key
+        job = BakeJob(load, model.name, model.engine, self._user_of(spec.name), again)
         async with self._baker.bake(job, bake.tell) as (verdict, staging):
             key = await self._accept(model, verdict, staging)
-        self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine)
+        self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine, verdict.measured)
         _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
 
     async def _accept(self, model: ModelSpec, verdict: BakeVerdict, staging: Path) -> str:
@@ -285,13 +309,6 @@ def _unusable(snapshot: VerifiedSnapshot, model: ModelSpec) -> str:
     if manifest.source != model.source_digest:
         return f"it was baked from weights {manifest.source[:12]}, this revision pins {model.source_digest[:12]}"
     return ""
-
-
-def _measurements(manifest: Manifest) -> tuple[EngineMeasurement, ...]:
-    return tuple(
-        EngineMeasurement(name, record.cold_ms, record.warm_ms, record.refused)
-        for name, record in sorted(manifest.engines.items())
-    )
 
 
 def _digest(here: fingerprint.Fingerprint) -> str:

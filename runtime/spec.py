@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,8 @@ _RESERVED_NAMES = frozenset(  # Lambda refuses these in Environment (spec 6.4)
     "AWS_SESSION_TOKEN AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR".split()
 )
 _EXEC_PREFIXES = ("LD_", "OMP_", "GOMP_", "MKL_", "MALLOC_", "PYTHON")
+ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
+"""What this machine is called in ``Architectures``."""
 ENGINES = ("auto", "eager", "aot_inductor")
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
@@ -183,7 +187,8 @@ class FunctionSpec:
         glowplug = read.section("Glowplug", _GLOWPLUG)
         models = _models(glowplug)
         warmup = glowplug.section("Warmup", _WARMUP)
-        _refuse_unbuilt(glowplug)
+        storage = read.section("EphemeralStorage", {"Size"})
+        _refuse_unbuilt(glowplug, warmup, storage)
         return cls(
             name=name,
             handler=read.text("Handler", required=True),
@@ -191,24 +196,22 @@ class FunctionSpec:
             code_digest=read.text("CodeSha256", required=True),
             description=read.text("Description"),
             role=read.text("Role"),
-            timeout_s=read.number("Timeout", 3, low=1, high=5400),
-            memory_mb=int(read.number("MemorySize", 128, low=128, high=32768)),
-            ephemeral_mb=int(read.section("EphemeralStorage", {"Size"}).number("Size", 512, low=512, high=32768)),
+            timeout_s=float(read.whole("Timeout", 3, low=1, high=5400)),
+            memory_mb=read.whole("MemorySize", 128, low=128, high=32768),
             environment=_environment(read.section("Environment", {"Variables"})),
             models=models,
             url=_url(read, name),
             snap_start=snap_start == "PublishedVersions",
             parking=glowplug.choice("Parking", ("auto", "off"), "auto") == "auto",
-            reserved=read.optional_int("ReservedConcurrentExecutions", low=0),
-            max_instances=glowplug.optional_int("MaxInstances", low=1),
+            reserved=read.optional_whole("ReservedConcurrentExecutions", low=0),
+            max_instances=glowplug.optional_whole("MaxInstances", low=1),
             idle_timeout_s=glowplug.number("IdleTimeoutSeconds", 60, low=0),
             park_timeout_s=glowplug.number("ParkTimeoutSeconds", 3600, low=0),
             init_timeout_s=glowplug.number("InitTimeoutSeconds", 900, low=1),
             hold_timeout_s=glowplug.number("HoldTimeoutSeconds", 60, low=0),
-            max_held=int(glowplug.number("MaxHeldRequests", 100, low=0)),
+            max_held=glowplug.whole("MaxHeldRequests", 100, low=0),
             max_parked_age_s=glowplug.number("MaxParkedAgeSeconds", 3600, low=1),
             warmup_event=warmup.text("Event") or None,
-            warmup_compare=warmup.choice("Compare", ("none", "json"), "none"),
         )
 
 
@@ -258,18 +261,25 @@ class _Reader:
             raise DefinitionError(self.at(name), f"{value!r} is not one of {', '.join(allowed)}")
         return str(value)
 
-    def number(self, name: str, default: float, *, low: float, high: float = float("inf")) -> float:
+    def number(self, name: str, default: float, *, low: float, high: float = math.inf) -> float:
         value = self.values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DefinitionError(self.at(name), f"must be a number, not {_kind(value)}")
-        if not low <= value <= high:
-            raise DefinitionError(self.at(name), f"{value} is not between {low:g} and {high:g}")
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f"{low:g} or more" if math.isinf(high) else f"between {low:g} and {high:g}"
+            raise DefinitionError(self.at(name), f"{value} is not {allowed}")
         return float(value)
 
-    def optional_int(self, name: str, *, low: int) -> int | None:
+    def whole(self, name: str, default: int, *, low: int, high: float = math.inf) -> int:
+        value = self.number(name, default, low=low, high=high)
+        if not value.is_integer():
+            raise DefinitionError(self.at(name), f"must be a whole number, not {value:g}")
+        return int(value)
+
+    def optional_whole(self, name: str, *, low: int) -> int | None:
         if self.values.get(name) is None:
             return None
-        return int(self.number(name, 0, low=low))
+        return self.whole(name, low, low=low)
 
 
 def _kind(value: object) -> str:
@@ -333,14 +343,18 @@ def _url(read: _Reader, name: str) -> UrlSpec | None:
     return UrlSpec(url_id=url_id_of(name))
 
 
-def _refuse_unbuilt(glowplug: _Reader) -> None:
+def _refuse_unbuilt(glowplug: _Reader, warmup: _Reader, storage: _Reader) -> None:
     """Known keys whose behaviour is not built: refused, never accepted and ignored. A default value changes nothing."""
     if glowplug.choice("Device", ("auto", "cpu", "cuda"), "auto") == "cuda":
         raise DefinitionError(glowplug.at("Device"), "cuda is not supported yet; use auto or cpu")
     if glowplug.values.get("Objective") is not None:
         raise DefinitionError(glowplug.at("Objective"), "is not supported yet")
-    if glowplug.number("Concurrency", 1, low=1) != 1:
+    if warmup.choice("Compare", ("none", "json"), "none") == "json":
+        raise DefinitionError(warmup.at("Compare"), "json is not supported yet; use none")
+    if storage.whole("Size", 512, low=512, high=32768) != 512:
+        raise DefinitionError(storage.at("Size"), "other than 512 is not supported yet: nothing bounds /tmp")
+    if glowplug.whole("Concurrency", 1, low=1) != 1:
         raise DefinitionError(glowplug.at("Concurrency"), "more than 1 is not supported yet")
     batching = glowplug.section("Batching", {"MaxBatchSize", "MaxWaitMilliseconds"})
-    if batching.number("MaxBatchSize", 1, low=1) != 1 or batching.number("MaxWaitMilliseconds", 0, low=0) != 0:
+    if batching.whole("MaxBatchSize", 1, low=1) != 1 or batching.number("MaxWaitMilliseconds", 0, low=0) != 0:
         raise DefinitionError(glowplug.at("Batching"), "is not supported yet")

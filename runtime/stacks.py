@@ -6,6 +6,7 @@ Everything that can be refused is refused here, before anything is changed. Erro
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
-from .spec import FunctionSpec, ModelSpec, SourceFile
+from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Hears of progress, as the JSON objects that the admin API sends on."""
@@ -88,6 +89,20 @@ def validated(request: StackRequest, code: Code) -> dict[str, FunctionSpec]:
             raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
         specs[logical_id] = spec
     return specs
+
+
+def notes(request: StackRequest, *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
+    """Return what valid definitions ask for and this node gives otherwise: its own Python, and its own processor."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found = []
+    for definition in request.definitions.values():
+        name, runtime = definition["FunctionName"], definition["Runtime"]
+        if runtime != python:
+            found.append(f"{name}: Runtime {runtime} runs on {python.replace('python', 'Python ')} here")
+        [wanted] = definition.get("Architectures") or [architecture]
+        if wanted != architecture:
+            found.append(f"{name}: Architectures {wanted} runs on {architecture} here")
+    return tuple(found)
 
 
 async def pinned(

@@ -1,7 +1,8 @@
 """Which engine serves whom: one small JSON file per owner, replaced by rename.
 
 ``assigned/<owner>.json`` below the snapshots' root: ``{"<model>": {"engine", "key", "reason", "requested",
-"fingerprint"}, …}``. The owner is an opaque name (the runtime uses a function's revision).
+"fingerprint", "measured": [{"engine", "cold_ms", "warm_ms", "refused"}, …]}, …}``. The owner is an opaque name (the
+runtime uses a function's revision).
 
 Not signed: all that an assignment can do is to name a snapshot, and that is signed (``store.py``). One that cannot be
 read counts as none; the model is then baked again, which ends at once where the snapshot is still there.
@@ -24,15 +25,32 @@ _OWNER = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one engine: milliseconds to restore and answer, and to answer when warm; None where it was
+    not. ``refused`` says why it must not serve."""
+
+    engine: str
+    cold_ms: float | None
+    warm_ms: float | None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
-    """The verdict of one bake. ``engine`` serves, with the snapshot ``key`` (empty for eager); ``reason`` says why it
-    is not a better one. It answers the engine that was ``requested``, on machines with this ``fingerprint`` digest."""
+    """The verdict of one bake. ``engine`` serves, with the snapshot ``key`` (empty where there is none); ``reason``
+    says why it is not a better one. It answers the engine that was ``requested``, on machines with this ``fingerprint``
+    digest.
+
+    ``measured`` is what it was drawn from. The snapshot's manifest has the figures of its first bake and is immutable;
+    a later measurement, which may have another verdict, is only here.
+    """
 
     engine: str
     key: str
     reason: str
     requested: str
     fingerprint: str
+    measured: tuple[Measured, ...] = ()
 
 
 class Assignments:
@@ -90,6 +108,9 @@ class Assignments:
 def _load(path: Path) -> dict[str, Assignment]:
     try:
         value = json.loads(path.read_bytes())
-        return {str(name): Assignment(**fields) for name, fields in value.items()}
+        return {
+            str(name): Assignment(**fields | {"measured": tuple(Measured(**row) for row in fields.get("measured", ()))})
+            for name, fields in value.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -40,9 +40,9 @@ from .program import Program, export
 CASES_FILE = "cases.safetensors"
 """Inputs of other sizes with eager's outputs, for ``measure``; removed before the snapshot is finished."""
 
-ROUNDS = 2
-"""Measurements of each engine, in turns; the best counts. A bake runs beside whatever the node serves meanwhile, and a
-burst of that must not decide which engine a function gets for months."""
+ROUNDS = 3
+"""Measurements of each engine, in turns (A B A B …), each in a fresh process; the best counts. A bake runs beside
+whatever the node serves meanwhile, and a burst of that must not decide which engine a function gets for months."""
 
 CASES = 3
 _LARGEST = 48  # largest random size of a dimension without an upper bound
@@ -50,7 +50,11 @@ _LARGEST = 48  # largest random size of a dimension without an upper bound
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to bake. ``engine`` is ``auto`` or an engine's name; ``published`` the directory of finished snapshots."""
+    """What to bake. ``engine`` is ``auto`` or an engine's name; ``published`` the directory of finished snapshots.
+
+    ``again`` is the key of a finished snapshot whose engines are to be measured again. Whoever gives it has verified
+    that snapshot: its engines are loaded.
+    """
 
     definition: ModelDefinition
     files: Mapping[str, Path]
@@ -58,6 +62,7 @@ class Job:
     published: Path
     engine: str = "auto"
     precision: str = "fp32"
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,8 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """The result. ``reused``: a snapshot with this key was there already and nothing was compiled."""
+    """The result. ``reused``: a snapshot with this key was there already and nothing was compiled; ``manifest`` is its
+    own then, but for figures that were measured again."""
 
     manifest: Manifest
     reused: bool
@@ -102,6 +108,8 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
     existing = job.published / key / FILE
     if existing.exists():
         manifest = Manifest.from_bytes(existing.read_bytes())
+        if key == job.again:
+            manifest = _measured_again(job, program, manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.engine))
     expected = _expected(job.definition, assembled, program)
     draft = Manifest(
@@ -125,10 +133,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
     if extra:
         _save(extra, job.staging / EXTRA_FILE)
     draft = dataclasses.replace(draft, engines=engines)
-    rounds = [name for _ in range(ROUNDS) for name in engines]
-    for number, name in enumerate(rounds):
-        progress("measure", 0.7 + 0.28 * number / len(rounds))
-        engines[name] = _better(engines[name], measure(draft, name))
+    engines = _measured(draft, 0.7, progress, measure)
     progress("check", 0.99)
     (job.staging / CASES_FILE).unlink()
     verdict, reason = decide(engines, "auto")
@@ -163,6 +168,32 @@ def _engines(wanted: str) -> list[str]:
     return ["eager"] if wanted == "eager" else ["eager", "aot_inductor"]
 
 
+def _measured_again(job: Job, program: Program, manifest: Manifest, progress: Progress, measure: Measure) -> Manifest:
+    """Measure the engines of a finished snapshot, forgetting what was measured before.
+
+    ``job.staging`` gets links to its files, and the cases that it was once measured on, which are not kept with it.
+    """
+    for name in manifest.artefacts:
+        (job.staging / name).symlink_to(job.published / manifest.key / name)
+    _write_cases(job, program)
+    engines = {
+        name: dataclasses.replace(record, cold_ms=None, warm_ms=None, worst_error=0.0, refused="")
+        for name, record in manifest.engines.items()
+    }
+    draft = dataclasses.replace(manifest, engines=engines)
+    return dataclasses.replace(manifest, engines=_measured(draft, 0.1, progress, measure))
+
+
+def _measured(draft: Manifest, begin: float, progress: Progress, measure: Measure) -> dict[str, EngineRecord]:
+    """Return the draft's engines with what was measured; ``begin`` is how much of the bake is over already."""
+    engines = dict(draft.engines)
+    turns = [name for _ in range(ROUNDS) for name in engines]
+    for number, name in enumerate(turns):
+        progress("measure", begin + (0.98 - begin) * number / len(turns))
+        engines[name] = _better(engines[name], measure(draft, name))
+    return engines
+
+
 def _better(record: EngineRecord, found: Measurement) -> EngineRecord:
     """Merge a further measurement: best times, worst error, and refused for good once refused."""
     if record.refused or found.refused:
@@ -194,15 +225,19 @@ def _write_checks(job: Job, program: Program, expected: Any) -> dict[str, Any]:
     inputs = program.signature.flatten((), program.inputs)
     outputs = torch_private.flatten(expected)[0]
     _save(_flat(inputs, outputs), job.staging / CHECK_FILE)
+    _write_cases(job, program)
+    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
+    tolerance = verify.tolerance_for([*weights, *(output.dtype for output in outputs)])
+    return {"file": CHECK_FILE, "absolute": tolerance.absolute, "relative": tolerance.relative}
+
+
+def _write_cases(job: Job, program: Program) -> None:
     cases: dict[str, Tensor] = {}
     for number, sample in enumerate(_samples(program)):
         outputs_here = torch_private.flatten(_eager(program.assembled, sample))[0]
         flat = _flat(program.signature.flatten((), sample), outputs_here)
         cases.update({f"{number}.{name}": tensor for name, tensor in flat.items()})
     _save(cases, job.staging / CASES_FILE)
-    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
-    tolerance = verify.tolerance_for([*weights, *(output.dtype for output in outputs)])
-    return {"file": CHECK_FILE, "absolute": tolerance.absolute, "relative": tolerance.relative}
 
 
 def _flat(inputs: list[Tensor], outputs: list[Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from .output import show_json
 @click.command()
 @click.argument("name")
 @click.option("--payload", default="{}", metavar="JSON|@FILE|-", help="The event: JSON, a file, or - for stdin.")
-@click.option("--tail", is_flag=True, help="Print the request's log to stderr.")
+@click.option("--tail", is_flag=True, help="Print the end of the request's log to stderr.")
 @of_a_node
 def invoke(name: str, payload: str, tail: bool, endpoint: str | None, state: Path | None, as_json: bool) -> None:
     """Call a function and print its answer.

@@ -11,12 +11,14 @@ from typing import Any
 import click
 import uvloop
 
-from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.config import NodeConfig, default_state
 from glowplug.runtime.node import Node, serve
 
 from ..apply import DeployResult
 from ..apply import deploy as deploy_template
 from ..client import NodeClient
+from ..supported import check
+from ..template import load
 from . import deploy
 from .functions import show_functions, with_last_start
 from .options import as_json as json_option
@@ -49,17 +51,25 @@ def up(
     """
     config = NodeConfig.from_env(os.environ, state=state, port=port, public_port=public_port)
     given = deploy.pairs(parameters)
+    if template is not None:
+        check(load(template))  # what can be seen without translating is said before anything is started
+    found = config.state == default_state(os.environ).expanduser().absolute()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.
-        await asyncio.to_thread(_serve_template, NodeClient(node.endpoint), template, given, as_json)
+        await asyncio.to_thread(_serve_template, NodeClient(node.endpoint), template, given, as_json, found)
 
     uvloop.run(serve(config, ready=ready))
 
 
-def _serve_template(client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool) -> None:
-    """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``."""
+def _serve_template(
+    client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool, found: bool
+) -> None:
+    """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``.
+
+    ``found``: whether other commands find the node by themselves, as it is where they look.
+    """
     result: DeployResult | None = None
     if template is not None:
         with display(quiet=as_json) as progress:
@@ -73,6 +83,8 @@ def _serve_template(client: NodeClient, template: Path | None, parameters: dict[
         for note in result.notes:
             click.echo(f"note: {note}", err=True)
     click.echo(f"glowplug serves {counted(len(functions), 'function')} at {client.endpoint}; Ctrl-C stops it")
+    if not found:
+        click.echo(f"for other terminals:  export GLOWPLUG_ENDPOINT={client.endpoint}")
     if functions:
         click.echo()
         show_functions(functions)

@@ -162,6 +162,7 @@ class AdminApi:
             return {
                 "changes": [asdict(change) for change in result.changes],
                 "functions": [asdict(listing) for listing in result.functions],
+                "notes": list(result.notes),
             }
 
         return await _run(request, work)

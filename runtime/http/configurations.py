@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import os
 
 from glowplug.runtime.registry import FunctionRecord
-
-_ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
+from glowplug.runtime.spec import ARCHITECTURE
 
 
 def configuration_of(record: FunctionRecord, arn: str, *, region: str, account_id: str) -> dict[str, object]:
@@ -32,7 +30,7 @@ def configuration_of(record: FunctionRecord, arn: str, *, region: str, account_i
         "TracingConfig": {"Mode": "PassThrough"},
         "RevisionId": record.revision_id,
         "PackageType": "Zip",
-        "Architectures": [_ARCHITECTURE],
+        "Architectures": [ARCHITECTURE],
         "EphemeralStorage": {"Size": spec.ephemeral_mb},
         "SnapStart": {
             "ApplyOn": "PublishedVersions" if spec.snap_start else "None",

@@ -12,7 +12,8 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import FunctionFault, GlowplugError
 from glowplug.runtime.invocation import Invocation
 
-from .invoking import Directory, Invoke, UrlObserver, hold_of, new_trace_id, start_headers
+from .identifiers import new_trace_id
+from .invoking import Directory, Invoke, UrlObserver, hold_of, start_headers
 from .messages import Reply, Request
 from .url_event import UnmappableResult, event_of, response_of
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -43,11 +42,6 @@ def start_headers(outcome: Outcome) -> list[tuple[str, str]]:
 def hold_of(prefer: str | None) -> float | None:
     """Return N of ``Prefer: wait=N`` in seconds; None without one. What is not understood is ignored (RFC 7240)."""
     return next((float(match[1]) for match in _waits(prefer)), None) if prefer else None
-
-
-def new_trace_id(unix_s: float) -> str:
-    """Return an X-Ray trace header with a new root: ``Root=1-<8 hex of the time>-<24 random hex>``."""
-    return f"Root=1-{int(unix_s):08x}-{secrets.token_hex(12)}"
 
 
 def _waits(prefer: str) -> Iterable[re.Match[str]]:

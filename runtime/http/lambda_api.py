@@ -30,7 +30,8 @@ from glowplug.runtime.spec import FunctionSpec
 
 from . import names
 from .configurations import configuration_of
-from .invoking import Invoke, hold_of, new_trace_id, start_headers
+from .identifiers import new_trace_id
+from .invoking import Invoke, hold_of, start_headers
 from .messages import Reply, Request, json_reply, parse_json
 
 API_PATH = re.compile(r"/20\d\d-\d\d-\d\d/")

@@ -8,7 +8,6 @@ Paths stay raw: routes are matched on the undecoded path and each segment is dec
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,13 +144,6 @@ def compact_json(value: Any) -> bytes:
         return _to_json(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def new_request_id() -> str:
-    """Return a random UUID (version 4) in its usual form; a third of what ``str(uuid.uuid4())`` takes."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def parse_json(text: bytes) -> Any:

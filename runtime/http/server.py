@@ -24,7 +24,8 @@ from glowplug.runtime.errors import GlowplugError, InternalError, StateError
 from .dispatch import Surface
 from .faults import error_reply
 from .hosts import is_loopback
-from .messages import Reply, Request, new_request_id
+from .identifiers import new_request_id
+from .messages import Reply, Request
 
 log = logging.getLogger(__name__)
 

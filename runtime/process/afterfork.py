@@ -5,6 +5,7 @@ The numbers that decide a parked start are here: whatever this module does, ever
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -64,6 +65,8 @@ def clean(
     8. *Locks.* Python reinitialises those of ``threading`` and ``logging`` in the child; only a single-threaded process
        is ever forked (see ``forkable``), so no other lock can be held.
 
+    9. *Scheduling.* ``yield_to_waker``, for the process and all that it starts.
+
     Not here: the thread count of torch (granted with each invocation) and the user (``confine``).
     """
     for descriptor in inherited:
@@ -77,3 +80,15 @@ def clean(
     uuid: Any = sys.modules.get("uuid")
     if uuid is not None:
         uuid._last_timestamp = None
+    yield_to_waker()
+
+
+def yield_to_waker() -> None:
+    """Let whoever wakes this process finish its time slice first (SCHED_BATCH).
+
+    The node wakes one worker per request. By default the kernel may run that worker at once in the node's place, and
+    with all cores busy the node then waits behind every request that it hands out: 16 connections to ``echo`` on two
+    cores gain 18 to 50 % from this. An idle core is taken at once either way.
+    """
+    with contextlib.suppress(OSError):  # a sandbox that forbids it: slower, nothing else
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

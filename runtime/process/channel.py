@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable
 
 from . import wire
 
-IDLE_BUFFER_BYTES = 64 * 1024
-"""What one ``recvmsg`` asks for: an inline answer in most cases."""
+BUFFER_BYTES = 256 * 1024
+"""What one ``recvmsg`` asks for: as much as a socket holds by default (net.core.rmem_default is 208 KiB), so that a
+frame of MAX_FRAME_BYTES takes about 20 reads."""
 
-BUSY_BUFFER_BYTES = 256 * 1024
-"""What it asks for after a read that filled the buffer: as much as a socket holds by default (net.core.rmem_default is
-208 KiB), so that a frame of MAX_FRAME_BYTES takes about 20 reads."""
+_buffer = memoryview(bytearray(BUFFER_BYTES))
+"""Every channel reads into this one: they all belong to one event loop, and the decoder copies what it keeps."""
 
 _ANCILLARY_BYTES = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * array.array("i").itemsize)
 
@@ -55,7 +55,6 @@ class Channel:
         self._on_message = on_message
         self._on_closed = on_closed
         self._decoder = wire.Decoder()
-        self._buffer_bytes = IDLE_BUFFER_BYTES
         self._queue: deque[_Pending] = deque()
         self._closed = False
         self._broken = False  # nothing goes out any more; what came in is still read
@@ -158,25 +157,22 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(
-                self._buffer_bytes, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
+            size, ancillary, flags, _ = self._socket.recvmsg_into((_buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._fail(error)
             return
-        self._buffer_bytes = BUSY_BUFFER_BYTES if len(data) >= self._buffer_bytes else IDLE_BUFFER_BYTES
         descriptors = _descriptors(ancillary) if ancillary else []
         try:
             if flags & socket.MSG_CTRUNC:
                 _close_all(descriptors)
                 raise wire.WireError(f"more than {wire.MAX_DESCRIPTORS} descriptors at once")
-            if not data:
+            if not size:
                 self._decoder.eof()
                 self._fail(None)
                 return
-            self._deliver(self._decoder.feed(data, descriptors))
+            self._deliver(self._decoder.feed(_buffer[:size], descriptors))
         except wire.WireError as error:
             self._fail(error)
 

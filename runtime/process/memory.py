@@ -1,4 +1,4 @@
-"""How much a worker has added since its start, and the end of one that adds more than its MemorySize.
+"""How much memory a worker uses, and the end of one that has added more than its MemorySize since its start.
 
 MemorySize bounds what a worker adds, not what it inherited or shares: its zygote's pages and the mapped weights are
 there whether it runs or not. The measure is the growth, since the worker was ready, of
@@ -108,16 +108,17 @@ class MemoryWatch:
                 self._alarm = self._clock.call_later(INTERVAL_S, self._tick)
 
     def peak_bytes(self, worker: Watched) -> int:
-        """Return the most that the worker was seen to add; 0 for one that is not watched.
+        """Return the most that the worker was seen to use, inherited pages included; 0 for one that is not watched.
 
-        Cheap enough for every invocation: a sample is taken when the last one is older than ``INTERVAL_S``.
+        This is REPORT's Max Memory Used, what people compare with other programs; what its limit bounds is less. Cheap
+        enough for every invocation: a sample is taken when the last one is older than ``INTERVAL_S``.
         """
         sample = self._samples.get(worker)
         if sample is None:
             return 0
         if self._clock.monotonic() - sample.at_s >= INTERVAL_S:
             sample = self._sample(worker, sample)
-        return max(0, sample.peak_bytes - sample.base_bytes)
+        return sample.peak_bytes
 
     def close(self) -> None:
         """Stop sampling and forget everybody."""

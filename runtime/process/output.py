@@ -14,7 +14,7 @@ from collections.abc import Callable
 MAX_BYTES = 256 * 1024
 """Kept between two calls of ``take``; Lambda's own lines are cut at 256 KiB too. What is over is read and dropped."""
 
-_READ_BYTES = 64 * 1024  # the size of a pipe
+_buffer = memoryview(bytearray(64 * 1024))  # the size of a pipe; one for all of them, as in ``channel``
 _TRUNCATED = b"\n[truncated]\n"
 
 
@@ -64,19 +64,19 @@ class OutputPipe:
 
     def _read(self) -> int:
         try:
-            data = os.read(self._fd, _READ_BYTES)
+            size = os.readv(self._fd, (_buffer,))
         except BlockingIOError:
             return 0
-        if not data:
+        if not size:
             self._end()
             return 0
         if self._room > 0:
-            kept = data[: self._room]
+            kept = bytes(_buffer[: min(size, self._room)])
             self._room -= len(kept)
             self._parts.append(kept)
             if self._room == 0:
                 self._parts.append(_TRUNCATED)
-        return len(data)
+        return size
 
     def _end(self) -> None:
         if self._open:

@@ -16,6 +16,8 @@ import importlib
 import sys
 from typing import Literal
 
+from . import hugepages
+
 Preload = Literal["lean", "torch"]
 CHOICES: tuple[Preload, ...] = ("lean", "torch")
 
@@ -26,7 +28,8 @@ _LEAN = (
 )  # fmt: skip
 _TORCH = (
     "numpy", "numpy.random", "torch", "torch.nn", "safetensors", "safetensors.torch", "tokenizers",
-    "glowplug.runtime.worker.models", "glowplug.snapshot.restore",
+    "tokenizers.models", "glowplug.runtime.worker.models", "glowplug.snapshot.restore", "glowplug.handlers",
+    "glowplug.handlers.author",
 )  # fmt: skip
 
 _malloc_trim = getattr(ctypes.PyDLL(None), "malloc_trim", None)  # glibc only
@@ -42,6 +45,8 @@ def load(preload: Preload) -> None:
         for name in _TORCH:
             importlib.import_module(name)
         _use_torch_once()
+        gc.collect()
+        hugepages.collapse()
     gc.enable()
 
 

@@ -370,7 +370,7 @@ class Decoder:
     def __repr__(self) -> str:
         return f"Decoder(buffered={len(self._buffer)}, descriptors={len(self._descriptors)})"
 
-    def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> list[Any]:
+    def feed(self, data: bytes | memoryview, descriptors: Iterable[int] = ()) -> list[Any]:
         """Return the messages that ``data`` completes, in order. Raises ``WireError`` on anything malformed."""
         self._descriptors.extend(descriptors)
         self._buffer += data

@@ -6,8 +6,9 @@ Four ways, chosen by what the revision is and has (``Starter.start``):
 2. *park and fork*: its zygote is built first: fork a base zygote, import the handler, bind the models, check the engine
    in a canary;
 3. *fork and import*: ``Parking: off``; a worker is forked from a base zygote and does all of that itself;
-4. *exec*: the function must not be forked (its settings say so, or its import left an obstacle, which is remembered for
-   the revision); a worker is started as a program and does all of that itself.
+4. *exec*: the function must not be forked (its settings say so, its import left an obstacle, or its code brings a
+   module that base zygotes have preloaded; what is found out is remembered for the revision); a worker is started as a
+   program and does all of that itself.
 
 What a failure means stands in ``policy``, as tables. Files are fetched and engines looked up from the moment the start
 is decided, while the process is forked and imports.
@@ -23,7 +24,7 @@ from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import CheckFailed, GlowplugError, LoadFailed, StartTimeout
+from glowplug.runtime.errors import CheckFailed, GlowplugError, StartError, StartTimeout
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
@@ -71,8 +72,8 @@ class Starter:
         """
         async with self._time_limit(home.spec):
             try:
-                if home.forkable:
-                    return await self._fork(home, instance_id, recording)
+                way = self._fork if home.forkable else self._alone
+                return await way(home, instance_id, recording)
             except NotForkable as obstacle:
                 home.exec_reason = str(obstacle)
             return await self._alone(home, instance_id, recording)
@@ -141,8 +142,7 @@ class Starter:
         with recording.phase("zygote"):
             zygote = await self._zygotes.function_zygote(self._name(spec), lean=spec.lean, uid=user, gid=user)
         async with self._owned(zygote, spec):
-            for obstacle in await self._load_and_bind(zygote, spec, material, recording, parked=True):
-                raise NotForkable(obstacle)
+            await self._load_and_bind(zygote, spec, material, recording, parked=True)
             init_ms = (self._clock.monotonic() - began_s) * 1e3
             if spec.models or spec.warmup_event:
                 with recording.phase("warmup"):
@@ -201,39 +201,31 @@ class Starter:
 
     async def _load_and_bind(
         self, process: Loadable, spec: FunctionSpec, material: Materials, recording: Recording, *, parked: bool
-    ) -> list[str]:
-        """Import the handler and bind the models; returns the obstacles to forking that this left, at most one."""
+    ) -> None:
+        """Import the handler and bind the models. Raises ``NotForkable`` when only exec can do that."""
+        self._logs.of(spec.name).init_start(spec.runtime)
         with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
-        log, began_s = self._logs.of(spec.name), self._clock.monotonic()
-        log.init_start(spec.runtime)
         order = load_order(self._site, spec, self._code.path(spec.code_digest), files, parked=parked)
-        try:
-            with recording.phase("import"):
-                loaded = await process.load(order)
-        except LoadFailed as error:
-            failed_ms = (self._clock.monotonic() - began_s) * 1e3
-            log.output(process.take_log())
-            log.init_report(
-                failed_ms,
-                status="error",
-                error_type=error.reported_type if isinstance(error, LoadFailed) else error.error_type,
-            )
-            raise
-        if not spec.models or (parked and loaded.obstacle):
-            return [loaded.obstacle] if loaded.obstacle else []
+        with recording.phase("import"):
+            loaded = await process.load(order)
+        if loaded.obstacle:
+            raise NotForkable(loaded.obstacle)
+        if not spec.models:
+            return
         with recording.phase("restore"):
             bound = await process.bind(await material.bind())
         recording.engine = ", ".join(sorted(set(bound.engines.values())))
         recording.engine_reason = await material.reason()
         recording.bytes_read, recording.bytes_from = bound.weight_bytes, "the local store"
-        return [obstacle for obstacle in (loaded.obstacle or bound.obstacle,) if obstacle]
+        if parked and bound.obstacle:
+            raise NotForkable(bound.obstacle)
 
     async def _check(self, worker: Worker) -> str:
         checked = await worker.check(wire.Check(threads=self._site.cores))
         if checked.recorded:
             return f"passed, largest difference from the recorded output {checked.worst_error:.2g}"
-        return "passed: finite, of the right shape and dtype; nothing is recorded yet"
+        return "passed: finite, of the right shape and dtype; what runs on eager is compared with no record"
 
     async def _become_instance(
         self, worker: Worker, spec: FunctionSpec, instance_id: str, recording: Recording, *, restored: bool
@@ -261,7 +253,7 @@ class Starter:
         with Materials(spec, self._cache, self._snapshots) as material:
             try:
                 try:
-                    result = await attempt(material)
+                    result = await self._told(spec, attempt(material))
                 except (GlowplugError, CacheError, SnapshotError) as error:
                     if not material.engines or remedy(error) is not Remedy.EAGER:
                         raise
@@ -270,12 +262,26 @@ class Starter:
                         self._snapshots.distrust(spec, model_name, engine, reason)
                         recording.notes.append(f"{engine} was retired: {reason}")
                     material.fall_back(f"retired: {reason}")
-                    result = await attempt(material)
+                    result = await self._told(spec, attempt(material))
             except (CacheError, SnapshotError) as error:
                 raise to_runtime(error) from error
             if material.wants_bake:
                 self._snapshots.request_bake(spec)
             return result
+
+    async def _told(self, spec: FunctionSpec, attempt: Awaitable[Result]) -> Result:
+        """Await an attempt to import and bind; the end of one that fails goes into the function's log."""
+        began_s = self._clock.monotonic()
+        try:
+            return await attempt
+        except (GlowplugError, CacheError, SnapshotError) as error:
+            fault = error if isinstance(error, GlowplugError) else to_runtime(error)
+            reported = fault.reported_type if isinstance(fault, StartError) else ""
+            log, kind = self._logs.of(spec.name), reported or fault.error_type or type(fault).__name__
+            if not reported or type(fault) is StartError:  # else the process that failed has printed it, with its trace
+                log.output(f"[ERROR] {kind}: {fault}\n".encode())
+            log.init_report((self._clock.monotonic() - began_s) * 1e3, status="error", error_type=kind)
+            raise
 
     @contextlib.asynccontextmanager
     async def _owned(self, process: Loadable, spec: FunctionSpec) -> AsyncIterator[None]:
@@ -306,6 +312,7 @@ class Starter:
             yield
         except asyncio.CancelledError:
             if expired and task.uncancel() == 0:
+                self._logs.of(spec.name).init_report(spec.init_timeout_s * 1e3, status="timeout")
                 raise StartTimeout(f"Task timed out after {spec.init_timeout_s:.2f} seconds") from None
             raise
         finally:

@@ -17,6 +17,7 @@ import enum
 import math
 
 from glowplug.runtime.clock import Clock
+from glowplug.runtime.config import Limits
 from glowplug.runtime.errors import FunctionFault, HandlerTimeout, InternalError, ResponseTooLarge, WorkerExited
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.process import wire
@@ -49,7 +50,7 @@ class Instance:
 
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
-        *("leave_by_s", "_clock", "_log", "_memory", "_limit_bytes", "_init_ms", "_restore_ms", "_expired"),
+        *("leave_by_s", "_clock", "_log", "_memory", "_limits", "_init_ms", "_restore_ms", "_expired"),
     )
 
     def __init__(
@@ -60,7 +61,7 @@ class Instance:
         clock: Clock,
         log: FunctionLog,
         memory: Memory,
-        response_bytes: int,
+        limits: Limits,
     ) -> None:
         self.instance_id = instance_id
         self.spec = spec
@@ -75,7 +76,7 @@ class Instance:
         self._clock = clock
         self._log = log
         self._memory = memory
-        self._limit_bytes = response_bytes
+        self._limits = limits
         self._init_ms: float | None = None
         self._restore_ms: float | None = None
         self._expired = False
@@ -188,7 +189,7 @@ class Instance:
             function_error="Unhandled" if failed else None,
             duration_ms=duration_ms,
             phases=(*waited, ("handler", handler_ms)),
-            log_tail=lines if invocation.log_tail else b"",
+            log_tail=_tail(lines, self._limits.log_tail_bytes) if invocation.log_tail else b"",
         )
 
     def _owned(self) -> Worker:
@@ -201,7 +202,7 @@ class Instance:
         self._owned().kill(TIMEOUT)
 
     def _acceptable(self, answer: wire.Outcome) -> bool:
-        return len(answer.results) == 1 and len(answer.results[0]) <= self._limit_bytes
+        return len(answer.results) == 1 and len(answer.results[0]) <= self._limits.sync_response_bytes
 
     def _fault(self, request_id: str, answer: wire.Outcome | WorkerDied) -> FunctionFault:
         """Say in Lambda's words (spec 1.6) why there is no answer; a dead worker's instance leaves the pool.
@@ -224,7 +225,8 @@ class Instance:
             return WorkerExited(f"RequestId: {request_id} Error: Runtime exited without providing a reason")
         if not isinstance(answer, WorkerDied):
             return ResponseTooLarge(
-                f"Response payload size exceeded maximum allowed payload size ({self._limit_bytes} bytes)."
+                "Response payload size exceeded maximum allowed payload size "
+                f"({self._limits.sync_response_bytes} bytes)."
             )
         return died_fault(request_id, answer)
 
@@ -240,7 +242,7 @@ class Instance:
                 output=worker.take_log(),
                 duration_ms=duration_ms,
                 memory_mb=self.spec.memory_mb,
-                max_memory_mb=-(-self._memory.peak_bytes(worker) // (1024 * 1024)),
+                max_memory_mb=max(1, -(-self._memory.peak_bytes(worker) // (1024 * 1024))),
                 init_ms=init_ms,
                 restore_ms=restore_ms,
                 status="" if fault is None else "timeout" if isinstance(fault, HandlerTimeout) else "error",
@@ -248,3 +250,12 @@ class Instance:
                 timeout_s=self.spec.timeout_s,
             )
         )
+
+
+def _tail(lines: bytes, limit_bytes: int) -> bytes:
+    """Return the last bytes of an invocation's log, as many as LogType Tail gives, beginning with a whole character."""
+    cut = max(0, len(lines) - limit_bytes)
+    for _ in range(3):  # at most: a character of UTF-8 has three bytes after its first
+        if cut and cut < len(lines) and lines[cut] & 0xC0 == 0x80:
+            cut += 1
+    return lines[cut:]

@@ -96,7 +96,7 @@ class Launches:
             clock=self._clock,
             log=self._logs.of(spec.name),
             memory=self._memory,
-            response_bytes=self._config.limits.sync_response_bytes,
+            limits=self._config.limits,
         )
         recording = self._ledger.begin(spec, request_id=request_id, cause=cause, tier=pool.tier)
         pool.instances.add(instance)
@@ -236,6 +236,15 @@ class Launches:
         """
         if pool.current and not (cause == "age" and pool.home.building.locked()):
             self._tasks.spawn(self._renew(pool, cause), f"renew {pool.spec.name} ({cause})")
+
+    def keep(self, pool: Pool, reason: str) -> None:
+        """Let starts from the pool's zygote say ``reason`` from now on: why its engine is not a better one."""
+        self._tasks.spawn(self._keep(pool, reason), f"keep the engine of {pool.spec.name}")
+
+    async def _keep(self, pool: Pool, reason: str) -> None:
+        async with pool.home.building:  # a zygote that is being built may have been planned before
+            if pool.home.parked is not None:
+                pool.home.parked.engine_reason = reason
 
     async def _renew(self, pool: Pool, cause: Cause) -> None:
         async with pool.home.building:

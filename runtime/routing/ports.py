@@ -108,13 +108,13 @@ class Zygotes(Protocol):
 
 
 class Memory(Protocol):
-    """Watches what workers add to their memory, and kills with ``policy.MEMORY`` those that add too much."""
+    """Watches workers' memory, and kills with ``policy.MEMORY`` those that add too much after their start."""
 
     def admit(self, worker: Worker, limit_bytes: int, /) -> None:
         """Begin to watch a worker that is ready."""
 
     def peak_bytes(self, worker: Worker, /) -> int:
-        """Return the most that it was seen to add; cheap enough for every invocation."""
+        """Return the most that it was seen to use; cheap enough for every invocation."""
 
 
 # --- the model path (runtime/snapshots.py, runtime/sources.py) --------------------------------------------------------

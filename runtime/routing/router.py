@@ -187,6 +187,12 @@ class Router:
         if pool is not None:
             self._launches.renew(pool, "bake")
 
+    def keep(self, revision: str, reason: str) -> None:
+        """A bake of this revision ended without a better engine: later starts say ``reason``, not how far it was."""
+        pool = self._pools.get(revision)
+        if pool is not None:
+            self._launches.keep(pool, reason)
+
     def _supersede(self, pool: Pool, why: str) -> None:
         pool.current = False
         self._launches.discard_starts(pool)

@@ -95,7 +95,7 @@ class FakeLogs:
 
 
 class FakeMemory:
-    """Every worker is admitted and adds ``peak`` bytes; ``available`` bytes are free."""
+    """Every worker is admitted and uses ``peak`` bytes; ``available`` bytes are free."""
 
     def __init__(self, *, peak: int = 0, available: float = math.inf) -> None:
         self.peak = peak

@@ -28,6 +28,7 @@ class Script:
     """How the processes of a function behave. Durations in seconds of the test's clock; ``math.inf`` hangs.
 
     ``bind_errors`` and ``check_errors`` are by engine. ``load_exit`` is a status that the import ends the process with.
+    ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
     """
 
     handler: Handler = echo
@@ -36,6 +37,8 @@ class Script:
     start_s: float = 0.0
     obstacle: str = ""
     bound_obstacle: str = ""
+    brought: str = ""
+    recorded: bool = True
     load_error: StartError | None = None
     load_exit: int | None = None
     bind_errors: dict[str, StartError] = field(default_factory=dict)
@@ -49,8 +52,9 @@ class FakeProcess:
 
     _pids = itertools.count(10_001)
 
-    def __init__(self, process_id: str, script: Script, clock: ManualClock) -> None:
+    def __init__(self, process_id: str, script: Script, clock: ManualClock, *, forked: bool = True) -> None:
         self.pid = next(self._pids)
+        self.forked = forked
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.killed_for = ""
         self.script = script
@@ -81,7 +85,8 @@ class FakeProcess:
             self.die(wire.ExitCode.LOAD_FAILED << 8)
             raise self.script.load_error
         names = [model["name"] for model in message.models]
-        return wire.Loaded(self.script.import_s * 1e3, self.script.obstacle, names)
+        obstacle = (self.forked and self.script.brought) or (message.parked and self.script.obstacle) or ""
+        return wire.Loaded(self.script.import_s * 1e3, obstacle, names)
 
     async def bind(self, message: wire.Bind) -> wire.Bound:
         """Bind, as the script says."""
@@ -129,8 +134,7 @@ class FakeWorker(FakeProcess):
     """A worker that calls ``script.handler`` in the test's own event loop."""
 
     def __init__(self, worker_id: str, script: Script, clock: ManualClock, *, forked: bool = True) -> None:
-        super().__init__(worker_id, script, clock)
-        self.forked = forked
+        super().__init__(worker_id, script, clock, forked=forked)
         self.starts: list[wire.Start] = []
         self.invokes: list[wire.Invoke] = []
         self.checks = 0
@@ -154,7 +158,7 @@ class FakeWorker(FakeProcess):
             if engine in self.script.check_errors:
                 self.die(wire.ExitCode.CHECK_FAILED << 8)
                 raise self.script.check_errors[engine]
-        return wire.Checked(0.0, 1e-6, recorded=True)
+        return wire.Checked(0.0, 1e-6, recorded=self.script.recorded)
 
     async def start(self, message: wire.Start) -> wire.Ready:
         """Become an instance."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import NoReturn
 
-from glowplug.runtime.process import confine, wire
+from glowplug.runtime.process import afterfork, confine, wire
 
 from . import loop, program
 from .connection import Connection
@@ -39,9 +39,10 @@ def main(arguments: Sequence[str]) -> NoReturn:
     control, data = Connection(options.control_fd), Connection(options.data_fd)
     if not confine.is_confined():
         confine.Confinement.arrange(options.expose, users=False).enter(-1, -1)
+    afterfork.yield_to_waker()
     threading.Thread(target=_watch, args=(options.control_fd,), name="glowplug-node-watch", daemon=True).start()
     control.send(wire.Hello(os.getpid(), wire.PROTOCOL, [], (perf_counter() - started) * 1000.0))
-    loop.run(control, data, Function((options.control_fd, options.data_fd)))
+    loop.run(control, data, Function((options.control_fd, options.data_fd), forked=False))
 
 
 def _watch(control: int) -> None:

@@ -5,7 +5,7 @@
 The job, one JSON object on standard input:
 
     {"load": {…the fields of wire.Load…}, "model": "", "engine": "auto",
-     "staging": "/…/bake/17", "snapshots": "/…/snapshots"}
+     "staging": "/…/bake/17", "snapshots": "/…/snapshots", "again": "<key of a snapshot to measure again>"}
 
 Events, one JSON object a line, on descriptor 3 (1 and 2 are the author's, whose module may print):
 
@@ -16,6 +16,9 @@ Events, one JSON object a line, on descriptor 3 (1 and 2 are the author's, whose
 Each engine is measured by the same program in a further fresh process, whose job has ``measure`` (an engine's name),
 ``manifest`` as well and which answers ``{"event": "measured", …}``. TMPDIR and the compiler's caches are those of the
 environment that the node starts this in; the author's module sees the function's environment.
+
+Whoever reads the events is who the work is for. When that end is closed, because the node was killed, the bake ends at
+once with all that it started: compilers too, which is why a thread watches the pipe and PR_SET_PDEATHSIG does not do.
 """
 
 from __future__ import annotations
@@ -24,22 +27,24 @@ import argparse
 import dataclasses
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.process.wire import Load
 from glowplug.snapshot.bake import Baked, Job, Measurement, bake
-from glowplug.snapshot.errors import CheckFailed
+from glowplug.snapshot.errors import CheckFailed, EngineUnavailable
 from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.measure import measure
 
-from . import models
-from .loader import enter, find_handler
+from . import models, shadow
+from .loader import enter, find_handler, roots_of, top_level
 
 MEASURE_TIMEOUT_S = 180.0
 """A measuring process imports torch and the handler, then runs for about WARM_S; beyond this the engine hangs."""
@@ -55,6 +60,21 @@ class Events:
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
 
+    def watch(self) -> None:
+        """End this process when nobody reads the events any more; with its group where it leads one.
+
+        A measuring process is in the group of the bake that started it, which watches for itself.
+        """
+        threading.Thread(target=self._watch, name="glowplug-events-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, 0)  # POLLERR only, which is what the end of a pipe's last reader is
+        poll.poll()
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def __call__(self, event: str, **fields: Any) -> None:
         """Write one line."""
         os.write(self._descriptor, json.dumps({"event": event, **fields}).encode() + b"\n")
@@ -69,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glowplug.runtime.worker.bake")
     parser.add_argument("--events-fd", type=int, default=3)
     events = Events(parser.parse_args(arguments).events_fd)
+    events.watch()
     text = sys.stdin.buffer.read()
     try:
         job = json.loads(text)
@@ -90,12 +111,25 @@ def _import(job: Mapping[str, Any], own: Mapping[str, str]) -> models.Model:
     """Import the handler as a worker would, and return the job's model."""
     load = Load(**job["load"])
     enter(load)
+    _make_way(load)
     os.environ.update({name: own[name] for name in _KEPT if name in own})
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(own.get("TMPDIR") or tempfile.gettempdir(), "inductor")))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else a pool of processes outlives the compile
     models.declare(load.models)
     find_handler(load.handler)
     return models.find(job["model"])
+
+
+def _make_way(load: Load) -> None:
+    """Let the module import its own copies of what only this program needs.
+
+    Raises ``EngineUnavailable`` where it brings a torch: no engine of this process's torch can be loaded with that.
+    """
+    brought = shadow.brought(roots_of(load))
+    if "torch" in brought:
+        raise EngineUnavailable("the code brings its own torch; engines are made with the node's")
+    for name in {"msgpack", top_level(load.handler)}.intersection(brought):
+        shadow.forget(name)
 
 
 def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], events: Events) -> dict[str, Any]:
@@ -105,7 +139,14 @@ def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], e
         return _measure_apart({**job, "measure": engine, "manifest": draft.to_bytes().decode()}, own)
 
     baked = bake(
-        Job(model.definition, model.files, staging, Path(job["snapshots"]), engine=job.get("engine", "auto")),
+        Job(
+            model.definition,
+            model.files,
+            staging,
+            Path(job["snapshots"]),
+            engine=job.get("engine", "auto"),
+            again=job.get("again", ""),
+        ),
         progress=events.progress,
         measure=measured,
     )

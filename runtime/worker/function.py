@@ -16,7 +16,7 @@ from typing import Any
 from glowplug.runtime.process import forkable, wire
 from glowplug.runtime.process.wire import ExitCode
 
-from . import hooks, loader, requestlog
+from . import hooks, loader, requestlog, shadow
 from .context import Instance
 from .faults import Fault
 from .generators import Generators
@@ -38,11 +38,13 @@ class StepFailed(Exception):
 class Function:
     """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``.
 
-    ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork.
+    ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork. ``forked`` is False
+    in a process that was started as a program for this function alone.
     """
 
-    def __init__(self, channels: Collection[int] = ()) -> None:
+    def __init__(self, channels: Collection[int] = (), *, forked: bool = True) -> None:
         self._channels = channels
+        self._forked = forked
         self.handler: loader.Handler | None = None
         self.instance: Instance | None = None
         self.log: requestlog.RequestLog | None = None
@@ -75,11 +77,20 @@ class Function:
                 os._exit(0)  # a child that the author's module forked and that ran off its end: the parent answers
 
     def load(self, load: wire.Load) -> wire.Loaded:
-        """Import the handler in its environment, declare its models, and make it ready to be forked if it is to be."""
+        """Import the handler in its environment, declare its models, and make it ready to be forked if it is to be.
+
+        The obstacle in the answer is one to what is wanted: to a fork from this process where it is to be parked, to
+        running the function in a forked process at all, which is then answered before anything is imported.
+        """
         started = perf_counter()
         self._name = load.function_name
         try:
             loader.enter(load)
+            roots, top_level = loader.roots_of(load), loader.top_level(load.handler)
+            if not self._forked:
+                shadow.claim(roots, top_level)
+            elif obstacle := shadow.obstacle(roots, top_level):
+                return wire.Loaded(_ms_since(started), obstacle, [])
             self.log = requestlog.install()
             if load.models:
                 _models().declare(load.models)
@@ -96,7 +107,7 @@ class Function:
                 code = ExitCode.BEFORE_SNAPSHOT_FAILED
                 raise _failed("load", error, code, "Runtime.BeforeSnapshotError") from error
             self._hooks_due = load.initialization_type == _SNAP_START
-        return wire.Loaded(_ms_since(started), forkable.obstacle(self._channels), models)
+        return wire.Loaded(_ms_since(started), forkable.obstacle(self._channels) if load.parked else "", models)
 
     def bind(self, bind: wire.Bind) -> wire.Bound:
         """Give each model its engine and weights."""

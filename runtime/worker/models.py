@@ -159,12 +159,12 @@ def register(definition: ModelDefinition, *, name: str = "", source: str = "") -
     """
     declared = _meant(definition, name)
     if declared is None and _declared and not source:
-        wanted = ", ".join(repr(known) for known in _declared)
-        raise ModelUnknown(f"the template declares {wanted}, the code has a model {name or definition.name!r}")
+        wanted = ", ".join(_spelled(known) for known in _declared)
+        raise ModelUnknown(f"the template declares {wanted}; the code has a model {name or definition.name!r}")
     model = Model(definition, source=source, declared=declared)
     before = _models.get(model.name)
     if before is not None and before.definition.build.__qualname__ != definition.build.__qualname__:
-        raise ModelUnknown(f"models {before.definition.name} and {definition.name} are both {model.name!r}")
+        raise ModelUnknown(f"{before.definition.name} and {definition.name} are both {_spelled(model.name)}")
     _models[model.name] = model
     return model
 
@@ -186,9 +186,14 @@ def find(name: str) -> Model:
     """Return the model the node knows by ``name``. Raises ``ModelUnknown``."""
     model = _models.get(name)
     if model is None:
-        known = ", ".join(repr(other) for other in _models) or "none"
-        raise ModelUnknown(f"the template declares a model {name!r}; the handler has {known} (@model is missing?)")
+        known = ", ".join(_spelled(other) for other in _models) or "none"
+        raise ModelUnknown(f"the template declares {_spelled(name)}; the handler has {known} (@model is missing?)")
     return model
+
+
+def _spelled(name: str) -> str:
+    """Return a declared model in words: a function's only one may be without a name."""
+    return f"a model {name!r}" if name else "a model (Metadata.Glowplug.Model)"
 
 
 def bind(plans: Sequence[Mapping[str, Any]]) -> BindReport:

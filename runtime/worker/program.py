@@ -7,7 +7,7 @@ import sys
 
 from glowplug.runtime.process import afterfork
 
-from . import streams
+from . import shadow, streams
 
 
 def parser(name: str) -> argparse.ArgumentParser:
@@ -19,8 +19,9 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 
 def begin() -> None:
-    """Set up streams, signals and the import path, as every later fork child will find them."""
+    """Set up streams, signals and the import path, as every later fork child will find them. Call before a preload."""
     streams.prepare()
     afterfork.quiet_signals()
     if not sys.flags.safe_path and sys.path:
         del sys.path[0]  # `python -m` put the node's working directory there: no function imports from it
+    shadow.settle()

@@ -16,7 +16,7 @@ def body(answer: dict[str, Any]) -> Any:
 
 
 def invoke(lambda_client: Any, name: str, event: object = None, **more: Any) -> dict[str, Any]:
-    answer = lambda_client.invoke(FunctionName=name, Payload=json.dumps(event or {}), **more)
+    answer: dict[str, Any] = lambda_client.invoke(FunctionName=name, Payload=json.dumps(event or {}), **more)
     assert answer["StatusCode"] == 200
     return answer
 
@@ -89,6 +89,7 @@ def test_an_answer_over_six_mebibytes_is_refused(misbehaving_lambda: Any) -> Non
     error = failed(misbehaving_lambda, "too-large")
     assert error["errorType"] == "Function.ResponseSizeTooLarge"
     assert error["errorMessage"] == ("Response payload size exceeded maximum allowed payload size (6291556 bytes).")
+    assert list(error)[:2] == ["errorMessage", "errorType"]  # as recorded: of this error alone
 
 
 def test_a_large_answer_within_the_limit_arrives_whole(misbehaving_lambda: Any) -> None:
@@ -155,6 +156,26 @@ def test_log_tail_holds_start_output_end_and_report(misbehaving_lambda: Any) -> 
     assert f"END RequestId: {request_id}" in lines
     assert re.match(rf"REPORT RequestId: {request_id}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\t", lines[-1])
     assert "\tMemory Size: 256 MB\tMax Memory Used: " in lines[-1]
+
+
+def test_the_log_tail_of_a_chatty_handler_is_its_last_4096_bytes(misbehaving: Any, misbehaving_lambda: Any) -> None:
+    answer = invoke(misbehaving_lambda, "chatters", LogType="Tail")
+    assert body(answer) == "said it"
+    tail = base64.b64decode(answer["LogResult"])
+    assert 4090 < len(tail) <= 4096
+    *_, last, end, report = tail.decode().splitlines()
+    request_id = answer["ResponseMetadata"]["RequestId"]
+    assert (last, end) == ("line 1999 \u20ac", f"END RequestId: {request_id}")
+    assert report.startswith(f"REPORT RequestId: {request_id}\t")
+    whole = misbehaving.request_raw("GET", f"/_glowplug/functions/chatters/logs?request_id={request_id}")[2]
+    assert "line 0 \u20ac\n" in whole
+
+
+def test_max_memory_used_is_what_the_process_uses(misbehaving_lambda: Any) -> None:
+    answer = invoke(misbehaving_lambda, "answers", LogType="Tail")
+    used = re.search(r"\tMax Memory Used: (\d+) MB\t", base64.b64decode(answer["LogResult"]).decode())
+    assert used is not None
+    assert 3 <= int(used[1]) <= 100  # a Python process, which inherited most of it
 
 
 def test_init_duration_is_reported_once_per_import(misbehaving: Any, misbehaving_lambda: Any) -> None:

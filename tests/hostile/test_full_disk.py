@@ -1,7 +1,8 @@
-"""A state directory on a disk that is full or becomes full: the right person is told, the rest goes on."""
+"""A state directory on a disk that is full, becomes full or is read-only: the right person is told, the rest goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -35,6 +36,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def filled(disk: Path) -> Path:
+    """Take all that is left of a disk; returns the file to delete again."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 65536)
+    assert os.statvfs(disk).f_bavail == 0
+    return filler
+
+
 def test_a_model_that_does_not_fit_is_refused_and_the_functions_before_it_go_on(
     small_disk: Path, tmp_path: Path, serving: Any
 ) -> None:
@@ -55,17 +66,11 @@ def test_a_model_that_does_not_fit_is_refused_and_the_functions_before_it_go_on(
         assert (200, {"a": 1}) == (status, answer)
 
 
-def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(
-    small_disk: Path, tmp_path: Path, serving: Any
-) -> None:
+def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(small_disk: Path, tmp_path: Path, serving: Any) -> None:
     shutil.copytree(ROOT / "handlers", tmp_path / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "echo.yaml").write_text(ECHO_ONLY)
     with serving(tmp_path / "echo.yaml", small_disk / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
-        filler = small_disk / "filler"
-        with filler.open("wb") as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(b"\0" * 65536)
-                file.flush()
+        filler = filled(small_disk)
         for number in range(20):
             if number % 5 == 0:
                 node.admin("POST", "functions/echo/cool", {"to": "stored"})
@@ -76,12 +81,26 @@ def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(
 
 
 def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
-    with (small_disk / "filler").open("wb") as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(b"\0" * 65536)
-            file.flush()
+    filled(small_disk)
     command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", "0", "--state", str(small_disk / "state")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert 1 == ran.returncode
     assert str(small_disk / "state") in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_read_only_disk_is_named(small_disk: Path, tmp_path: Path, serving: Any, used_before: bool) -> None:
+    """Root may write anywhere but there."""
+    state = small_disk / "state"
+    if used_before:
+        with serving(None, state, GLOWPLUG_PRELOAD_TORCH="0"):
+            pass
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", "0", "--state", str(state)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == ran.returncode
+    [line] = ran.stderr.splitlines()
+    assert line.startswith(f"glowplug: {state}")
+    assert "Read-only file system" in line
+    assert "--state" in line

@@ -32,7 +32,7 @@ Resources:
       FunctionUrlConfig: {AuthType: NONE}
       Timeout: {Ref: P}
       Policies: [a]
-      EphemeralStorage: {Size: 600}
+      EphemeralStorage: {Size: 512}
       Architectures: [x86_64]
   Raw: {Type: AWS::Lambda::Function, Properties: {Handler: a.b, Runtime: python3.11, Code: {ZipFile: abc},
         Role: {Fn::GetAtt: [Role, Arn]}}}

@@ -56,7 +56,8 @@ def stage(verdict="aot_inductor", reason="", here=None, key="%(key)s"):
         verdict=verdict, reason=reason, check={},
         artefacts={"model.so": Artefact(hashlib.sha256(engine).hexdigest(), len(engine))})
     (staging / "manifest.json").write_bytes(manifest.to_bytes())
-    say(event="done", key=key, reused=False, verdict=verdict, reason=reason)
+    measured = {name: {"cold_ms": r.cold_ms, "warm_ms": r.warm_ms, "refused": r.refused} for name, r in records.items()}
+    say(event="done", key=key, reused=False, verdict=verdict, reason=reason, measured=measured)
 
 say(event="progress", phase="compile", fraction=0.15)
 %(body)s
@@ -72,6 +73,7 @@ class Bench:
     state: Path
     spec: FunctionSpec
     baked: list[str]
+    kept: list[str]
     script: Path
 
     def bakes(self, body: str) -> None:
@@ -111,21 +113,31 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             command=(sys.executable, str(tmp_path / "baker.py")),
         )
         baked: list[str] = []
+        kept: list[str] = []
         snapshots = Snapshots(
             store,
             sources,
             baker,
             load_of=lambda spec, files: load_order(SITE, spec, tmp_path, files),
             on_baked=lambda spec: baked.append(spec.revision),
+            on_kept=lambda spec, reason: kept.append(reason),
             user_of=lambda function: uid,
         )
         opened.append(snapshots)
         (state / "bake").mkdir(parents=True, exist_ok=True)
-        return Bench(snapshots, store, state, spec, baked, tmp_path / "baker.py")
+        return Bench(snapshots, store, state, spec, baked, kept, tmp_path / "baker.py")
 
     yield build
     for snapshots in opened:
         await snapshots.close()
+
+
+async def queued(bench: Bench) -> BakeStatus:
+    """Wait for the bake that is queued or runs; return the status after it."""
+    bake = bench.snapshots._queue.find(bench.spec.revision, "m")
+    assert bake is not None
+    await bake.done
+    return bench.snapshots.status(bench.spec)[0]
 
 
 async def settled(bench: Bench) -> None:
@@ -200,6 +212,7 @@ async def test_a_verdict_for_eager_is_kept_with_its_reason(make: Callable[..., A
     assert [] == bench.baked
     (plan,) = await bench.snapshots.plan(bench.spec)
     assert ("eager", "it was faster", b"") == (plan.engine, plan.reason, plan.manifest_bytes)
+    assert ["it was faster"] == bench.kept, "starts that were planned while it was baked hear how it ended"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +239,7 @@ async def test_a_bake_that_goes_wrong_is_eager_with_the_reason(
     assert reason in status.reason
     assert [] == bench.store.keys()
     assert [] == bench.left_behind()
+    assert [status.reason] == bench.kept
     (plan,) = await bench.snapshots.plan(bench.spec)
     assert ("eager", status.reason) == (plan.engine, plan.reason)
 
@@ -238,6 +252,81 @@ async def test_a_failed_bake_is_repeated_only_when_asked(make: Callable[..., Any
     bench.snapshots.request_bake(bench.spec)
     assert "failed" == bench.snapshots.status(bench.spec)[0].state
     assert "ready" == (await bench.status()).state
+
+
+AGAIN = """
+figures = {"eager": {"cold_ms": 5.0, "warm_ms": 1.0, "refused": ""},
+           "aot_inductor": {"cold_ms": 9.0, "warm_ms": 2.0, "refused": ""}}
+assert job["again"] == "%s"
+say(event="done", key=job["again"], reused=True, verdict="eager", reason="it was faster", measured=figures)
+"""
+
+
+async def test_a_verdict_is_drawn_again_when_asked_and_the_snapshot_stays(make: Callable[..., Any]) -> None:
+    """A busy machine must not decide for ever: measured again, without compiling."""
+    bench = await make()
+    bench.bakes("assert not job['again']; stage()")
+    await bench.status()
+    manifest = bench.store.open(KEY).manifest
+    bench.bakes(AGAIN % KEY)
+    bench.snapshots.bake_again(bench.spec)
+    assert ("queued", "aot_inductor") == (
+        bench.snapshots.status(bench.spec)[0].state,
+        bench.snapshots.status(bench.spec)[0].engine,
+    )
+    status = await bench.status()
+    assert ("ready", "eager", KEY) == (status.state, status.engine, status.key)
+    assert [("aot_inductor", 9.0), ("eager", 5.0)] == [(row.engine, row.cold_ms) for row in status.measurements]
+    assert manifest == bench.store.open(KEY).manifest
+    assert [bench.spec.revision] * 2 == bench.baked, "the zygote with the slower engine is built again"
+    await bench.snapshots.close()
+    later = await make()
+    assert status == later.snapshots.status(later.spec)[0]
+    assert "eager" == (await later.snapshots.plan(later.spec))[0].engine
+
+
+async def test_the_same_verdict_again_changes_nothing(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.bakes("say(event='done', key=job['again'], reused=True, verdict='aot_inductor', reason='still')")
+    bench.snapshots.bake_again(bench.spec)
+    assert "still" == (await bench.status()).reason
+    assert ([bench.spec.revision], []) == (bench.baked, bench.kept)
+
+
+async def test_a_measurement_that_fails_leaves_the_verdict(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.bakes("sys.exit(3)")
+    bench.snapshots.bake_again(bench.spec)
+    status = await queued(bench)
+    assert ("failed", "aot_inductor") == (status.state, status.engine)
+    assert "aot_inductor" == (await bench.snapshots.plan(bench.spec))[0].engine
+
+
+async def test_a_snapshot_that_cannot_be_trusted_is_not_measured_but_made_anew(make: Callable[..., Any]) -> None:
+    """The bake would load its engine."""
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    (bench.store.root / KEY / "manifest.hmac").chmod(0o644)
+    (bench.store.root / KEY / "manifest.hmac").write_text("0" * 64)
+    bench.bakes("assert not job['again']; stage(reason='anew')")
+    bench.snapshots.bake_again(bench.spec)
+    assert "anew" == (await queued(bench)).reason
+    assert KEY == bench.store.open(KEY).key
+
+
+async def test_an_engine_that_was_given_up_is_made_again_only_when_asked(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
+    assert "eager" == (await bench.status()).engine
+    bench.snapshots.bake_again(bench.spec)
+    assert "aot_inductor" == (await queued(bench)).engine
 
 
 async def test_a_bake_over_its_time_is_killed_with_its_compilers(make: Callable[..., Any], tmp_path: Path) -> None:
@@ -410,6 +499,57 @@ async def test_a_bake_with_a_user_of_its_own_cannot_write_what_it_may_read(make:
         "say(event='failed', error_type='Said', message=json.dumps([os.access(path, os.W_OK) for path in tried]))"
     )
     assert [False, False, False] == json.loads((await bench.status()).reason.partition("Said: ")[2])
+
+
+BUSY = """
+import os, subprocess, time
+compiler = subprocess.Popen(["sleep", "60"])
+with open(os.path.join(os.environ["HOME"], "pids"), "w") as file:
+    print(os.getpid(), compiler.pid, file=file)
+compiler.wait()
+"""
+
+NODE = """
+import asyncio, os, sys
+from pathlib import Path
+from glowplug.runtime.baker import BakeJob, Baker
+from glowplug.runtime.process import wire
+
+root = Path(sys.argv[1])
+
+async def main():
+    load = wire.Load("f", "app.handler", str(root / "code"), [], {}, [], "on-demand", True)
+    baker = Baker(root / "bake", root / "snapshots", environ=dict(os.environ), expose=(root,))
+    async with baker.bake(BakeJob(load, "", "auto", int(sys.argv[2])), print):
+        pass
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("uid", [-1, pytest.param(200_009, marks=pytest.mark.skipif("os.geteuid() != 0"))])
+async def test_a_killed_node_ends_the_bake_and_its_compilers_at_once(tmp_path: Path, uid: int) -> None:
+    """Nothing that the node does can help: it is gone."""
+    os.chmod(tmp_path, 0o755)
+    code = tmp_path / "code"
+    code.mkdir()
+    (tmp_path / "snapshots").mkdir()
+    (code / "app.py").write_text(BUSY)
+    baker = Baker(tmp_path / "bake", tmp_path / "snapshots", environ={})
+    parent = tmp_path / "bake" if uid < 0 else Path(tempfile.gettempdir())
+    node = await asyncio.create_subprocess_exec(sys.executable, "-c", NODE, str(tmp_path), str(uid))
+    pids: list[int] = []
+    while len(pids) < 2:
+        assert node.returncode is None
+        await asyncio.sleep(0.02)
+        pids = [int(word) for path in parent.glob(f"{baker._prefix}*/pids") for word in path.read_text().split()]
+    node.kill()
+    await node.wait()
+    for pid in pids:
+        await dead(pid)
+    baker.sweep()
 
 
 def test_a_sweep_removes_what_a_killed_node_left(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ class TestExec:
         ready = worker.control.ask(programs.start_frame(restored=False))
 
         assert isinstance(ready, wire.Ready)
-        assert "thread mine (tid " in loaded.obstacle
+        assert "" == loaded.obstacle, "nothing is forked from it, so that a thread is none"
         assert '"stream"' == worker.result()
         worker.control.send(wire.Stop(1.0))
         assert ExitCode.OK == worker.popen.wait(10)

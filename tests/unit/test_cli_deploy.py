@@ -123,8 +123,30 @@ def test_up_deploys_its_template_and_shows_a_line_to_paste(
     assert (node[0].port, node[0].state) == (1234, tmp_path / "s")
     lines = result.stdout.splitlines()
     assert lines[0] == f"glowplug serves 2 functions at {scripted.client.endpoint}; Ctrl-C stops it"
+    assert lines[1] == f"for other terminals:  export GLOWPLUG_ENDPOINT={scripted.client.endpoint}"
     assert lines[-1].startswith("try:  curl -s http://127.0.0.1:9000/_url/embed/ ")
     assert all(len(line) <= 80 for line in lines[:-1])
+
+
+def test_up_where_commands_look_needs_no_address(
+    run: Callable[..., Result], node: list[NodeConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLOWPLUG_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert "export" not in run("up").stdout
+    monkeypatch.setenv("GLOWPLUG_HOME", str(tmp_path / "elsewhere"))  # another shell may not have it
+    assert "export GLOWPLUG_ENDPOINT=" in run("up").stdout
+    assert [tmp_path / "glowplug", tmp_path / "elsewhere"] == [config.state for config in node]
+
+
+def test_deploy_and_up_show_what_the_node_notes(
+    run: Callable[..., Result], node: list[NodeConfig], scripted: Any, template: Path
+) -> None:
+    template.write_text(TEMPLATE.replace("python3.11", "python3.9"))
+    scripted.say({"changes": [], "notes": ["echo: Runtime python3.9 runs on Python 3.11 here"]})
+    for result in (run("deploy", str(template), "--stack", "main"), run("up", str(template))):
+        assert result.exit_code == 0, result.output
+    assert "note: echo: Runtime python3.9 runs on Python 3.11 here\n" in result.stderr
 
 
 def test_up_without_a_template_serves_the_registry(

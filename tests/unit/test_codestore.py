@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import io
+import marshal
 import os
 import stat
 import zipfile
@@ -63,9 +64,20 @@ async def test_what_was_put_is_there_unpacked_and_read_only(store: CodeStore, tm
 
 
 async def test_directories_and_dots_in_names_are_taken(store: CodeStore) -> None:
-    digest, data = archive({"empty/": b"", "./a.py": b"", "b//c.py": b""})
+    digest, data = archive({"empty/": b"", "./a.txt": b"", "b//c.txt": b""})
     path = await store.put(digest, data)
-    assert sorted(str(entry.relative_to(path)) for entry in path.rglob("*")) == ["a.py", "b", "b/c.py", "empty"]
+    assert sorted(str(entry.relative_to(path)) for entry in path.rglob("*")) == ["a.txt", "b", "b/c.txt", "empty"]
+
+
+async def test_modules_are_compiled_once_for_the_place_where_they_will_be_found(store: CodeStore) -> None:
+    digest, data = archive({"pkg/m.py": b"def f(): pass\n", "broken.py": b"def f(:\n"})
+    path = await store.put(digest, data)
+    (compiled,) = path.rglob("*.pyc")  # what cannot be compiled is left to the import, which names the line
+    assert compiled.parent == path / "pkg" / "__pycache__"
+    assert (0o755, 0o444) == (mode(compiled.parent), mode(compiled))
+    header, code = compiled.read_bytes()[:16], marshal.loads(compiled.read_bytes()[16:])
+    assert int.from_bytes(header[4:8], "little") == 0b01  # PEP 552: hash-based, unchecked
+    assert code.co_filename == str(path / "pkg" / "m.py")
 
 
 async def test_putting_twice_unpacks_once(store: CodeStore) -> None:
@@ -79,7 +91,7 @@ async def test_puts_of_one_digest_at_the_same_time_all_succeed(store: CodeStore)
     digest, data = archive({f"m{n}.py": b"pass\n" * 50 for n in range(50)})
     paths = await asyncio.gather(*(store.put(digest, data) for _ in range(6)))
     assert set(paths) == {store.path(digest)}
-    assert len(list(paths[0].iterdir())) == 50
+    assert len(list(paths[0].glob("*.py"))) == 50
     assert {entry.name for entry in paths[0].parent.iterdir()} == {digest, f"{digest}.zip"}
 
 

@@ -96,6 +96,21 @@ async def test_an_obstacle_found_in_the_zygote_is_remembered_for_the_revision(wh
     assert "2 threads run: worker-1" == rig.router.describe()[0].unparkable_reason
 
 
+@pytest.mark.parametrize("parking", [True, False])
+async def test_code_that_brings_a_preloaded_module_starts_by_exec_and_explain_says_why(*, parking: bool) -> None:
+    """Way 4, found out before anything was imported, also where nothing is parked."""
+    rig = Rig(a_spec(models=(MODEL,), parking=parking, idle_timeout_s=0.0))
+    rig.script().brought = why = "its code brings its own msgpack, which the zygote has loaded already"
+    assert b"{}" == (await rig.call()).payload
+    assert f"Note: not forked: {why}." in rig.ledger.explain("r1")
+    assert [False] == [worker.forked for worker in rig.zygotes.workers if worker.invokes]
+    await rig.tick(0)
+    await rig.call()
+    processes = [*rig.zygotes.zygotes, *rig.zygotes.alone]
+    assert (1, 2) == (sum(one.forked for one in processes), sum(not one.forked for one in processes))
+    assert why == rig.router.describe()[0].unparkable_reason
+
+
 async def test_fetch_and_plan_begin_before_the_zygote_is_there() -> None:
     """They overlap with the fork and the import."""
     rig = Rig(a_spec(models=(MODEL,)))
@@ -316,6 +331,48 @@ async def test_a_handler_that_fails_on_its_warmup_event_fails_the_start() -> Non
     } == body(await rig.call())
 
 
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_check_under_eager_does_not_say_that_nothing_is_recorded() -> None:
+    """After a bake that chose eager there is a record; eager is not compared with it."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    rig.script().recorded = False
+    await rig.call()
+    assert (
+        "passed: finite, of the right shape and dtype; what runs on eager is compared with no record (in a canary)"
+        == latest(rig).warmup
+    )
+
+
+async def test_a_parked_zygote_gives_the_reason_of_the_last_bake_not_how_far_it_was() -> None:
+    """Its own start keeps what was true then."""
+    spec = a_spec(models=(MODEL,), idle_timeout_s=0.0)
+    rig = Rig(spec)
+    await rig.call()
+    rig.router.keep(spec.revision, "eager was faster")
+    rig.router.keep("a revision that was replaced", "nobody asks")
+    await rig.tick(0)
+    await rig.call()
+    second, first = rig.ledger.recent(2)
+    assert ("fork", "not baked yet", "eager was faster") == (second.way, first.engine_reason, second.engine_reason)
+
+
+async def test_race_a_bake_that_ends_while_the_zygote_is_built_leaves_no_stale_reason() -> None:
+    """The zygote was planned while the bake ran."""
+    spec = a_spec(models=(MODEL,), idle_timeout_s=0.0)
+    rig = Rig(spec)
+    rig.script().import_s = 1.0
+    first = rig.call()
+    await rig.clock.advance(0.5)
+    rig.router.keep(spec.revision, "eager was faster")
+    await rig.clock.advance(0.5)
+    await first
+    await rig.tick(0)
+    await rig.call()
+    assert ("fork", "eager was faster") == (latest(rig).way, latest(rig).engine_reason)
+
+
 # --- log --------------------------------------------------------------------------------------------------------------
 
 
@@ -361,3 +418,56 @@ async def test_environment_and_start_carry_what_lambda_sets() -> None:
     assert {"AWS_LAMBDA_LOG_STREAM_NAME": start.log_stream} == start.environment
     assert f"2026/01/01/[$LATEST]{start.instance_id}" == start.log_stream
     assert (256 * 1024 * 1024, True, "/aws/lambda/f") == (start.memory_bytes, start.restored, start.log_group)
+
+
+def failure(rig: Rig) -> list[tuple[str, object]]:
+    return [entry for entry in rig.logs.of("f").entries if entry[0] != "invocation"]
+
+
+async def test_a_check_that_fails_on_the_nodes_side_is_in_the_log() -> None:
+    """The hint to look there must not lead to INIT_START and nothing else."""
+
+    async def handler(_: wire.Invoke) -> bytes:
+        raise KeyError("text")
+
+    rig = Rig(a_spec(warmup_event="{}"))
+    rig.script().handler = handler
+    await rig.call()
+    assert [
+        ("INIT_START", "python3.11"),
+        ("output", b"[ERROR] Glowplug.CheckFailed: the handler failed on Warmup.Event: KeyError\n"),
+        ("INIT_REPORT", "Glowplug.CheckFailed"),
+    ] == failure(rig)
+
+
+async def test_weights_that_cannot_be_had_are_in_the_log() -> None:
+    """No process knows of them."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    rig.models.files_error = cache.WeightsTruncated("model.safetensors: 10 of 90 bytes")
+    await rig.call()
+    assert [
+        ("INIT_START", "python3.11"),
+        ("output", b"[ERROR] Glowplug.RestoreFailed: WeightsTruncated: model.safetensors: 10 of 90 bytes\n"),
+        ("INIT_REPORT", "Glowplug.RestoreFailed"),
+    ] == failure(rig)
+
+
+async def test_what_a_process_printed_itself_is_not_written_twice() -> None:
+    """A bind that fails prints its trace, as an import does."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    error = errors.RestoreFailed("Glowplug.WeightsMismatch: shapes differ")
+    error.reported_type = "Glowplug.WeightsMismatch"
+    rig.script().bind_errors["eager"] = error
+    rig.script().prints = b"[ERROR] Glowplug.WeightsMismatch: shapes differ\n"
+    await rig.call()
+    assert ["INIT_START", "output", "INIT_REPORT"] == rig.logs.of("f").words()
+
+
+async def test_an_init_that_takes_too_long_ends_in_the_log() -> None:
+    """As Lambda's INIT_REPORT with Status: timeout."""
+    rig = Rig(a_spec(init_timeout_s=5, hold_timeout_s=100))
+    rig.script().import_s = math.inf
+    call = rig.call()
+    await rig.clock.advance(5)
+    await call
+    assert [("INIT_START", "python3.11"), ("INIT_REPORT", "timeout")] == failure(rig)

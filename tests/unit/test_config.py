@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from glowplug.runtime.config import NodeConfig
+
+from glowplug.runtime.config import Limits, NodeConfig
 from glowplug.runtime.errors import StateError
 
 
@@ -39,11 +40,37 @@ def test_variables_are_read_and_options_win() -> None:
         ("GLOWPLUG_PROT", "9000"),
         ("GLOWPLUG_LIMIT_SYNC_REQUEST_BYTES", "6MB"),
         ("GLOWPLUG_LIMIT_NOTHING", "6"),
+        ("GLOWPLUG_CORES", "0"),
+        ("GLOWPLUG_CORES", "-1"),
+        ("GLOWPLUG_PORT", "65536"),
+        ("GLOWPLUG_PORT", "-1"),
+        ("GLOWPLUG_PUBLIC_PORT", "70000"),
+        ("GLOWPLUG_DRAIN_SECONDS", "-0.5"),
+        ("GLOWPLUG_DRAIN_SECONDS", "inf"),
+        ("GLOWPLUG_STOP_GRACE_SECONDS", "nan"),
+        ("GLOWPLUG_UID_BASE", "0"),
+        ("GLOWPLUG_ACCOUNT_ID", "me"),
+        ("GLOWPLUG_REGION", "us east"),
+        ("GLOWPLUG_LIMIT_LOG_TAIL_BYTES", "0"),
+        ("GLOWPLUG_LIMIT_LEDGER_RECORDS", "-1"),
     ],
 )
-def test_a_value_or_name_that_cannot_be_read_is_named(name: str, value: str) -> None:
+def test_a_value_or_name_that_cannot_be_is_named(name: str, value: str) -> None:
     with pytest.raises(StateError, match=name):
         NodeConfig.from_env({"HOME": "/h", name: value})
+
+
+def test_a_range_is_told_with_the_value() -> None:
+    with pytest.raises(StateError, match=r"^GLOWPLUG_CORES: 0 is not 1 or more$"):
+        NodeConfig.from_env({"HOME": "/h", "GLOWPLUG_CORES": "0"})
+    with pytest.raises(StateError, match=r"^GLOWPLUG_PUBLIC_PORT: -1 is not between 0 and 65535$"):
+        NodeConfig(state=Path("/s"), cache=Path("/c"), public_port=-1)
+
+
+def test_every_limit_is_used_by_something() -> None:
+    root = Path(__file__).resolve().parents[2] / "runtime"
+    code = "".join(path.read_text() for path in root.rglob("*.py") if path.name != "config.py")
+    assert [] == [name for name in Limits.__dataclass_fields__ if f"limits.{name}" not in code]
 
 
 def test_limits_are_settings() -> None:

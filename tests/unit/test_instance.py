@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowplug.runtime.config import Limits
 from glowplug.runtime.invocation import Invocation
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.instance import IllegalTransition, Instance, State
@@ -29,10 +30,15 @@ ALLOWED: dict[str, dict[State, State]] = {
 }
 
 
-def an_instance(script: Script | None = None, *, response_bytes: int = 1000) -> tuple[Instance, ManualClock, FakeLog]:
+LIMITS = Limits(sync_response_bytes=1000)
+
+
+def an_instance(
+    script: Script | None = None, *, limits: Limits = LIMITS, memory: FakeMemory | None = None
+) -> tuple[Instance, ManualClock, FakeLog]:
     clock, log = ManualClock(), FakeLog()
     instance = Instance(
-        "i" * 32, a_spec(timeout_s=3), clock=clock, log=log, memory=FakeMemory(), response_bytes=response_bytes
+        "i" * 32, a_spec(timeout_s=3), clock=clock, log=log, memory=memory or FakeMemory(), limits=limits
     )
     if script is not None:
         instance.ready(FakeWorker("w1", script, clock), RECORD, init_ms=250.0)
@@ -100,6 +106,36 @@ async def test_an_answer_becomes_an_outcome_and_one_log_entry() -> None:
     assert isinstance(first, InvocationLog)
     assert isinstance(second, InvocationLog)
     assert [250.0, None] == [first.init_ms, second.init_ms]
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "tail"),
+    [
+        (1000, "START €uro\nREPORT r1\n"),
+        (10, "REPORT r1\n"),
+        (18, " €uro\nREPORT r1\n"),
+        (17, "€uro\nREPORT r1\n"),
+        (16, "uro\nREPORT r1\n"),
+        (15, "uro\nREPORT r1\n"),
+    ],
+)
+async def test_the_log_tail_is_the_last_bytes_from_a_whole_character_on(limit_bytes: int, tail: str) -> None:
+    """LogType Tail: 4096 bytes by default; half a character would not decode."""
+    instance, _, log = an_instance(Script(), limits=Limits(log_tail_bytes=limit_bytes))
+    log.invocation = lambda lines: "START €uro\nREPORT r1\n".encode()  # type: ignore[method-assign]
+    outcome = await instance.invoke(INVOCATION, threads=1, tier="hot")
+    assert tail == outcome.log_tail.decode()
+    assert len(outcome.log_tail) <= limit_bytes
+
+
+@pytest.mark.parametrize(("peak_bytes", "reported_mb"), [(0, 1), (1, 1), (1 << 20, 1), ((45 << 20) - 1, 45)])
+async def test_max_memory_used_is_rounded_up_and_never_nothing(peak_bytes: int, reported_mb: int) -> None:
+    """REPORT's number is in whole MB; a process always uses some."""
+    instance, _, log = an_instance(Script(), memory=FakeMemory(peak=peak_bytes))
+    await instance.invoke(INVOCATION, threads=1, tier="hot")
+    lines = log.entries[0][1]
+    assert isinstance(lines, InvocationLog)
+    assert reported_mb == lines.max_memory_mb
 
 
 async def test_a_handler_that_raises_is_unhandled_and_keeps_its_instance() -> None:
@@ -198,10 +234,10 @@ async def test_a_response_over_the_limit_is_refused_and_the_instance_stays() -> 
 
     instance, _, _ = an_instance(Script(handler=handler))
     outcome = await instance.invoke(INVOCATION, threads=1, tier="hot")
-    assert {
-        "errorType": "Function.ResponseSizeTooLarge",
-        "errorMessage": "Response payload size exceeded maximum allowed payload size (1000 bytes).",
-    } == json.loads(outcome.payload)
+    assert (
+        b'{"errorMessage":"Response payload size exceeded maximum allowed payload size (1000 bytes).",'
+        b'"errorType":"Function.ResponseSizeTooLarge"}'
+    ) == outcome.payload
     assert State.BUSY is instance.state
 
 

@@ -67,7 +67,7 @@ def test_of_several_models_the_name_decides(weights: Path, tmp_path: Path) -> No
 
 def test_a_model_that_the_template_does_not_have_is_refused(weights: Path) -> None:
     models.declare(declared(weights, "encoder"))
-    with pytest.raises(ModelUnknown, match="declares 'encoder', the code has a model 'decoder'"):
+    with pytest.raises(ModelUnknown, match="declares a model 'encoder'; the code has a model 'decoder'"):
         model("decoder")(linear)
 
 
@@ -88,7 +88,10 @@ def lambda_named(name: str) -> Any:
 
 def test_a_declared_model_without_a_decorator_is_refused_at_bind(weights: Path) -> None:
     models.declare(declared(weights, ""))
-    with pytest.raises(ModelUnknown, match=re.escape("declares a model ''; the handler has none (@model is missing?)")):
+    with pytest.raises(
+        ModelUnknown,
+        match=re.escape("declares a model (Metadata.Glowplug.Model); the handler has none (@model is missing?)"),
+    ):
         models.bind([{"name": "", **EAGER}])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.registry import FunctionChange, Registry
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
-from glowplug.runtime.spec import FunctionSpec, SourceFile
+from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, SourceFile
 from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import ManualClock
 
@@ -90,6 +91,9 @@ class Neighbours:
 
     def request_bake(self, spec: FunctionSpec, /) -> None:
         self.told.append(("bake", spec.name))
+
+    def bake_again(self, spec: FunctionSpec, /) -> None:
+        self.told.append(("bake again", spec.name))
 
     async def bake(
         self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /
@@ -305,6 +309,13 @@ async def test_bake_passes_progress_on_and_needs_a_model(rig: Rig) -> None:
         await rig.control.bake("plain", wait=True, on_event=events.append)
 
 
+async def test_bake_without_wait_bakes_again_whatever_there_is(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    rig.neighbours.told.clear()
+    await rig.control.bake("a", wait=False, on_event=lambda _: None)
+    assert [("bake again", "a")] == rig.neighbours.told
+
+
 async def test_unknown_names(rig: Rig) -> None:
     for asked in (rig.control.warm("x"), rig.control.cool("x", "parked"), rig.control.explain("x")):
         with pytest.raises(FunctionNotFound):
@@ -320,3 +331,18 @@ async def test_unknown_names(rig: Rig) -> None:
 def test_a_body_that_is_no_stack(body: Any) -> None:
     with pytest.raises(InvalidRequestContent):
         StackRequest.from_json("main", body)
+
+
+async def test_what_runs_otherwise_than_asked_is_noted(rig: Rig) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other, machine = ("x86_64", "arm64") if ARCHITECTURE == "arm64" else ("arm64", "x86_64")
+    functions = {
+        "Old": rig.definition("old", Runtime="python3.9", Architectures=[other]),
+        "New": rig.definition("new", Runtime=f"python{here}", Architectures=[machine]),
+        "Plain": rig.definition("plain", Runtime=f"python{here}"),
+    }
+    result = await rig.control.put_stack(StackRequest("main", functions), lambda event: None)
+    assert (
+        f"old: Runtime python3.9 runs on Python {here} here",
+        f"old: Architectures {other} runs on {machine} here",
+    ) == result.notes

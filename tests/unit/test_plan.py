@@ -66,6 +66,7 @@ class NodeInMemory:
         self.functions: dict[str, dict[str, Any]] = {}
         self.bodies: list[Mapping[str, Any]] = []
         self.refusal: DefinitionError | None = None
+        self.notes: list[str] = []
 
     def has_code(self, digest: str) -> bool:
         return digest in self.codes
@@ -83,7 +84,7 @@ class NodeInMemory:
         self.functions = {
             key: FunctionSpec.from_definition(value).to_json() for key, value in body["Functions"].items()
         }
-        return {"changes": [], "functions": list(self.functions)}
+        return {"changes": [], "functions": list(self.functions), "notes": self.notes}
 
 
 @pytest.fixture
@@ -116,6 +117,13 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     (template.parent / "code" / "echo.py").write_text("def handler(event, context): return 1\n")
     assert ["~ echo (code_digest)", "~ embed (code_digest)"] == actions(deploy(template, node, stack="main"))
     assert 2 == len(node.codes)
+
+
+def test_what_the_node_notes_follows_what_the_template_does(template: Path) -> None:
+    node = NodeInMemory()
+    node.notes = ["echo: Runtime python3.9 runs on Python 3.11 here"]
+    template.write_text(TEMPLATE.replace("Handler:", "Tracing: Active, Handler:", 1))
+    assert ("Tracing has no effect here (Echo)", *node.notes) == deploy(template, node).notes
 
 
 def test_a_template_that_is_refused_sends_nothing(template: Path) -> None:

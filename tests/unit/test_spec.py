@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec, SourceFile, url_id_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from glowplug.runtime.errors import DefinitionError
+from glowplug.runtime.spec import FunctionSpec, SourceFile, url_id_of
 
 MINIMAL = {"FunctionName": "f", "Handler": "f.handler", "Runtime": "python3.11", "CodeSha256": "c0de"}
 
@@ -39,6 +40,11 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Runtime": "nodejs20.x"}, "Runtime", "python3.x is"),
         ({"Timeout": 0}, "Timeout", "not between 1 and 5400"),
         ({"Timeout": "3"}, "Timeout", "must be a number, not str '3'"),
+        ({"Timeout": 1.5}, "Timeout", "must be a whole number, not 1.5"),
+        ({"MemorySize": 128.5}, "MemorySize", "must be a whole number, not 128.5"),
+        ({"EphemeralStorage": {"Size": 513}}, "EphemeralStorage.Size", "other than 512 is not supported yet"),
+        ({"EphemeralStorage": {"Size": 512.5}}, "EphemeralStorage.Size", "must be a whole number"),
+        ({"ReservedConcurrentExecutions": 0.5}, "ReservedConcurrentExecutions", "must be a whole number, not 0.5"),
         ({"MemorySize": 64}, "MemorySize", "not between 128 and 32768"),
         ({"Tracing": "Active"}, "Tracing", "unknown key"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Environment.Variables.AWS_REGION", "set by Lambda"),
@@ -46,7 +52,7 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Environment": {"Variables": {"AB": "x" * 5000}}}, "Environment.Variables", "may take 4096"),
         ({"FunctionUrlConfig": {"AuthType": "AWS_IAM"}}, "FunctionUrlConfig.AuthType", "not supported yet"),
         ({"FunctionUrlConfig": {"InvokeMode": "RESPONSE_STREAM"}}, "FunctionUrlConfig.InvokeMode", "not supported"),
-        ({"ReservedConcurrentExecutions": -1}, "ReservedConcurrentExecutions", "not between 0"),
+        ({"ReservedConcurrentExecutions": -1}, "ReservedConcurrentExecutions", "-1 is not 0 or more"),
         ({"SnapStart": {"ApplyOn": "Always"}}, "SnapStart.ApplyOn", "not one of None, PublishedVersions"),
         ({"Architectures": ["x86_64", "arm64"]}, "Architectures", "one entry"),
         ({"Glowplug": []}, "Glowplug", "must be a mapping"),
@@ -55,6 +61,14 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Glowplug": {"Parking": "sometimes"}}, "Glowplug.Parking", "not one of auto, off"),
         ({"Glowplug": {"Device": "cuda"}}, "Glowplug.Device", "not supported yet"),
         ({"Glowplug": {"Objective": {"ColdWeight": 1}}}, "Glowplug.Objective", "not supported yet"),
+        ({"Glowplug": {"MaxInstances": 1.5}}, "Glowplug.MaxInstances", "must be a whole number, not 1.5"),
+        ({"Glowplug": {"MaxHeldRequests": 0.1}}, "Glowplug.MaxHeldRequests", "must be a whole number, not 0.1"),
+        ({"Glowplug": {"Concurrency": 1.5}}, "Glowplug.Concurrency", "must be a whole number, not 1.5"),
+        ({"Glowplug": {"Batching": {"MaxBatchSize": 1.5}}}, "Glowplug.Batching.MaxBatchSize", "must be a whole number"),
+        ({"Glowplug": {"IdleTimeoutSeconds": float("inf")}}, "Glowplug.IdleTimeoutSeconds", "inf is not 0 or more"),
+        ({"Glowplug": {"IdleTimeoutSeconds": float("nan")}}, "Glowplug.IdleTimeoutSeconds", "nan is not 0 or more"),
+        ({"Glowplug": {"Warmup": {"Compare": "json"}}}, "Glowplug.Warmup.Compare", "json is not supported yet"),
+        ({"Glowplug": {"Warmup": {"Compare": "text"}}}, "Glowplug.Warmup.Compare", "not one of none, json"),
         ({"Glowplug": {"Concurrency": 4}}, "Glowplug.Concurrency", "not supported yet"),
         ({"Glowplug": {"Batching": {"MaxBatchSize": 16}}}, "Glowplug.Batching", "not supported yet"),
         ({"Glowplug": {"Model": {"Source": "models/x"}}}, "Glowplug.Model.Source", "not a URL"),
@@ -70,6 +84,12 @@ def test_what_is_refused_names_its_field(definition: dict[str, Any], field: str,
         spec(**definition)
     assert field == raised.value.field
     assert problem in raised.value.problem
+
+
+def test_a_whole_number_may_be_spelled_as_a_fraction() -> None:
+    made = spec(Timeout=4.0, MemorySize=256.0, EphemeralStorage={"Size": 512}, Glowplug={"MaxInstances": 2.0})
+    assert (4.0, 256, 2) == (made.timeout_s, made.memory_mb, made.max_instances)
+    assert int is type(made.memory_mb)
 
 
 def test_a_bare_off_in_yaml_is_off() -> None:
@@ -139,4 +159,7 @@ def test_any_definition_is_accepted_or_refused_by_field(definition: dict[str, An
     try:
         spec(**definition)
     except DefinitionError as error:
-        assert error.field
+        field = error.field
+    else:
+        return
+    assert field

@@ -66,7 +66,7 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
       MemorySize: 1024
       Timeout: 30
       Environment: {Variables: {A1: 1, B1: !Sub "${AWS::Region}", C1: true}}
-      EphemeralStorage: {Size: 600}
+      EphemeralStorage: {Size: 512}
       ReservedConcurrentExecutions: 3
       SnapStart: {ApplyOn: PublishedVersions}
       Architectures: [x86_64]
@@ -76,11 +76,11 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
       Glowplug:
         Model: {Source: "file:///model", Engine: eager}
         Parking: off
-        Warmup: {Event: event.json, Compare: json}
+        Warmup: {Event: event.json, Compare: none}
   Given: {Type: AWS::IAM::Role, Properties: {RoleName: mine, AssumeRolePolicyDocument: {}}}
 """  # fmt: skip
     spec = FunctionSpec.from_definition(translated(directory, text).definitions["Embed"])
-    assert ("embed", "words", 1024, 30, 600, 3, True) == (
+    assert ("embed", "words", 1024, 30, 512, 3, True) == (
         spec.name, spec.description, spec.memory_mb, spec.timeout_s, spec.ephemeral_mb, spec.reserved, spec.snap_start
     )  # fmt: skip
     assert {"A1": "1", "B1": "us-east-1", "C1": "true"} == spec.environment
@@ -88,7 +88,7 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
     assert spec.url is not None
     assert "embed" == spec.url.url_id
     assert ("file:///model", "eager", False) == (spec.models[0].source, spec.models[0].engine, spec.parking)
-    assert ('{"text": "hello"}', "json") == (spec.warmup_event, spec.warmup_compare)
+    assert '{"text": "hello"}' == spec.warmup_event
 
 
 def test_parameters_conditions_and_mappings_decide(directory: Path) -> None:
@@ -291,7 +291,9 @@ def test_a_template_that_cannot_be_deployed_says_where_and_why(directory: Path, 
         ("Objective: {ColdWeight: 1}", "Embed.Metadata.Glowplug.Objective: is not supported yet"),
         ("Warmup: {Event: absent.json}", "Embed.Metadata.Glowplug.Warmup.Event: absent.json cannot be read"),
         ("Warmup: {Event: code}", "Embed.Metadata.Glowplug.Warmup.Event: code cannot be read"),
-        ("IdleTimeoutSeconds: -1", "Embed.Metadata.Glowplug.IdleTimeoutSeconds: -1 is not between 0 and inf"),
+        ("Warmup: {Compare: json}", "Embed.Metadata.Glowplug.Warmup.Compare: json is not supported yet; use none"),
+        ("MaxInstances: 1.5", "Embed.Metadata.Glowplug.MaxInstances: must be a whole number, not 1.5"),
+        ("IdleTimeoutSeconds: -1", "Embed.Metadata.Glowplug.IdleTimeoutSeconds: -1 is not 0 or more"),
     ],
 )  # fmt: skip
 def test_wrong_glowplug_metadata_is_named_with_its_line(directory: Path, metadata: str, message: str) -> None:

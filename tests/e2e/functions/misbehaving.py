@@ -81,6 +81,12 @@ def talks(event, context):
     return context.aws_request_id
 
 
+def chatters(event, context):
+    for number in range(2000):
+        print(f"line {number} \u20ac")
+    return "said it"
+
+
 def calls_next(event, context):
     """A chain: asks the node for the function named next, through the Lambda API it was told about."""
     import json

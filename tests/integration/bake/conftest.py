@@ -68,12 +68,20 @@ class Bakery:
         }
 
     @staticmethod
-    def bake(directory: Path, load: Load, *, engine: str = "auto", published: Path, path: str | None = None) -> Bake:
+    def bake(
+        directory: Path,
+        load: Load,
+        *,
+        engine: str = "auto",
+        published: Path,
+        path: str | None = None,
+        again: str = "",
+    ) -> Bake:
         """Run the baker on ``load``; ``published`` is where finished snapshots are."""
         staging = directory / "staging"
         for made in (staging, directory / "tmp", published):
             made.mkdir(parents=True, exist_ok=True)
-        job = {"load": dataclasses.asdict(load), "model": "", "engine": engine}
+        job = {"load": dataclasses.asdict(load), "model": "", "engine": engine, "again": again}
         receive, send = os.pipe()
         with (directory / "log").open("w+") as log, os.fdopen(receive) as events:
             child = subprocess.Popen(

@@ -70,6 +70,44 @@ def test_an_edited_handler_is_not_compiled_again(bakery: Any, decoder: Any, tmp_
     assert [] == list(again.staging.iterdir())
 
 
+def test_a_finished_snapshot_is_measured_again_without_compiling(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    """A verdict that was drawn on a busy machine need not stay for ever."""
+    before = {path.name: path.read_bytes() for path in decoder.snapshot.iterdir()}
+    key = decoder.baked.manifest.key
+    again = bakery.bake(tmp_path, decoder.load, published=decoder.published, again=key)
+    assert ("done", True, key) == (again.last["event"], again.last["reused"], again.last["key"]), again.log
+    phases = [event["phase"] for event in again.events if event["event"] == "progress"]
+    assert ["import", "export", "measure"] == list(dict.fromkeys(phases))
+    for name, found in again.last["measured"].items():
+        assert ("", True) == (found["refused"], found["worst_error"] < 1e-4)
+        assert decoder.baked.last["measured"][name]["cold_ms"] != found["cold_ms"]
+    assert before == {path.name: path.read_bytes() for path in decoder.snapshot.iterdir()}
+
+
+def test_only_the_snapshot_that_was_verified_is_loaded_to_be_measured(
+    bakery: Any, decoder: Any, tmp_path: Path
+) -> None:
+    again = bakery.bake(tmp_path, decoder.load, published=decoder.published, again="00" * 32)
+    assert decoder.baked.last["measured"] == again.last["measured"], again.log
+
+
+def test_a_module_with_its_own_msgpack_is_baked_with_that(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    load = decoder.changed(tmp_path, "import torch\n", "import torch\nimport msgpack\nassert msgpack.mine\n")
+    (tmp_path / "code" / "msgpack.py").write_text("mine = True\n")
+    baked = bakery.bake(tmp_path, load, published=decoder.published)
+    assert ("done", True) == (baked.last["event"], baked.last["reused"]), baked.log
+
+
+def test_a_module_with_its_own_torch_is_not_baked(bakery: Any, decoder: Any, tmp_path: Path) -> None:
+    """Its workers could not load an engine of the node's."""
+    load = decoder.changed(tmp_path, "import torch\n", "import torch\n")
+    (tmp_path / "code" / "torch").mkdir()
+    (tmp_path / "code" / "torch" / "__init__.py").write_text("")
+    failed = bakery.bake(tmp_path, load, published=decoder.published)
+    assert "EngineUnavailable" == failed.last["error_type"], failed.log
+    assert "its own torch" in failed.last["message"]
+
+
 def test_a_changed_model_has_another_key(bakery: Any, decoder: Any, tmp_path: Path) -> None:
     load = decoder.changed(tmp_path, "THETA = 10000.0", "THETA = 500.0")
     other = bakery.bake(tmp_path, load, engine="eager", published=decoder.published)

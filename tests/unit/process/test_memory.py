@@ -80,11 +80,17 @@ async def test_the_peak_is_kept_when_memory_is_given_back(
     worker = Worker(tmp_path, 7)
     watch.admit(worker, 0)
     worker.uses(60)
-    assert 0 == watch.peak_bytes(worker)  # sampled a moment ago
+    assert 10 * MIB + 4096 == watch.peak_bytes(worker)  # sampled a moment ago
     await clock.advance(INTERVAL_S)
     worker.uses(20)
     await clock.advance(INTERVAL_S)
-    assert 50 * MIB == watch.peak_bytes(worker)
+    assert 60 * MIB + 4096 == watch.peak_bytes(worker)
+
+
+async def test_the_peak_of_a_worker_that_adds_nothing_is_what_it_uses(watch: MemoryWatch, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, 7)
+    watch.admit(worker, 1)
+    assert 10 * MIB + 4096 == watch.peak_bytes(worker)
 
 
 async def test_the_peak_of_an_idle_worker_is_sampled_when_it_is_asked_for(
@@ -95,7 +101,7 @@ async def test_the_peak_of_an_idle_worker_is_sampled_when_it_is_asked_for(
     watch.admit(worker, 0)
     worker.uses(60)
     await clock.advance(INTERVAL_S)
-    assert 50 * MIB == watch.peak_bytes(worker)
+    assert 60 * MIB + 4096 == watch.peak_bytes(worker)
     assert 0 == watch.peak_bytes(Worker(tmp_path, 8))
 
 

@@ -1,0 +1,93 @@
+"""Functions whose code brings modules that the node's base zygotes have loaded already, on a real node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+TEMPLATE = """
+Transform: AWS::Serverless-2016-10-31
+Globals:
+  Function: {Runtime: python3.11, CodeUri: code/, Timeout: 30}
+Resources:
+  Plain:
+    Type: AWS::Serverless::Function
+    Properties: {FunctionName: plain, Handler: plain.handler}
+  Unparked:
+    Type: AWS::Serverless::Function
+    Metadata: {Glowplug: {Parking: off}}
+    Properties: {FunctionName: unparked, Handler: plain.handler}
+  Linear:
+    Type: AWS::Serverless::Function
+    Metadata: {Glowplug: {Model: {Source: "file://MODEL", Engine: eager}}}
+    Properties: {FunctionName: linear, Handler: linear.handler, MemorySize: 512}
+"""
+
+PLAIN = """
+import msgpack
+
+def handler(event, context):
+    return msgpack.whose
+"""
+
+LINEAR = """
+import torch, typing_extensions
+from torch import nn
+from glowplug.handlers import Example, model
+
+@model
+def linear(files):
+    return nn.Linear(2, 1, bias=False)
+
+@linear.example
+def _():
+    return Example(args=(torch.ones(2, 2),), dynamic={"input": ("rows", 2)})
+
+def handler(event, context):
+    return [typing_extensions.whose, linear(torch.ones(1, 2)).item()]
+"""
+
+OWN = "whose = 'mine'\n"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any]:
+    root = tmp_path_factory.mktemp("own-modules")
+    for directory in ("code", "model"):
+        (root / directory).mkdir()
+    save_file({"weight": torch.tensor([[1.0, 2.0]])}, root / "model" / "model.safetensors")
+    # What torch takes from typing_extensions it must find in the function's copy as well.
+    own = "from typing import *\nfrom typing import _collect_type_vars\n" + OWN
+    for name, text in {"plain.py": PLAIN, "linear.py": LINEAR, "msgpack.py": OWN, "typing_extensions.py": own}.items():
+        (root / "code" / name).write_text(text)
+    (root / "template.yaml").write_text(TEMPLATE.replace("MODEL", str(root / "model")))
+    with serving(root / "template.yaml", root / "state", GLOWPLUG_FILE_ROOTS=str(root)) as node:
+        yield node
+
+
+def called(node: Any, name: str) -> tuple[Any, str]:
+    status, headers, answer = node.request("POST", f"/2015-03-31/functions/{name}/invocations", {})
+    assert (200, None) == (status, headers.get("x-amz-function-error")), answer
+    _, _, explained = node.request_raw("GET", f"/_glowplug/explain/{headers['x-amzn-requestid']}")
+    return answer, explained
+
+
+@pytest.mark.parametrize("name", ["plain", "unparked"])
+def test_a_function_gets_its_own_msgpack_and_explain_says_why_it_starts_by_exec(node: Any, name: str) -> None:
+    answer, explained = called(node, name)
+    assert "mine" == answer
+    assert "Note: not forked: its code brings its own msgpack, which the zygote has loaded already." in explained
+    assert "its code brings its own msgpack" in node.function(name)["unparkable_reason"]
+
+
+def test_a_function_with_a_model_gets_its_own_typing_extensions(node: Any) -> None:
+    answer, explained = called(node, "linear")
+    assert ["mine", 3.0] == answer
+    assert "its own msgpack and typing_extensions, which the zygote has loaded already." in explained
+    assert "mine" in json.dumps(answer)
