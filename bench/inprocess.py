@@ -1,8 +1,8 @@
 """The baseline of the warm path: the same handler and the same engine, called in a process with no server.
 
-``InProcess`` keeps such a process and asks it for single calls, so that they can take turns with calls of the node: on a
-shared machine two figures taken minutes apart say little about each other. Run as a program with a state directory, this
-module is that process: a line in, the milliseconds of one call out.
+``InProcess`` keeps such a process and asks it for single calls, so that they can take turns with calls of the node: on
+a shared machine two figures taken minutes apart say little about each other. Run as a program with a state directory,
+this module is that process: a line in, the milliseconds of one call out.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class _Caller(asyncio.Protocol):
 def run(url: str, payload: str, connections: int, seconds: int) -> tuple[float, float]:
     """Return (p50 in milliseconds, requests per second)."""
     parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
     request = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(payload)}\r\n\r\n{payload}"
@@ -61,7 +62,7 @@ def run(url: str, payload: str, connections: int, seconds: int) -> tuple[float, 
         for _ in range(connections):
             done: asyncio.Future[None] = loop.create_future()
             waits.append(done)
-            await loop.create_connection(lambda d=done: _Caller(request, spent_ms, end, d), parts.hostname, parts.port)  # type: ignore[misc]
+            await loop.create_connection(lambda d=done: _Caller(request, spent_ms, end, d), host, port)  # type: ignore[misc]
         await asyncio.gather(*waits)
 
     begun = time.perf_counter()

@@ -85,9 +85,10 @@ def serve(state: Path, template: Path = TEMPLATE, environ: dict[str, str] | None
     port = free_port()
     log = state.parent / f"{state.name}.node.log"
     begun = time.monotonic()
+    command = [sys.executable, "-m", "glowplug.deploy.cli", "up", str(template), "--port", str(port)]
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "glowplug.deploy.cli", "up", str(template), "--port", str(port), "--state", str(state)],
+            [*command, "--state", str(state)],
             stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env={**os.environ, **(environ or {})},
             start_new_session=True,
         )  # fmt: skip

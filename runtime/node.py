@@ -5,7 +5,8 @@ longest, so they begin first), router, listeners, functions. From then on the no
 whose base zygote is still importing wait for it.
 
 Stop, on SIGTERM or SIGINT: no new connections, requests under way finish (``drain_s`` at most), bakes end, workers and
-zygotes end (``stop_grace_s``, then SIGKILL), ledger, logs and registry are written out. A second signal skips the drain.
+zygotes end (``stop_grace_s``, then SIGKILL), ledger, logs and registry are written out. A second signal skips the
+drain.
 """
 
 from __future__ import annotations

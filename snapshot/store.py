@@ -19,6 +19,9 @@ Rules, and why:
 - The verdict on a directory is kept for as long as inode, size, mtime and ctime of each of its files stay what they
   were, because a parked function's rebuild must not wait for digests. A write that restores the mtime still moves the
   ctime, which only the kernel sets.
+- The signature says that the node published these bytes, not that they do what their key says. The key is computed by
+  the bake, which runs an author's code: authors whose functions have the same weights trust each other's bakes. The
+  node's check (``runtime.snapshots``) keeps them from publishing for other weights or another machine.
 - Which snapshot serves a function is kept elsewhere (``assignments.py``): a pointer needs no signature, since all it
   can do is to name a snapshot that has one.
 

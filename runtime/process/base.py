@@ -88,7 +88,8 @@ class BaseZygote:
         self.restarts = 0
 
     def __repr__(self) -> str:
-        return f"BaseZygote({self.kind}, {self._process}, up={self._up.is_set() and not self._closed}, restarts={self.restarts})"
+        up = self._up.is_set() and not self._closed
+        return f"BaseZygote({self.kind}, {self._process}, up={up}, restarts={self.restarts})"
 
     @property
     def process(self) -> BaseProcess | None:

@@ -25,7 +25,7 @@ def whole_pages(maps: Iterable[str]) -> list[int]:
 
     ``maps`` are the lines of ``/proc/<pid>/maps``. Stacks and thread areas are left alone.
     """
-    found = []
+    found: list[int] = []
     for line in maps:
         fields = line.split()
         name = fields[5] if len(fields) > 5 else ""

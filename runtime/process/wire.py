@@ -42,12 +42,13 @@ MAX_INLINE_BYTES = 256 * 1024
 as pushing this much through a socket buffer of 208 KiB (Linux' default) twice."""
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""Largest msgpack part: 8 inline payloads of MAX_INLINE_BYTES (a batch whose members are all just small enough) = 2 MiB,
-and 2 MiB for names: 10,000 weight files x 200 bytes, and 4 KiB of environment."""
+"""Largest msgpack part: 8 inline payloads of MAX_INLINE_BYTES (a batch whose members are all just small enough) make
+2 MiB, and 2 MiB are for names: 10,000 weight files x 200 bytes, and 4 KiB of environment."""
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """Largest spilled payload that is read: ten times Lambda's 6 MiB and its 100 bytes, rounded up to a power of two, for
-nodes whose limits were raised. A worker can announce any size (a sparse memfd costs it nothing), the node must hold it."""
+nodes whose limits were raised. A worker can announce any size (a sparse memfd costs it nothing), but the node must
+hold what it reads."""
 
 MAX_DESCRIPTORS = 16
 """Descriptors in one frame: three for a spawn, else one per spilled payload. Linux takes up to 253 (SCM_MAX_FD)."""
@@ -260,7 +261,7 @@ class Stop(Message):
 
 @dataclass(frozen=True, slots=True)
 class Invoke(Message):
-    """Call the handler. ``events`` are JSON texts; ``deadline_ms`` is Unix time; ``client_context`` is JSON or empty."""
+    """Call the handler. ``events`` are JSON texts, ``deadline_ms`` is Unix time, ``client_context`` JSON or empty."""
 
     CODE: ClassVar[int] = 30
     invocation_id: str

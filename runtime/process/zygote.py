@@ -211,7 +211,10 @@ def main(arguments: Sequence[str]) -> NoReturn:
         print(f"glowplug zygote: cannot fork after preloading {options.preload}: {why}", file=sys.stderr)
         os._exit(ExitCode.LOAD_FAILED)
     gc.collect()
-    control.send(wire.Hello(os.getpid(), wire.PROTOCOL, preload.top_level_modules(), import_ms))
+    try:
+        control.send(wire.Hello(os.getpid(), wire.PROTOCOL, preload.top_level_modules(), import_ms))
+    except NodeGone:  # stopped while this imported
+        os._exit(ExitCode.NODE_GONE)
     birth = ForkServer(control).serve()
     # From here on: children only. Each fork unwinds to this function, so that no child runs on its parent's frames.
     control = Connection(birth.control)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typing_extensions
 from safetensors.torch import save_file
 
 TEMPLATE = """
@@ -62,8 +62,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any
     for directory in ("code", "model"):
         (root / directory).mkdir()
     save_file({"weight": torch.tensor([[1.0, 2.0]])}, root / "model" / "model.safetensors")
-    # What torch takes from typing_extensions it must find in the function's copy as well.
-    own = "from typing import *\nfrom typing import _collect_type_vars\n" + OWN
+    own = Path(typing_extensions.__file__).read_text() + OWN  # in that process torch uses the function's copy as well
     for name, text in {"plain.py": PLAIN, "linear.py": LINEAR, "msgpack.py": OWN, "typing_extensions.py": own}.items():
         (root / "code" / name).write_text(text)
     (root / "template.yaml").write_text(TEMPLATE.replace("MODEL", str(root / "model")))
@@ -90,4 +89,3 @@ def test_a_function_with_a_model_gets_its_own_typing_extensions(node: Any) -> No
     answer, explained = called(node, "linear")
     assert ["mine", 3.0] == answer
     assert "its own msgpack and typing_extensions, which the zygote has loaded already." in explained
-    assert "mine" in json.dumps(answer)

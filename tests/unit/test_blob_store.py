@@ -135,7 +135,8 @@ def test_sweep_removes_the_files_of_dead_writers_only(store: BlobStore) -> None:
 def test_a_sweep_between_open_and_flock_does_not_lose_the_blob(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, swept = fcntl.flock, []
+    real = fcntl.flock
+    swept: list[int] = []
 
     def flock(descriptor: int, operation: int) -> None:
         if operation == fcntl.LOCK_EX and not swept:

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+
 from glowplug.cache import errors as cache_errors
 from glowplug.runtime import errors
 from glowplug.snapshot import errors as snapshot_errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def logs(tmp_path: Path, clock: ManualClock) -> Logs:
     return Logs(tmp_path, max_bytes=10_000, region="eu-west-1", clock=clock)
 
 
-def report_of(logs: Logs, **changes: object) -> str:
+def report_of(logs: Logs, **changes: Any) -> str:
     return logs.of("f").invocation(lines(**changes)).decode().splitlines(keepends=True)[-1]
 
 

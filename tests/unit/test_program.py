@@ -26,6 +26,7 @@ class Adds(nn.Module):
     def __init__(self, factor: float = 2.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))
+        self.factor: Tensor
         self.register_buffer("factor", torch.tensor(factor), persistent=False)
 
     def forward(self, x: Tensor, y: Tensor, times: int = 1) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_six_bit_floats_are_named_as_unsupported(tmp_path: Path) -> None:
 
 def test_a_misaligned_tensor_is_copied_and_right(tmp_path: Path) -> None:
     values = torch.tensor([1.5, -2.0])
-    header = {
+    header: dict[str, object] = {
         "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
         "b": {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]},
     }

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from glowplug.runtime.process import wire
 from hypothesis import given
 from hypothesis import strategies as st
+
+from glowplug.runtime.process import wire
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "wire"
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 import typing
 from collections.abc import Awaitable, Callable
@@ -235,7 +236,7 @@ async def test_a_base_zygote_that_cannot_start_is_tried_again_later_and_later(
     monkeypatch.setattr(base, "FIRST_DELAY_S", 0.01)
     broken = base.BaseZygote(
         "nonsense",
-        environment={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(p for p in os.sys.path if p)},
+        environment={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         expose=[],
         roster=node.zygotes._roster,
         on_output=lambda name, data: node.stray.append(data),

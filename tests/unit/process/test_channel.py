@@ -60,7 +60,8 @@ def is_open(descriptor: int) -> bool:
 
 
 def receive(peer: socket.socket, count: int) -> list[wire.Message]:
-    decoder, messages = wire.Decoder(), []
+    decoder = wire.Decoder()
+    messages: list[wire.Message] = []
     while len(messages) < count:
         messages += decoder.feed(peer.recv(65536))
     return messages

@@ -19,6 +19,7 @@ class Rotary(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         frequencies = THETA ** (-torch.arange(0, size, 2).float() / size)
+        self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
