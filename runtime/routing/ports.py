@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
@@ -187,8 +187,7 @@ class FunctionLog(Protocol):
         """Write START, the output, END and REPORT of one invocation; returns them (the tail is cut by the caller)."""
 
 
-@dataclass(frozen=True, slots=True)
-class InvocationLog:
+class InvocationLog(NamedTuple):
     """What one invocation writes to its function's log; the log formats it.
 
     Durations in milliseconds. ``init_ms`` is given once per import, ``restore_ms`` on the first invocation of a forked
