@@ -31,30 +31,20 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def descendants(pid: int) -> list[int]:
-    """Return all processes below ``pid``."""
-    found = []
-    for child in children(pid):
-        with contextlib.suppress(FileNotFoundError):
-            found += [child, *descendants(child)]
-    return found
-
-
-def _leaves(node: Node) -> list[int]:
-    """Return the workers: descendants of a zygote that have no children and are at least three levels down."""
-    workers = []
-    for base in children(node.process.pid):
-        for zygote in children(base):
-            workers += children(zygote)
-    return workers
+def _zygotes(node: Node) -> list[int]:
+    """Return the function zygotes: what the base zygotes, the node's own children, have forked."""
+    return [zygote for base in children(node.process.pid) for zygote in children(base)]
 
 
 def instance_and_parked(node: Node) -> list[Figure]:
     """Measure extra instances of ``embed`` while several run, and its zygote when it is parked."""
     section = "memory (private pages)"
-    node.admin("POST", "functions/embed/cool", {"to": "parked"})
-    zygotes = [zygote for base in children(node.process.pid) for zygote in children(base)]
-    parked = max((private_bytes(pid) for pid in zygotes), default=0)
+    for name, tier in (("embed", "stored"), ("echo", "parked")):
+        node.admin("POST", f"functions/{name}/cool", {"to": tier})
+    plain = max(private_bytes(pid) for pid in _zygotes(node))
+    for name, tier in (("echo", "stored"), ("embed", "parked")):
+        node.admin("POST", f"functions/{name}/cool", {"to": tier})
+    parked = max(private_bytes(pid) for pid in _zygotes(node))
 
     def call() -> None:
         with contextlib.closing(node.connect()) as connection:
@@ -66,11 +56,12 @@ def instance_and_parked(node: Node) -> list[Figure]:
         caller.start()
     for caller in callers:
         caller.join()
-    workers = [private_bytes(pid) for pid in _leaves(node)]
+    workers = [private_bytes(pid) for zygote in _zygotes(node) for pid in children(zygote)]
     if not workers:
         raise RuntimeError("no worker of embed is running")
     return [
         at_most(section, f"an instance of embed ({len(workers)} running, largest)", max(workers) / 2**20, "MiB", 20),
+        at_most(section, "echo parked: its zygote", plain / 2**20, "MiB", 15),
         at_most(section, "embed parked: its zygote", parked / 2**20, "MiB", 15),
     ]
 
@@ -91,7 +82,7 @@ def many_parked(directory: Path) -> list[Figure]:
             name = f"f{index:02}"
             node.admin("POST", f"functions/{name}/warm")
             node.admin("POST", f"functions/{name}/cool", {"to": "parked"})
-        zygotes = [zygote for base in children(node.process.pid) for zygote in children(base)]
+        zygotes = _zygotes(node)
         private = [private_bytes(pid) for pid in zygotes]
         section = f"{len(zygotes)} parked functions, {SHARED_CHECKPOINT} of them on one checkpoint"
         return [

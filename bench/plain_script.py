@@ -18,7 +18,7 @@ assert spec is not None
 assert spec.submodule_search_locations
 source = Path(spec.submodule_search_locations[0]) / "model"
 with torch.inference_mode():
-    model = MiniLM(Shape.from_config(json.loads((source / "config.json").read_text()))).eval()
+    model = MiniLM(Shape(json.loads((source / "config.json").read_text()))).eval()
     loaded = model.load_state_dict(load_file(source / "model.safetensors"), strict=False)
     assert not loaded.missing_keys, loaded.missing_keys
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))

