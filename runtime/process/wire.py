@@ -24,18 +24,70 @@ Import-light: standard library and msgpack (a test holds it to that).
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
 import stat
 import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import msgpack
 
-PROTOCOL = 1
+from .messages import (
+    MESSAGES,
+    PROTOCOL,
+    Bind,
+    Bound,
+    Check,
+    Checked,
+    ExitCode,
+    Exited,
+    Failed,
+    Hello,
+    Invoke,
+    Load,
+    Loaded,
+    Message,
+    Outcome,
+    Ready,
+    Spawn,
+    Spawned,
+    Start,
+    Stop,
+)
+
+__all__ = [  # the messages too: who talks to a process needs them and the codec together
+    "HEADER",
+    "MAX_DESCRIPTORS",
+    "MAX_FRAME_BYTES",
+    "MAX_INLINE_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MESSAGES",
+    "PROTOCOL",
+    "Bind",
+    "Bound",
+    "Check",
+    "Checked",
+    "Decoder",
+    "Encoded",
+    "ExitCode",
+    "Exited",
+    "Failed",
+    "Hello",
+    "Invoke",
+    "Load",
+    "Loaded",
+    "Message",
+    "Outcome",
+    "Ready",
+    "Spawn",
+    "Spawned",
+    "Start",
+    "Stop",
+    "WireError",
+    "encode",
+]
 
 MAX_INLINE_BYTES = 256 * 1024
 """Payload bytes that travel inside a frame; a larger one spills to a memfd, whose four system calls cost about as much
@@ -57,248 +109,10 @@ HEADER = struct.Struct(">IB")
 _SPILLED = 1  # msgpack extension type: packed (position among the frame's descriptors, size in bytes)
 
 
-class ExitCode(enum.IntEnum):
-    """How a zygote or worker ends when it ends by itself. Both sides import this; each number means one thing."""
-
-    OK = 0
-    BEFORE_SNAPSHOT_FAILED = 64  # 64 and 65 as Lambda's Python runtime client numbers them
-    AFTER_RESTORE_FAILED = 65
-    LOAD_FAILED = 70
-    BIND_FAILED = 71
-    CHECK_FAILED = 72
-    NODE_GONE = 73
-    OUT_OF_MEMORY = 74
-    PROTOCOL_ERROR = 75
-
-
 class WireError(Exception):
     """The peer sent something that is not a frame of this protocol, or closed in the middle of one."""
 
 
-class Message:
-    """Base of all messages. ``CODE`` is the first element of the msgpack array."""
-
-    CODE: ClassVar[int]
-    __slots__ = ()
-
-
-# --- said by a process about itself (control channel) -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Hello(Message):
-    """The first frame of every exec'ed process: it is up, single-threaded and has imported its preloads."""
-
-    CODE: ClassVar[int] = 1
-    pid: int
-    protocol: int
-    preloaded: list[str]
-    import_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed(Message):
-    """A step (``load``, ``bind``, ``check``, ``start``) did not succeed; the process exits after this frame.
-
-    ``error_type``, ``error_message`` and ``stack_trace`` are those of Lambda's error body.
-    """
-
-    CODE: ClassVar[int] = 2
-    step: str
-    error_type: str
-    error_message: str
-    stack_trace: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Message):
-    """The handler is imported. ``obstacle`` says why this process must not be forked from; empty when it may be."""
-
-    CODE: ClassVar[int] = 3
-    import_ms: float
-    obstacle: str
-    models: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Bound(Message):
-    """Every declared model has an engine and weights. ``engines`` maps model name to the engine that serves it."""
-
-    CODE: ClassVar[int] = 4
-    bind_ms: float
-    engines: dict[str, str]
-    weight_bytes: int
-    obstacle: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked(Message):
-    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded output."""
-
-    CODE: ClassVar[int] = 5
-    check_ms: float
-    worst_error: float
-    recorded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ready(Message):
-    """The worker will read its data channel next."""
-
-    CODE: ClassVar[int] = 6
-    start_ms: float
-    vm_data_bytes: int
-
-
-# --- said by a zygote about its children (control channel) ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned(Message):
-    """The fork happened; the child's pidfd travels with this frame."""
-
-    CODE: ClassVar[int] = 10
-    child_id: str
-    pid: int
-    fork_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Exited(Message):
-    """The child is dead and reaped. ``status`` as from ``os.waitpid``; ``max_rss_kib`` from its resource usage."""
-
-    CODE: ClassVar[int] = 11
-    child_id: str
-    pid: int
-    status: int
-    max_rss_kib: int
-
-
-# --- asked of a process (control channel) -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn(Message):
-    """Fork a child. Descriptors: its control socket, its log pipe, and for a worker its data socket.
-
-    ``role`` is ``zygote`` (a function zygote: it will be asked to spawn in turn) or ``worker``. ``uid`` and ``gid``
-    of -1 leave the user as it is.
-    """
-
-    CODE: ClassVar[int] = 20
-    child_id: str
-    role: str
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load(Message):
-    """Set the environment, enter the task root and import the handler.
-
-    ``models`` is one dict per declared model: ``name``, ``source``, ``files`` (file name -> absolute path of the
-    blob). ``environment`` is complete: it replaces ``os.environ``. ``initialization_type`` is Lambda's
-    (``on-demand``, ``snap-start``, ``provisioned-concurrency``).
-    """
-
-    CODE: ClassVar[int] = 21
-    function_name: str
-    handler: str
-    task_root: str
-    import_paths: list[str]
-    environment: dict[str, str]
-    models: list[dict[str, Any]]
-    initialization_type: str
-    parked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Bind(Message):
-    """Give each model an engine. ``plans`` is one dict per model: ``name``, ``engine`` (``eager`` or an engine's name),
-    ``snapshot`` (directory, empty for eager), ``manifest`` (the snapshot's verified manifest as JSON bytes)."""
-
-    CODE: ClassVar[int] = 22
-    plans: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check(Message):
-    """Run each model's example and compare with the recorded output, or for finite values of the right shape."""
-
-    CODE: ClassVar[int] = 23
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Start(Message):
-    """Become an instance: per-instance environment, after-restore hooks, memory limit. Answered by ``Ready``.
-
-    ``restored`` says that the handler was imported before a fork (the hooks run); ``memory_bytes`` bounds what the
-    process adds from here on (0: no bound).
-    """
-
-    CODE: ClassVar[int] = 24
-    instance_id: str
-    environment: dict[str, str]
-    restored: bool
-    memory_bytes: int
-    memory_mb: int
-    function_version: str
-    log_group: str
-    log_stream: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop(Message):
-    """Finish what is in flight and exit with ``ExitCode.OK``; killed after ``grace_s`` seconds."""
-
-    CODE: ClassVar[int] = 25
-    grace_s: float
-
-
-# --- invocations (data channel) ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Invoke(Message):
-    """Call the handler. ``events`` are JSON texts, ``deadline_ms`` is Unix time, ``client_context`` JSON or empty."""
-
-    CODE: ClassVar[int] = 30
-    invocation_id: str
-    events: list[bytes]
-    deadline_ms: int
-    function_arn: str
-    trace_id: str
-    client_context: bytes
-    identity: bytes
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Message):
-    """The answer to ``Invoke``: one JSON result per event, or one error body when ``failed``.
-
-    ``error_type`` is Lambda's errorType when ``failed``, else empty. ``handler_ms`` is the time in the handler alone.
-    """
-
-    CODE: ClassVar[int] = 31
-    invocation_id: str
-    results: list[bytes]
-    failed: bool
-    error_type: str
-    handler_ms: float
-    final: bool
-
-
-MESSAGES: dict[int, type[Any]] = {
-    cls.CODE: cls
-    for cls in (
-        *(Hello, Failed, Loaded, Bound, Checked, Ready),
-        *(Spawned, Exited),
-        *(Spawn, Load, Bind, Check, Start, Stop),
-        *(Invoke, Outcome),
-    )
-}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
     cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in MESSAGES.values()
 }
