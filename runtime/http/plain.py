@@ -55,8 +55,8 @@ class PlainResponse(web.StreamResponse):
             raise ValueError("a header's name or value has a line break or a NUL")
         head = (
             f"HTTP/1.1 {reply.status} {_phrase(reply.status)}\r\n{lines}x-amzn-RequestId: {request_id}\r\n"
-            f"Content-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n"
-            f"Date: {_date(int(now_s))}\r\nServer: glowplug\r\n\r\n"
+            f"Content-Type: {reply.content_type}\r\nServer: glowplug\r\nContent-Length: {len(reply.body)}\r\n"
+            f"Date: {_date(int(now_s))}\r\n\r\n"
         )
         self._bytes = head.encode() + reply.body
 
