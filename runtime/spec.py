@@ -115,7 +115,6 @@ class FunctionSpec:
     max_held: int = 100
     max_parked_age_s: float = 3600.0
     warmup_event: str | None = None
-    warmup_compare: str = "none"
 
     @property
     def config_digest(self) -> str:
