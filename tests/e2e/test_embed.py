@@ -124,6 +124,6 @@ def test_a_snapshot_with_one_flipped_byte_is_retired_and_the_function_still_answ
     check_embeddings(answer["embeddings"])
     told = shipped.request("GET", f"/_glowplug/explain/{headers['x-amzn-requestid']}")[2]
     assert "Engine eager; not a better one: " in told
-    # Whoever looked first found the damage: this start, or one that was still rebuilding the zygote after the bake.
-    assert "model.so: sha256" in shipped.log.read_text()
-    assert "the manifest says" in shipped.log.read_text()
+    # By its digest at this start, or by the crash of a zygote that was still being rebuilt after the bake and had the
+    # file mapped: either way the snapshot is out of use.
+    assert list((shipped.state / "snapshots").glob(".retired-*"))
