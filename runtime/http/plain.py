@@ -1,7 +1,7 @@
 """Small replies in one write: the head is put together here and leaves with the body.
 
 aiohttp's own response is made for everything that a web application may want (cookies, compression, chunks, hooks) and
-takes a fifth of what ``echo`` costs the node. What a function answers most often needs none of it: a status, a few
+shows in a profile of ``echo``. What a function answers most often needs none of it: a status, a few
 headers, some bytes on a connection that stays open. ``fits`` says when that is so; everything else goes the usual way.
 """
 

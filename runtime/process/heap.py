@@ -2,7 +2,7 @@
 
 Python's allocator keeps blocks of one size together in pools and hands out a freed block before it opens a new pool.
 After the imports of a base zygote some 14,000 freed blocks lie scattered over its pools. A child fills them first, and
-each one that it fills costs it a copy of a whole page: 3.4 MB for the shipped ``embed``, of 20 that it keeps while
+each one that it fills costs it a copy of a whole page: 3.4 MB for the shipped ``embed``, of 23 that it kept while
 parked. So the base zygote fills them itself, with objects that nobody looks at again, and children build on fresh
 pages.
 """

@@ -1,8 +1,8 @@
 """Huge pages for what every function inherits, so that a fork copies fewer page tables.
 
 ``fork`` copies one page table entry per anonymous page: 56,000 for a base zygote with torch, whose 220 MB sit in caches
-cold by the time of the next start. One huge page needs one entry instead of 512. Measured on two cores with cold
-caches, same process otherwise: 5.4 ms per fork before, 3.3 ms after.
+cold by the time of the next start. One huge page needs one entry instead of 512. Measured on two shared cores, caches
+made cold, median of 20 forks: 5.6 ms before and 3.7 ms after in one pair of runs, no difference in a noisier one.
 
 A child that writes into a huge page gets small ones for that range and copies the one it wrote to, so what an instance
 costs does not change.

@@ -7,8 +7,8 @@ cost bytes.
 
 Every process has a *control* channel (load, bind, check, start, spawn, stop) and workers also have a *data* channel
 (invoke, outcome): a large payload never delays a control message. Frames carry the invocation id, so several may be in
-flight; ``Invoke`` holds a list of events, so a batch needs no message of its own; ``Outcome.final`` is false for all
-but the last part of a streamed answer.
+flight; ``Invoke`` holds a list of events, so a batch needs no message of its own; ``Outcome.final`` leaves
+room for streamed answers: today every answer is one final part, and the node refuses any other.
 
 Payloads above ``MAX_INLINE_BYTES`` do not travel in the frame. The sender writes them to a memfd and passes the
 descriptor; the receiver checks that it is a regular file of at least the announced size before it reads. A worker is
