@@ -31,10 +31,10 @@ from pathlib import Path
 
 from .digest import CHUNK_BYTES, bytes_digest, checked_digest
 from .errors import CacheError, DigestMismatch, SourceChanged, SourceInvalid
-from .listing import ListedFile, checked_name
-from .records import RecordedFile, read_record, write_record
-from .remote import remote_errors
-from .sources import open_source
+from .manifests import RecordedFile, read_record, write_record
+from .sources.filesystem import remote_errors
+from .sources.listing import ListedFile, checked_name
+from .sources.table import open_source
 from .store import Blob, BlobStore, make_directory, store_errors
 
 PROGRESS_S = 0.1

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DtypeUnsupported, WeightsError, WeightsMalformed, WeightsTruncated
-from .listing import is_pickled, pickled
+from .sources.listing import is_pickled, pickled
 
 if TYPE_CHECKING:
     import torch

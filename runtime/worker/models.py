@@ -250,7 +250,7 @@ def locate(source: str) -> dict[str, Path]:
     Raises ``cache.errors.CacheError``.
     """
     from glowplug.cache.fetch import fetch  # late: a worker under a node never needs them
-    from glowplug.cache.sources import open_source
+    from glowplug.cache.sources.table import open_source
     from glowplug.cache.store import BlobStore
 
     roots = (Path("/"),)  # the process is its user's own: what it may read, it may name

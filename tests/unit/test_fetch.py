@@ -27,8 +27,8 @@ from glowplug.cache.errors import (
     named,
 )
 from glowplug.cache.fetch import FetchedFile, fetch, main
-from glowplug.cache.listing import ListedFile, checked_name, select
-from glowplug.cache.sources import open_source
+from glowplug.cache.sources.listing import ListedFile, checked_name, select
+from glowplug.cache.sources.table import open_source
 from glowplug.cache.store import BlobStore
 
 

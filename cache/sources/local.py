@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from .errors import SourceForbidden, SourceInvalid, SourceNotFound
+from glowplug.cache.errors import SourceForbidden, SourceInvalid, SourceNotFound
+
 from .listing import ListedFile, checked_name, select
 
 
@@ -108,7 +109,13 @@ def _local_file(url: str, path: Path, name: str, roots: tuple[Path, ...]) -> Lis
     if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device could wait for ever
         raise SourceInvalid(f"{url}: {name} is not a regular file")
     version = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-    return ListedFile(name, status.st_size, version, lambda: _open(url, path, name, roots))
+
+    def opener(start: int = 0, stop: int | None = None) -> BinaryIO:
+        stream = _open(url, path, name, roots)
+        stream.seek(start)
+        return stream
+
+    return ListedFile(name, status.st_size, version, opener, ranged=True)
 
 
 def _open(url: str, path: Path, name: str, roots: tuple[Path, ...]) -> BinaryIO:

@@ -3,7 +3,7 @@
     package://<name>/<path>   files shipped inside an installed Python package; ``<name>`` is a top-level module or a
                               distribution. Located through its metadata: the package is never imported (``local.py``)
     file:///<path>            below one of the file roots only (``local.py``)
-    s3://, hf://, gs://, …    through fsspec (``remote.py``)
+    s3://, hf://, gs://, …    through fsspec (``filesystem.py``)
 
 A URL names a single file, or a directory: then everything below it, in order of name, except hidden files, byte code,
 and pickled weights that have safetensors beside them. Pickled weights alone are refused: reading them runs code that
@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import SourceInvalid
+from glowplug.cache.errors import SourceInvalid
+
+from .filesystem import REMOTE_SCHEMES, open_remote
 from .listing import ListedFile
 from .local import open_file, open_package
-from .remote import REMOTE_SCHEMES, open_remote
 
 
 def open_source(url: str, *, file_roots: Sequence[Path] = ()) -> tuple[ListedFile, ...]:
-    """Return the files at a source URL (see ``sources``).
+    """Return the files at a source URL (see the module's docstring).
 
     Raises ``SourceInvalid`` (no such scheme, unsafe names), ``SourceForbidden`` (outside ``file_roots``),
     ``SourceNotFound``, ``SourceUnreachable``, ``PickledWeights``.

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from .digest import CHUNK_BYTES
-from .errors import CacheError, SourceForbidden, SourceInvalid, SourceNotFound, SourceUnreachable
+from glowplug.cache.digest import CHUNK_BYTES
+from glowplug.cache.errors import CacheError, SourceForbidden, SourceInvalid, SourceNotFound, SourceUnreachable
+
 from .listing import ListedFile, checked_name, select
 
 REMOTE_SCHEMES = frozenset(
@@ -75,7 +76,7 @@ def _remote_file(filesystem: Any, details: dict[str, Any], name: str) -> ListedF
         name=checked_name(name),
         size=size if isinstance(size, int) else None,
         version=str(version),
-        open=lambda: filesystem.open(path, "rb", block_size=CHUNK_BYTES),
+        open=lambda start=0, stop=None: filesystem.open(path, "rb", block_size=CHUNK_BYTES),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from .errors import PickledWeights, SourceInvalid, SourceNotFound
+from glowplug.cache.errors import PickledWeights, SourceInvalid, SourceNotFound
 
 MAX_FILES = 10_000
 """Files of one source; the wire's frame limit counts on it."""
@@ -16,15 +16,35 @@ MAX_FILES = 10_000
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
+class Opener(Protocol):
+    """Opens bytes of one listed file."""
+
+    def __call__(self, start: int = 0, stop: int | None = None) -> BinaryIO:
+        """Return a stream of the bytes from ``start`` up to ``stop`` (None: the end) of the listed version.
+
+        Opening it and reading from it raise ``SourceError`` subclasses only: ``SourceChanged`` when the listed version
+        is gone, ``SourceUnreachable`` for what may pass. A stream that ends early is the caller's to notice. Safe to
+        call from several threads.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One file of a source. ``size`` in bytes or None if the far side does not say. ``version`` is equal only if the
-    content is (an ETag, a commit, inode and times), empty if there is no such thing. ``open`` gives a binary stream."""
+    """One file of a source.
+
+    ``size`` in bytes, None if the far side does not say. ``version`` is equal only if the content is (an ETag, a
+    commit, inode and times), empty if there is no such thing. ``ranged``: ``open`` takes a ``start`` above 0.
+    ``connections``: how many streams at once are worth opening. ``sha256``: the digest that the source itself states,
+    empty if it states none.
+    """
 
     name: str
     size: int | None
     version: str
-    open: Callable[[], BinaryIO]
+    open: Opener
+    ranged: bool = False
+    connections: int = 1
+    sha256: str = ""
 
 
 def checked_name(name: str) -> str:
