@@ -5,7 +5,7 @@
     │   ├── SourceInvalid       not a URL this cache reads, or it names files in a way that is not safe
     │   ├── SourceForbidden     outside the file roots, or the far side refused
     │   ├── SourceNotFound      nothing there
-    │   ├── SourceChanged       a pinned file is no longer what it was: the message has both digests
+    │   ├── SourceChanged       a file is no longer what was pinned (the message has both digests) or listed
     │   ├── SourceUnreachable   network or server fault; the same fetch may succeed later
     │   └── PickledWeights      weights in a format that runs code when it is read
     ├── StoreError              the local store
@@ -16,7 +16,8 @@
     ├── WeightsError            a weights file that cannot be mapped
     │   ├── WeightsTruncated    shorter than its own header says
     │   ├── WeightsMalformed    not safetensors, or a header that breaks the format's rules
-    │   └── DtypeUnsupported    a known dtype that torch has no counterpart for
+    │   ├── DtypeUnsupported    a known dtype that torch has no counterpart for
+    │   └── DeviceRefused       an accelerator had no memory left or failed; the message has the driver's words
     └── FetchDied               the fetching process ended without saying why; the message has its status
 
 Every class takes one message and nothing else, so that the fetching process can name its error on a line of JSON and
@@ -49,13 +50,17 @@ class SourceNotFound(SourceError):
 
 
 class SourceChanged(SourceError):
-    """A file that a revision has pinned is not the same any more. The message has both digests."""
+    """A file is not what a revision has pinned, and the message has both digests; or it changed while it was read."""
 
 
 class SourceUnreachable(SourceError):
-    """The source could not be read for now."""
+    """The source could not be read for now. ``retry_after_s``: how long the far side asks to be left alone, if it says.
+
+    It is set by whoever read the answer and stays in this process: ``named`` carries the message alone.
+    """
 
     retryable = True
+    retry_after_s: float | None = None
 
 
 class PickledWeights(SourceError):
@@ -100,6 +105,10 @@ class DtypeUnsupported(WeightsError):
     """A dtype of the format that torch cannot hold."""
 
 
+class DeviceRefused(WeightsError):
+    """An accelerator (or the page-locked memory of its host) had no room, or failed while weights were copied to it."""
+
+
 class FetchDied(CacheError):
     """The fetching process was killed or crashed."""
 
@@ -111,7 +120,7 @@ _BY_NAME: dict[str, type[CacheError]] = {
     for cls in (
         *(CacheError, SourceError, SourceInvalid, SourceForbidden, SourceNotFound, SourceChanged, SourceUnreachable),
         *(PickledWeights, StoreError, StoreFull, StoreUnwritable, DigestMismatch, BlobMissing),
-        *(WeightsError, WeightsTruncated, WeightsMalformed, DtypeUnsupported, FetchDied),
+        *(WeightsError, WeightsTruncated, WeightsMalformed, DtypeUnsupported, DeviceRefused, FetchDied),
     )
 }
 

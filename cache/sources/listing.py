@@ -47,17 +47,18 @@ class ListedFile:
     sha256: str = ""
 
 
-def checked_name(name: str) -> str:
+def checked_name(name: str, url: str = "") -> str:
     """Return ``name`` if it is a relative path that stays below its directory. Raises ``SourceInvalid``.
 
     The names become keys that handlers join to directories, so what a hostile listing could do with ``..``, a leading
-    slash, a backslash or a control character is refused here, once.
+    slash, a backslash or a control character is refused here, once. ``url`` goes into the message.
     """
+    where = f"{url}: " if url else ""
     parts = name.split("/")
     if not name or len(name) > 1024 or "\\" in name or not name.isprintable():
-        raise SourceInvalid(f"{name!r} is not a file name that a source may have")
+        raise SourceInvalid(f"{where}{name!r} is not a file name that a source may have")
     if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
-        raise SourceInvalid(f"{name!r} does not stay below its source's directory")
+        raise SourceInvalid(f"{where}{name!r} does not stay below its source's directory")
     return name
 
 
@@ -67,13 +68,13 @@ def select(files: Iterable[ListedFile], url: str) -> tuple[ListedFile, ...]:
     Raises ``SourceNotFound`` when nothing is left, ``PickledWeights`` when the only weights are pickled, and
     ``SourceInvalid`` for an unsafe or doubled name or too many files.
     """
-    listed = sorted(files, key=lambda file: file.name)
+    listed = sorted(itertools.islice(files, MAX_FILES + 1), key=lambda file: file.name)  # islice: a bucket of millions
     if len(listed) > MAX_FILES:
-        raise SourceInvalid(f"{url}: {len(listed)} files; a source may have {MAX_FILES}")
+        raise SourceInvalid(f"{url}: more than {MAX_FILES} files")
     for before, after in itertools.pairwise(listed):
         if before.name == after.name:
             raise SourceInvalid(f"{url}: {after.name} is listed twice")
-    seen = [file for file in listed if not _hidden(checked_name(file.name))]
+    seen = [file for file in listed if not _hidden(checked_name(file.name, url))]
     safe = tuple(file for file in seen if not is_pickled(file.name))
     if len(safe) < len(seen) and not any(file.name.endswith(".safetensors") for file in safe):
         raise pickled(f"{url}: {next(file.name for file in seen if is_pickled(file.name))}")

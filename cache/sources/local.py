@@ -1,23 +1,34 @@
 """Sources on this machine: ``package://`` and ``file://``. Both give only files whose real path is below their root.
 
 That is checked on the descriptor after opening (``/proc/self/fd``), not on the name before: a link that is swapped in
-between would otherwise be followed.
+between would otherwise be followed. The descriptor's inode, size and times are those of the listing when it is opened
+and still after the last byte; otherwise the file has changed under way.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-from glowplug.cache.errors import SourceForbidden, SourceInvalid, SourceNotFound
+from glowplug.cache.errors import (
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceInvalid,
+    SourceNotFound,
+    SourceUnreachable,
+)
 
 from .listing import ListedFile, checked_name, select
+from .shards import one_file
+from .stream import SourceStream, source_errors
 
 
 def open_file(url: str, file_roots: Sequence[Path]) -> tuple[ListedFile, ...]:
@@ -40,7 +51,7 @@ def open_package(url: str) -> tuple[ListedFile, ...]:
     if not name:
         raise SourceInvalid(f"{url}: write package://<module or distribution>/<path>")
     if path:
-        checked_name(path)
+        checked_name(path, url)
     roots = _module_directories(name) or _distribution_directories(name)
     if not roots:
         raise SourceNotFound(f"{url}: no package {name!r} is installed here")
@@ -82,7 +93,8 @@ def _open_below(url: str, target: Path, roots: tuple[Path, ...]) -> tuple[Listed
         if real.is_dir():
             return select(_walk(url, real, real_roots), url)
         if real.exists():
-            return select([_local_file(url, real, real.name, real_roots)], url)
+            file = _local_file(url, real, real.name, real_roots)
+            return one_file(file, lambda shard: _local_file(url, real.parent / shard, shard, real_roots), url)
     except PermissionError as error:
         raise SourceForbidden(f"{url}: {error.strerror}: {error.filename}") from error
     raise SourceNotFound(f"{url}: nothing there")
@@ -108,21 +120,51 @@ def _local_file(url: str, path: Path, name: str, roots: tuple[Path, ...]) -> Lis
         raise SourceNotFound(f"{url}: {name} points to nothing") from None
     if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device could wait for ever
         raise SourceInvalid(f"{url}: {name} is not a regular file")
-    version = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    version, size = _version(status), status.st_size
+    label = f"{url}: {name}"
 
     def opener(start: int = 0, stop: int | None = None) -> BinaryIO:
-        stream = _open(url, path, name, roots)
-        stream.seek(start)
-        return stream
+        with source_errors(lambda error: _mapped(label, error)):
+            file = _open(label, path, roots)
+            descriptor = file.fileno()
 
-    return ListedFile(name, status.st_size, version, opener, ranged=True)
+            def unchanged() -> None:
+                if (now := _version(os.fstat(descriptor))) != version:
+                    raise SourceChanged(f"{label}: changed since it was listed: {version} then, {now} now")
+
+            try:
+                unchanged()
+                file.seek(start)
+            except BaseException:
+                file.close()
+                raise
+        length = max(0, (size if stop is None else min(stop, size)) - start)
+        stream = SourceStream(
+            file, length=length, label=label, mapped=lambda error: _mapped(label, error), ended=unchanged
+        )
+        return cast("BinaryIO", stream)
+
+    return ListedFile(name, size, version, opener, ranged=True)
 
 
-def _open(url: str, path: Path, name: str, roots: tuple[Path, ...]) -> BinaryIO:
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def _open(label: str, path: Path, roots: tuple[Path, ...]) -> io.FileIO:
     # O_NONBLOCK: what was a regular file when it was listed may be a pipe by now, and opening that would wait
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb", buffering=0)
     opened = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
     if not any(opened.is_relative_to(root) for root in roots):
-        os.close(descriptor)
-        raise SourceForbidden(f"{url}: {name} leads to {opened}, which is not below a file root")
-    return os.fdopen(descriptor, "rb")
+        file.close()
+        raise SourceForbidden(f"{label} leads to {opened}, which is not below a file root")
+    return file
+
+
+def _mapped(label: str, error: Exception) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceChanged(f"{label}: gone since it was listed")
+    if isinstance(error, PermissionError):
+        return SourceForbidden(f"{label}: {error.strerror}")
+    return SourceUnreachable(f"{label}: {type(error).__name__}: {error}")  # EIO, ESTALE: a disk or a network mount

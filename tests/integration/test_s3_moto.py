@@ -1,0 +1,108 @@
+"""S3 as a real server speaks it: boto3 against moto on the loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import urllib3
+from moto.server import ThreadedMotoServer
+
+from glowplug.cache.errors import SourceChanged, SourceNotFound
+from glowplug.cache.sources.table import open_source
+
+BYTES = os.urandom(3_000_000)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def client(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an empty account with the bucket ``models``; the settings are in the environment, as users have them."""
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = boto3.client("s3")
+    made.create_bucket(Bucket="models")
+    yield made
+    made.close()
+    urllib3.request("POST", f"{endpoint}/moto-api/reset")
+
+
+def test_a_model_below_a_prefix_is_listed_and_read_in_ranges(client: Any) -> None:
+    client.put_object(Bucket="models", Key="m/", Body=b"")
+    client.put_object(Bucket="models", Key="m/config.json", Body=b"{}")
+    client.put_object(Bucket="models", Key="m/model.safetensors", Body=BYTES)
+    client.put_object(Bucket="models", Key="mm/other.json", Body=b"o")
+    config, weights = open_source("s3://models/m")
+    assert ["config.json", "model.safetensors"] == [config.name, weights.name]
+    assert b"{}" == config.open().read()
+    cut = 1_000_001
+    with weights.open(0, cut) as front, weights.open(cut) as back:
+        assert BYTES == front.read() + back.read()
+
+
+def test_more_objects_than_one_page_holds(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # the server runs in this process
+    for number in range(25):
+        client.put_object(Bucket="models", Key=f"many/{number:02}.json", Body=b"{}")
+    assert 10 == len(client.list_objects_v2(Bucket="models")["Contents"])
+    assert [f"{number:02}.json" for number in range(25)] == [file.name for file in open_source("s3://models/many/")]
+
+
+def test_an_object_that_is_overwritten_half_way_is_noticed(client: Any) -> None:
+    client.put_object(Bucket="models", Key="model.safetensors", Body=b"first")
+    (file,) = open_source("s3://models/model.safetensors")
+    assert b"fi" == file.open(0, 2).read()
+    client.put_object(Bucket="models", Key="model.safetensors", Body=b"later")
+    with pytest.raises(SourceChanged):
+        file.open(2, 5)
+
+
+def test_a_version_stays_readable_when_it_is_overwritten(client: Any) -> None:
+    client.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
+    first = client.put_object(Bucket="models", Key="model.safetensors", Body=b"first")["VersionId"]
+    (file,) = open_source("s3://models/model.safetensors")
+    client.put_object(Bucket="models", Key="model.safetensors", Body=b"later")
+    assert (first, b"first") == (file.version, file.open().read())
+    (named,) = open_source(f"s3://models/model.safetensors?versionId={first}")
+    assert b"first" == named.open().read()
+
+
+@pytest.mark.parametrize("url", ["s3://models/absent", "s3://absent-bucket/m", "s3://absent-bucket"])
+def test_nothing_there(client: Any, url: str) -> None:
+    with pytest.raises(SourceNotFound, match=url):
+        open_source(url)
+
+
+def test_a_public_bucket_needs_no_credentials(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.put_object(Bucket="models", Key="config.json", Body=b"{}", ACL="public-read")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    (file,) = open_source("s3://models/config.json")
+    assert b"{}" == file.open().read()
+
+
+def test_no_other_source_pays_for_boto3() -> None:
+    program = (
+        "import sys; from glowplug.cache.sources.table import open_source; open_source('package://email/mime');"
+        "print(sorted({'boto3', 'urllib3', 'fsspec', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "[]\n" == done.stdout
