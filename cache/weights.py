@@ -1,53 +1,44 @@
 """Safetensors files as tensors that share one mapping of the file.
 
-The format: 8 bytes little-endian header length N, N bytes of JSON, then the tensors' bytes. The JSON maps names to
-``{"dtype", "shape", "data_offsets": [begin, end]}``, offsets counted from the end of the header, plus an optional
-``"__metadata__"`` of strings (https://github.com/huggingface/safetensors#format). What ``read_header`` enforces, and
-why:
+``header.py`` says what a file must look like; reading a header needs no torch. ``tensors`` maps the file once and
+copies nothing. What the mapping is, and why:
 
-- the header starts with ``{`` and is at most ``MAX_HEADER_BYTES``: nobody parses gigabytes of JSON for a tensor list;
-- it is UTF-8 JSON without doubled names: two readers must not see two files in one;
-- tensors lie one after the other from 0 to the end of the file, no holes, no overlaps, each of exactly the size that
-  dtype and shape give: nothing hides between them, and no view reaches outside the file.
+- *The file is read-only.* It is opened O_RDONLY and mapped MAP_PRIVATE: no write through a tensor can reach the file
+  or another process, whatever the tensor's owner does.
+- *Pages are shared until they are written.* They come from the page cache, one copy for all processes that map the
+  blob; who writes to a page gets that page for himself (copy-on-write). The mapping is PROT_WRITE only for this: a
+  handler that changes a weight in place changes its own copy instead of dying of a signal, and torch need not warn of a
+  read-only buffer.
+- *It reserves no swap* (MAP_NORESERVE): mapping a file larger than memory is not a promise to write to all of it.
+- *It carries no hint* (madvise). The kernel maps the 16 pages around each fault by itself; MADV_HUGEPAGE does nothing
+  for files of ordinary file systems; reading ahead before the first use is ``prefetch.py``'s task, which knows the
+  order of use and the free memory.
 
-The header part needs no torch. ``tensors`` maps the file once, private and copy-on-write: pages come from the page
-cache and are shared by every process that maps the blob, until somebody writes to one, who then has that page to
-himself. The mapping is writable only so that a handler that changes a weight in place gets its own copy instead of a
-signal, and so that torch need not warn of a read-only buffer. It reserves no swap (MAP_NORESERVE): mapping a file
-larger than memory is not a promise to write to all of it. A file that is truncated while it is mapped raises SIGBUS in
-whoever touches what is gone; blobs are never truncated, they are replaced by rename.
+Each tensor has a storage of its own rather than a slice of one that spans the file: copying, pickling or saving a
+tensor must not drag gigabytes along. A file that is truncated while it is mapped raises SIGBUS in whoever touches what
+is gone; blobs are never truncated, they are replaced by rename.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import math
+import contextlib
+import functools
 import mmap
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import DtypeUnsupported, WeightsError, WeightsMalformed, WeightsTruncated
+from .header import LENGTH_BYTES, Header, TensorView, header_length, parse, quoted
 from .sources.listing import is_pickled, pickled
 
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit (safetensors' reference implementation, ``MAX_HEADER_SIZE``)."""
-
-_MAX_ELEMENTS = 2**63 - 1  # what torch can count
 _MAP_NORESERVE = 0x4000  # linux/mman.h on x86-64 and arm64; the mmap module of Python 3.11 does not name it
 
-_BITS = {
-    "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
-    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
-}  # fmt: skip
 _TORCH_NAMES = {
     "BOOL": "bool", "F4": "float4_e2m1fn_x2", "U8": "uint8", "I8": "int8", "F8_E5M2": "float8_e5m2",
     "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz",
@@ -55,25 +46,6 @@ _TORCH_NAMES = {
     "I32": "int32", "U32": "uint32", "F32": "float32", "C64": "complex64", "F64": "float64", "I64": "int64",
     "U64": "uint64",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class TensorView:
-    """Where a tensor is in its file: ``begin`` and ``end`` in bytes from the start of the file, ``dtype`` as the format
-    spells it (``F32``, ``BF16`` …)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a safetensors file says of itself."""
-
-    tensors: Mapping[str, TensorView]
-    metadata: Mapping[str, str]
 
 
 def weight_files(files: Mapping[str, str]) -> dict[str, str]:
@@ -89,149 +61,109 @@ def weight_files(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_header(path: str | Path) -> Header:
-    """Return the checked header of a safetensors file.
-
-    Raises ``WeightsMalformed``, ``WeightsTruncated``, ``PickledWeights`` (by name), or ``WeightsError`` when the file
-    cannot be read.
-    """
-    descriptor = _open(path)
-    try:
-        return _read_header(path, descriptor)
-    finally:
-        os.close(descriptor)
+    """Return the checked header of a safetensors file. Raises as ``opened``."""
+    with opened(path) as (_, header):
+        return header
 
 
 def tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Map a safetensors file and return its tensors by name; no bytes are read until they are used.
 
-    A tensor whose place in the file is not aligned to its element size (only files written by hand have those) is
-    copied into memory of its own. Raises as ``read_header``, and ``DtypeUnsupported``.
+    A tensor whose place in the file is not a multiple of its element size is copied into memory of its own: kernels may
+    count on alignment. Today's writers pad the header and sort by size, so this happens to no tensor; where a writer
+    did not pad (as in the format's first years) it may happen to all of a file. Raises as ``opened``, and
+    ``DtypeUnsupported``.
     """
-    descriptor = _open(path)
-    try:
-        header = _read_header(path, descriptor)
-        mapping = mmap.mmap(
-            descriptor, 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-        )
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be mapped: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-    try:
-        return {name: _tensor(view, mapping) for name, view in header.tensors.items()}
-    except DtypeUnsupported as error:
-        raise DtypeUnsupported(f"{path}: {error}") from None
+    with opened(path) as (descriptor, header):
+        try:
+            mapping = mmap.mmap(
+                descriptor,
+                header.file_bytes,
+                flags=mmap.MAP_PRIVATE | _MAP_NORESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be mapped: {error.strerror}") from error
+        except ValueError as error:  # how mmap says that the file has become shorter since its header was read
+            raise WeightsTruncated(f"{path}: cannot be mapped: {error}") from error
+        return _mapped(path, header, mapping)
 
 
-def _open(path: str | Path) -> int:
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[tuple[int, Header]]:
+    """Open a safetensors file for reading and give its descriptor, close-on-exec, and its checked header.
+
+    Raises ``WeightsMalformed``, ``WeightsTruncated``, ``PickledWeights`` (by name), or ``WeightsError`` when the file
+    cannot be read; the message begins with the path.
+    """
     if is_pickled(str(path)):
         raise pickled(str(path))
-    try:
+    try:  # O_NONBLOCK: opening a FIFO must not wait for a writer
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        yield descriptor, _header(path, descriptor)
+    finally:
         os.close(descriptor)
-        raise WeightsError(f"{path}: {os.strerror(errno.EINVAL)}: not a regular file")
-    return descriptor
 
 
-def _read_header(path: str | Path, descriptor: int) -> Header:
-    size = os.fstat(descriptor).st_size
-    if size < 8:
-        raise WeightsTruncated(f"{path}: {size} bytes; a safetensors file has at least 8")
-    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-    if length > MAX_HEADER_BYTES:
-        raise WeightsMalformed(f"{path}: not safetensors, or a header of {length} bytes; limit {MAX_HEADER_BYTES}")
-    if 8 + length > size:
-        raise WeightsTruncated(f"{path}: header of {length} bytes in a file of {size}")
-    text = os.pread(descriptor, length, 8)
+def layout(name: str, view: TensorView) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Return torch's dtype and shape for a tensor of a file: the view's own, except that F4 is packed in pairs.
+
+    Raises ``DtypeUnsupported`` naming the tensor.
+    """
+    dtype = _torch_dtype(view.dtype)
+    if dtype is None:
+        raise DtypeUnsupported(f"{quoted(name)}: torch has no dtype for {view.dtype}")
+    if view.dtype != "F4":
+        return dtype, view.shape
+    if not view.shape or view.shape[-1] % 2:
+        raise DtypeUnsupported(f"{quoted(name)}: F4 of shape {view.shape}: torch packs two, so the last must be even")
+    return dtype, (*view.shape[:-1], view.shape[-1] // 2)
+
+
+def _header(path: str | Path, descriptor: int) -> Header:
     try:
-        return _checked(_parse(text), start=8 + length, size=size)
-    except WeightsTruncated as error:
-        raise WeightsTruncated(f"{path}: {error}") from None
-    except WeightsMalformed as error:
-        raise WeightsMalformed(f"{path}: {error}") from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise WeightsError("not a regular file")
+        length = header_length(os.pread(descriptor, LENGTH_BYTES, 0), status.st_size)
+        text = os.pread(descriptor, length, LENGTH_BYTES)
+        if len(text) != length:
+            raise WeightsTruncated(f"the file ended within the header, at {LENGTH_BYTES + len(text)} bytes")
+        return parse(text, status.st_size)
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}") from error
+    except (WeightsTruncated, WeightsMalformed, WeightsError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise WeightsMalformed("not safetensors: the header does not start with '{'")
-    try:
-        return dict(json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, an integer of 5,000 digits
-        raise WeightsMalformed(f"the header is not JSON: {str(error)[:200]}") from None
+@functools.cache
+def _torch_dtype(name: str) -> torch.dtype | None:
+    import torch  # late, as documented: reading headers must not cost the import of torch
 
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise WeightsMalformed(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
+    found: torch.dtype | None = getattr(torch, _TORCH_NAMES.get(name, ""), None)
     return found
 
 
-def _refuse_constant(text: str) -> None:
-    raise WeightsMalformed(f"{text} is not JSON")
+def _mapped(path: str | Path, header: Header, mapping: mmap.mmap) -> dict[str, torch.Tensor]:
+    import torch  # late, as above
 
-
-def _checked(header: dict[str, Any], *, start: int, size: int) -> Header:
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise WeightsMalformed("__metadata__ is not a mapping of strings")
-    views = {name: _view(name, entry, start) for name, entry in header.items()}
-    reached, before = start, "the header"
-    for name, view in sorted(views.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if view.begin != reached:
-            kind = "overlap" if view.begin < reached else "have a hole between them"
-            raise WeightsMalformed(f"{before} and {name!r} {kind}")
-        reached, before = view.end, repr(name)
-    if reached > size:
-        raise WeightsTruncated(f"{size} bytes, but {before} ends at {reached}")
-    if reached < size:
-        raise WeightsMalformed(f"{size - reached} bytes after the last tensor belong to nothing")
-    return Header(views, metadata)
-
-
-def _view(name: str, entry: Any, start: int) -> TensorView:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise WeightsMalformed(f"{name!r} has not exactly dtype, shape and data_offsets")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    bits = _BITS.get(dtype) if isinstance(dtype, str) else None
-    if bits is None:
-        raise WeightsMalformed(f"{name!r} has the unknown dtype {dtype!r:.40}")
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
-        raise WeightsMalformed(f"{name!r}: shape and data_offsets must be lists of non-negative integers")
-    begin, end = offsets
-    if math.prod(extent for extent in shape if extent) > _MAX_ELEMENTS:  # an extent of 0 must not hide the others
-        raise WeightsMalformed(f"{name!r} has more elements than can be counted")
-    if math.prod(shape) * bits != (end - begin) * 8:
-        raise WeightsMalformed(f"{name!r} of {dtype} {shape!s:.80} does not take {end - begin} bytes")
-    return TensorView(dtype, tuple(shape), start + begin, start + end)
-
-
-def _counts(value: Any) -> bool:
-    # type() rather than isinstance(): True is an int
-    return isinstance(value, list) and all(type(item) is int and 0 <= item <= _MAX_ELEMENTS for item in value)
-
-
-def _tensor(view: TensorView, mapping: mmap.mmap) -> torch.Tensor:
-    import torch  # late, as documented: reading headers must not cost the import of torch
-
-    name = _TORCH_NAMES.get(view.dtype)
-    dtype = getattr(torch, name, None) if name is not None else None
-    if dtype is None:
-        raise DtypeUnsupported(f"torch {torch.__version__} has no dtype for {view.dtype}")
-    shape = view.shape
-    if view.dtype == "F4":  # torch packs two of them in an element
-        if not shape or shape[-1] % 2:
-            raise DtypeUnsupported(f"F4 of shape {shape}: the last extent must be even")
-        shape = (*shape[:-1], shape[-1] // 2)
-    size = view.end - view.begin
-    if size == 0:
-        return torch.empty(shape, dtype=dtype)
-    if view.begin % dtype.itemsize:
-        return (
-            torch.frombuffer(mapping, dtype=torch.uint8, count=size, offset=view.begin).clone().view(dtype).view(shape)
-        )
-    return torch.frombuffer(mapping, dtype=dtype, count=size // dtype.itemsize, offset=view.begin).view(shape)
+    found: dict[str, torch.Tensor] = {}
+    for name, view in header.tensors.items():
+        try:
+            dtype, shape = layout(name, view)
+        except DtypeUnsupported as error:
+            raise DtypeUnsupported(f"{path}: {error}") from None
+        size = view.end - view.begin
+        if size == 0:  # frombuffer takes no empty range
+            found[name] = torch.empty(shape, dtype=dtype)
+        elif view.begin % dtype.itemsize:
+            flat = torch.frombuffer(mapping, dtype=torch.uint8, count=size, offset=view.begin)
+            found[name] = flat.clone().view(dtype).view(shape)
+        else:
+            count = size // dtype.itemsize
+            flat = torch.frombuffer(mapping, dtype=dtype, count=count, offset=view.begin)
+            found[name] = flat if shape == (count,) else flat.view(shape)  # a view takes a microsecond
+    return found

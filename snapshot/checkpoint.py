@@ -1,21 +1,17 @@
 """The weights side of a model: which tensors its source holds, and under which names the module knows them.
 
-A source may hold several safetensors files. ``model.safetensors.index.json`` decides which belong to the model where it
-exists (the shards that Hugging Face's libraries write: https://huggingface.co/docs/safetensors/metadata_parsing), else
-``model.safetensors`` alone where that exists, else all of them: repositories often hold a second copy of the weights in
-another layout next to the one that counts.
+A source may hold several safetensors files; ``cache.sharded`` says which of them make the checkpoint, and refuses an
+index that does not agree with its shards.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowplug.cache import weights
-from glowplug.cache.errors import WeightsError
+from glowplug.cache import sharded, weights
 
 from .definition import Rename
 from .errors import SnapshotCorrupt, WeightsMismatch, WeightsMissing
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
 
 SOURCE = "source"
 SNAPSHOT = "snapshot"
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +60,8 @@ class TensorFiles:
         """Return the tensors of one file. Raises ``WeightsMissing``, or what ``cache.weights`` raises for bad files."""
         found = self._open.get((place, file))
         if found is None:
-            try:
+            with sharded.naming(file):
                 found = self._open[place, file] = weights.tensors(self._path(place, file))
-            except WeightsError as error:  # it knows the path, which is a digest; people know the file's name
-                raise type(error)(f"{file}: {error}") from error
         return found
 
     def get(self, origin: Origin) -> Tensor:
@@ -86,35 +79,28 @@ class TensorFiles:
         return Path(self._files[file])
 
 
-def weight_files(files: Mapping[str, Path]) -> list[str]:
-    """Return the names of the source's files that hold the model's weights, in order.
+def source_tensors(tensors: TensorFiles, files: Mapping[str, Path]) -> dict[str, Mapping[str, Tensor]]:
+    """Return the tensors of each of the source's files that make its checkpoint (file -> tensors), in order.
 
-    Raises ``WeightsMissing`` when there is none or the index names one that is not there, ``PickledWeights`` when the
-    only weights are pickled.
+    Raises ``WeightsMissing`` when there is none, ``PickledWeights`` when the only weights are pickled,
+    ``cache.errors.WeightsError`` for a bad file or for an index that does not agree with the files.
     """
-    found = weights.weight_files({name: str(path) for name, path in files.items()})
-    if INDEX in files:
-        try:
-            shards = sorted(set(json.loads(Path(files[INDEX]).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsMissing(f"{INDEX}: not an index with a weight_map ({error})") from error
-        absent = [name for name in shards if name not in found]
-        if absent:
-            raise WeightsMissing(f"{INDEX} names {absent[0]}, which the source does not have")
-        return shards
-    if not found:
+    chosen = sharded.placement(files)
+    if not chosen.files:
         raise WeightsMissing(f"no .safetensors file in the source; it has {', '.join(sorted(files)) or 'no files'}")
-    return ["model.safetensors"] if "model.safetensors" in found else list(found)
+    found = {file: tensors.of(SOURCE, file) for file in chosen.files}
+    chosen.check(found)
+    return found
 
 
 def named_origins(tensors: TensorFiles, files: Mapping[str, Path], rename: Rename | None) -> dict[str, Origin]:
     """Return module tensor name -> where the checkpoint holds it, after the author's renaming.
 
-    Raises ``WeightsMismatch`` when two tensors get one name, ``WeightsMissing``, ``cache.errors.WeightsError``.
+    Raises ``WeightsMismatch`` when two tensors get one name; else as ``source_tensors``.
     """
     origins: dict[str, Origin] = {}
-    for file in weight_files(files):
-        for key in tensors.of(SOURCE, file):
+    for file, held in source_tensors(tensors, files).items():
+        for key in held:
             name = key if rename is None else rename(key)
             if name is None:
                 continue

@@ -49,11 +49,38 @@ def without_a_tensor(model: Path) -> None:
     save_file(tensors, model / "model.safetensors")
 
 
+def sharded(model: Path) -> dict[str, str]:
+    """Divide the checkpoint into two shards and return the map that their index should have."""
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(tensors)
+    placed = {name: f"model-0000{1 + (number > 50)}-of-00002.safetensors" for number, name in enumerate(names)}
+    for shard in sorted(set(placed.values())):
+        save_file({name: tensors[name] for name in names if placed[name] == shard}, model / shard)
+    return placed
+
+
+def write_index(model: Path, placed: dict[str, str]) -> None:
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+
+
+def index_outside(model: Path) -> None:
+    placed = sharded(model)
+    write_index(model, placed | {min(placed): "../truncated/model.safetensors"})
+
+
+def index_that_lies(model: Path) -> None:
+    placed = sharded(model)
+    write_index(model, placed | {min(placed): placed[max(placed)]})
+
+
 CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (truncated, "model.safetensors"),
     "not-safetensors": (not_safetensors, "model.safetensors"),
     "other-shape": (other_shape, "encoder.layer.0.intermediate.dense"),
     "with-nan": (with_nan, "finite"),
+    "index-outside": (index_outside, "'../truncated/model.safetensors', which is not a safe file name"),
+    "index-that-lies": (index_that_lies, "model-00002-of-00002.safetensors, but it is in model-00001-of-00002"),
     "without-a-tensor": (without_a_tensor, "encoder.layer.2.output.dense.weight"),
 }
 
@@ -69,7 +96,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Any:
         f"  Echo:\n    Type: AWS::Serverless::Function\n"
         f"    Properties: {{FunctionName: echo, Handler: echo.handler, {properties}}}"
     )
-    for name, (spoil, _) in CASES.items():
+    for name, (spoil, _) in {**CASES, "sharded": (lambda model: write_index(model, sharded(model)), "")}.items():
         model = home / "models" / name
         shutil.copytree(good_model(), model, ignore=shutil.ignore_patterns("README.md", "data_config.json"))
         spoil(model)
@@ -92,6 +119,12 @@ def test_a_bad_checkpoint_is_named_to_the_caller_and_in_the_log(node: Any, name:
     assert error["errorType"].startswith("Glowplug."), error
     status, _, answer = node.request("POST", "/2015-03-31/functions/echo/invocations", {"still": "here"})
     assert (200, {"still": "here"}) == (status, answer)
+
+
+def test_a_good_checkpoint_in_two_shards_is_served_beside_them(node: Any) -> None:
+    status, headers, answer = node.request("POST", "/2015-03-31/functions/sharded/invocations", {"text": "hello"})
+    assert (200, None) == (status, headers.get("x-amz-function-error"))
+    assert 384 == len(answer["embedding"] if isinstance(answer, dict) else answer)
 
 
 def test_the_starts_that_failed_are_in_the_ledger_with_their_reason(node: Any) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from glowplug.cache.errors import WeightsError, WeightsMalformed, WeightsTruncated
-from glowplug.cache.weights import MAX_HEADER_BYTES, read_header, tensors
+from glowplug.cache.header import MAX_HEADER_BYTES
+from glowplug.cache.weights import read_header, tensors
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from glowplug.snapshot.architecture import Assembled, assemble
 from glowplug.snapshot.checkpoint import Origin, TensorFiles
 from glowplug.snapshot.definition import ModelDefinition
 from glowplug.snapshot.errors import BuildFailed, TensorUnbound, WeightsMismatch, WeightsMissing
+from glowplug.snapshot.restore import Plan, restore
 
 
 class Tied(nn.Module):
@@ -217,8 +219,29 @@ def test_shards_are_those_of_the_index(checkpoint: Checkpoint) -> None:
     module = checkpoint.assemble(lambda: nn.Linear(2, 2)).module
     assert [[1.0, 1.0], [1.0, 1.0]] == module.get_parameter("weight").tolist()
     index.write_text('{"weight_map": {"weight": "model-3.safetensors"}}')
-    with pytest.raises(WeightsMissing, match=r"names model-3.safetensors, which the source does not have"):
+    with pytest.raises(WeightsMalformed, match=r"names model-3.safetensors, which the source does not have"):
         checkpoint.assemble(lambda: nn.Linear(2, 2))
+
+
+def test_a_two_shard_checkpoint_is_restored_eagerly(checkpoint: Checkpoint) -> None:
+    """As a start does it: through ``restore``, which knows files by name and builds on mapped tensors."""
+    tensors = {"0.weight": torch.arange(4.0).reshape(2, 2), "0.bias": torch.ones(2), "1.weight": 3 * torch.ones(1, 2)}
+    first = checkpoint.write(
+        {name: tensors[name] for name in ("0.weight", "0.bias")}, "model-00001-of-00002.safetensors"
+    )
+    second = checkpoint.write({"1.weight": tensors["1.weight"]}, "model-00002-of-00002.safetensors")
+    index = checkpoint.files["model.safetensors.index.json"] = checkpoint.directory / "index"
+    weight_map = {name: (second if name == "1.weight" else first).name for name in tensors}
+    index.write_text(json.dumps({"metadata": {"total_size": 32}, "weight_map": weight_map}))
+    definition = ModelDefinition("tiny", lambda files: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False)))
+    restored = restore(definition, checkpoint.files, Plan())
+    assert [[24.0]] == restored.engine.run((torch.tensor([[1.0, 1.0]]),), {}).tolist()
+    assert 32 == restored.mapped_bytes
+    index.write_text(json.dumps({"weight_map": weight_map | {"0.bias": second.name}}))
+    with pytest.raises(
+        WeightsMalformed, match=r"'0.bias' in model-00002-of-00002.safetensors, but it is in model-00001"
+    ):
+        restore(definition, checkpoint.files, Plan())
 
 
 def test_damaged_weights_keep_the_caches_error(checkpoint: Checkpoint) -> None:

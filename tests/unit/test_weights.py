@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from glowplug.cache.errors import DtypeUnsupported, PickledWeights, WeightsError
-from glowplug.cache.weights import read_header, tensors, weight_files
+from glowplug.cache import weights
+from glowplug.cache.errors import DtypeUnsupported, PickledWeights, WeightsError, WeightsTruncated
+from glowplug.cache.header import Header, parse
+from glowplug.cache.weights import opened, read_header, tensors, weight_files
 
 
-def write(path: Path, header: dict[str, object], data: bytes) -> Path:
+def write(path: Path, header: dict[str, object], data: bytes, *, padded: bool = False) -> Path:
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8 if padded else 0)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
 
@@ -110,6 +117,48 @@ def test_writing_to_a_tensor_changes_neither_the_file_nor_another_mapping(tmp_pa
     assert before == path.read_bytes()
 
 
+def test_writing_to_a_tensor_is_not_seen_by_another_process(tmp_path: Path) -> None:
+    """The other one maps the file, looks again after this one has written, then writes itself."""
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4096), "v": torch.ones(3)}, path)
+    before = path.read_bytes()
+    script = (
+        "import sys; from glowplug.cache.weights import tensors; w = tensors(sys.argv[1])['w'];"
+        "print(w.sum().item(), flush=True); sys.stdin.readline(); print(w.sum().item(), flush=True);"
+        "w.fill_(5.0); print(w.sum().item(), flush=True); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert "0.0\n" == other.stdout.readline()
+        mine = tensors(path)["w"]
+        mine.fill_(1.0)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert ["0.0\n", "20480.0\n"] == [other.stdout.readline(), other.stdout.readline()]
+        assert 4096.0 == mine.sum().item()
+        other.stdin.write("\n")
+    assert (0, before) == (other.returncode, path.read_bytes())
+
+
+def test_the_file_itself_is_open_for_reading_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+    path.chmod(0o444)
+    with opened(path) as (descriptor, _):
+        assert os.O_RDONLY == fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        assert fcntl.FD_CLOEXEC == fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    tensors(path)["w"].fill_(1.0)  # still no error: the write goes to a page of its own
+
+
+def test_a_tensor_can_be_copied_and_pickled_without_the_rest_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"small": torch.ones(2), "large": torch.zeros(1 << 20)}, path)
+    assert 8 == tensors(path)["small"].untyped_storage().nbytes()
+
+
 def test_tensors_of_a_file_share_one_mapping_and_copy_nothing(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.zeros(1 << 20), "b": torch.ones(1 << 20)}, path)
@@ -130,16 +179,99 @@ def test_tensors_keep_their_mapping_after_the_file_is_replaced(tmp_path: Path) -
     assert 3.0 == read["w"][999].item()
 
 
-def test_a_hundred_tensors_open_in_milliseconds(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_file({f"layer.{number}.weight": torch.zeros(64, 64) for number in range(104)}, path)
-    tensors(path)
+def best_of(count: int, action: Callable[[], object]) -> float:
     times = []
-    for _ in range(5):
+    for _ in range(count):
         began = time.perf_counter()
-        tensors(path)
+        kept = action()
         times.append(time.perf_counter() - began)
-    assert min(times) < 0.003
+        del kept
+    return min(times)
+
+
+def test_two_gigabytes_in_a_thousand_tensors_map_in_milliseconds(tmp_path: Path) -> None:
+    """Sparse: what is not touched costs nothing. The bench has the figure; this holds its order, and that the reference
+    is slower in the same minute."""
+    path, rows = tmp_path / "m.safetensors", 7812
+    header = {
+        f"model.layers.{number}.self_attn.q_proj.weight": {
+            "dtype": "F32", "shape": [rows, 64], "data_offsets": [number * rows * 256, (number + 1) * rows * 256],
+        }
+        for number in range(1000)
+    }  # fmt: skip
+    write(path, dict(header), b"", padded=True)
+    os.truncate(path, path.stat().st_size + 1000 * rows * 256)
+    assert 1000 == len(tensors(path))
+
+    def reference() -> dict[str, torch.Tensor]:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+    ours = best_of(7, lambda: tensors(path))
+    assert ours < 0.020
+    assert ours < best_of(3, reference)
+
+
+def test_a_header_that_cannot_be_read_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+
+    def io_error(descriptor: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", io_error)
+    with pytest.raises(WeightsError, match=r"m\.safetensors: Input/output error"):
+        read_header(path)
+
+
+def test_a_header_that_ends_early_is_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, offset: real(descriptor, min(length, 20), offset))
+    with pytest.raises(WeightsTruncated, match="ended within the header, at 28 bytes"):
+        read_header(path)
+
+
+def test_a_file_that_shrinks_between_header_and_mapping_is_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+
+    def shrinking(text: bytes, file_bytes: int) -> Header:
+        os.truncate(path, file_bytes - 1)
+        return parse(text, file_bytes)
+
+    monkeypatch.setattr(weights, "parse", shrinking)
+    with pytest.raises(WeightsTruncated, match=r"m\.safetensors: cannot be mapped"):
+        tensors(path)
+
+
+def test_a_mapping_that_the_kernel_refuses_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("mmap.mmap", refused)
+    with pytest.raises(WeightsError, match=r"m\.safetensors: cannot be mapped: Cannot allocate memory"):
+        tensors(path)
+
+
+@pytest.mark.parametrize("read", [tensors, read_header])
+def test_no_descriptor_is_left_open(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.zeros(4)}, path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        read(path)
+    path.write_bytes(b"no safetensors")
+    for _ in range(3):
+        with pytest.raises(WeightsError):
+            read(path)
+    assert before == len(os.listdir("/proc/self/fd"))
 
 
 def test_the_safetensors_of_a_source_are_chosen() -> None:
