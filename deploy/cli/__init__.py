@@ -1,8 +1,8 @@
 """The ``glowplug`` command.
 
-This module imports click and the error classes, nothing else. Each command lives in a module of its own that is
-imported when the command runs: the one place in ``deploy`` where imports are late, so that ``glowplug --help`` and
-``glowplug ls`` do not pay for the template translator, aiohttp or torch.
+This module imports click and the error classes, nothing else. Each command lives in a module that is imported when the
+command runs: the one place in ``deploy`` where imports are late, so that ``glowplug --help`` and ``glowplug ls`` do not
+pay for the template translator, aiohttp, fsspec or torch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import difflib
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from typing import IO, Any
 
 import click
 
 from glowplug import __version__
+from glowplug.cache.errors import CacheError
 from glowplug.runtime.errors import DefinitionError, GlowplugError, LoadFailed, Throttled
 
 from ..errors import DeployError
@@ -30,23 +32,32 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bake": ("functions", "Compile a function's models into snapshots."),
     "explain": ("starts", "Say in words what a request waited for."),
     "logs": ("logs", "Print a function's log."),
+    "cache": ("cache", "List, fetch, check, evict and pin cached model files."),
     "doctor": ("doctor", "Check what this machine has, and what to do about the rest."),
 }
 """Command -> (module in this package, short help as ``glowplug --help`` shows it without importing the module)."""
 
 
 class LazyGroup(click.Group):
-    """Commands by name, imported when they are asked for. Errors that were raised on purpose end here."""
+    """Commands by name, imported when they are asked for.
+
+    ``commands_of`` maps a command to (module in ``package``, short help); the module has the command under its name.
+    """
+
+    def __init__(self, *args: Any, commands_of: Mapping[str, tuple[str, str]], package: str, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._commands_of = commands_of
+        self._package = package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of ``COMMANDS``."""
-        return list(COMMANDS)
+        """Return the commands in the order they were given."""
+        return list(self._commands_of)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command, or None."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._commands_of:
             return None
-        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
+        module = importlib.import_module(f".{self._commands_of[cmd_name][0]}", self._package)
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -54,21 +65,25 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was typed, and name the nearest one when there is none."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in self._commands_of and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self._commands_of, n=1)
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from ``COMMANDS``, importing none."""
+        """Write the list of commands from their short helps, importing none."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self._commands_of.items()])
+
+
+class Main(LazyGroup):
+    """The commands of ``glowplug``. Errors that were raised on purpose end here."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. An expected error is one message on stderr and exit code 1, never a traceback."""
         try:
             return super().invoke(ctx)
-        except (GlowplugError, DeployError) as error:
+        except (GlowplugError, DeployError, CacheError) as error:
             raise Refused(error) from error
 
 
@@ -98,7 +113,12 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=Main,
+    commands_of=COMMANDS,
+    package=__name__,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="glowplug")
 def main() -> None:
     """Serve model functions that cost nothing while idle and answer within milliseconds when called."""

@@ -1,73 +1,90 @@
-"""How fast the state directory's disk reads: what bounds a start from `stored` when the page cache is cold."""
+"""The disks that a node works on: room and kind of the state directory's, and how fast the cache's reads.
+
+The speed bounds a start from ``stored`` when the page cache is cold. ``cache/disk.py`` measures it; what it finds is
+kept in the store, because read-ahead reads with as many readers as were found best.
+"""
 
 from __future__ import annotations
 
 import os
-import secrets
-import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from glowplug.cache.disk import DiskProfile, measure, write_profile
+from glowplug.cache.errors import StoreError
+from glowplug.cache.residency import cachestat_pages
 
 from .machine import Finding
 from .output import size
 
 MEASURED_BYTES = 256 * 1024 * 1024
-"""Written and read at most: enough to leave the disk's own cache behind, a second on any SSD."""
+"""Written and read at most; a quarter of what is free where that is less."""
 
-BUDGET_S = 2.0
-"""The longest that writing, and then reading, go on; a slow disk is measured with less."""
-
-_CHUNK_BYTES = 4 * 1024 * 1024
 _FREE_WARN_BYTES = 5_000_000_000
 _SLOW_BYTES_PER_S = 500_000_000  # below this, weights of 1 GB take longer than the two seconds of a torch import
 _IN_MEMORY = ("tmpfs", "ramfs")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSpeed:
-    """What was read from the disk itself, past the page cache, and how long it took."""
-
-    read_bytes: int
-    elapsed_s: float
-
-    @property
-    def bytes_per_s(self) -> float:
-        """The speed of one reader in bytes per second."""
-        return self.read_bytes / self.elapsed_s if self.elapsed_s > 0 else 0.0
-
-
 def state_disk(state: Path) -> Finding:
-    """Measure the disk of the state directory, or of where it would be made."""
-    directory = next(path for path in (state, *state.parents) if path.is_dir())
-    free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    """Look at the disk of the state directory, or of where it would be made."""
+    directory = _existing(state)
+    free_bytes = _free_bytes(directory)
     kind = file_system(directory)
-    try:
-        speed = measure(directory, min(MEASURED_BYTES, free_bytes // 4))
-    except OSError as error:
+    found = f"{state}: {kind}, {size(free_bytes)} free"
+    if not os.access(directory, os.W_OK | os.X_OK):
         advice = "choose a directory that you can write to with --state"
-        return Finding("State directory", "warn", f"{directory}: {error.strerror}", advice)
-    found = f"{state}: {kind}, {size(free_bytes)} free, reads {size(speed.bytes_per_s)}/s"
+        return Finding("State directory", "warn", f"{directory}: cannot be written", advice)
     if kind in _IN_MEMORY:
         return Finding("State directory", "warn", found, "it is in memory: lost at a restart, and weights count twice")
     if free_bytes < _FREE_WARN_BYTES:
         return Finding("State directory", "warn", found, "free some space: weights and snapshots are kept there")
-    if speed.bytes_per_s < _SLOW_BYTES_PER_S:
-        return Finding("State directory", "warn", found, "first starts wait for this disk; an SSD reads at GB/s")
     return Finding("State directory", "ok", found)
 
 
-def measure(directory: Path, limit_bytes: int = MEASURED_BYTES, budget_s: float = BUDGET_S) -> ReadSpeed:
-    """Write a temporary file and read it back from the disk. Raises ``OSError``. Nothing is left behind."""
-    path = directory / f".doctor-{secrets.token_hex(4)}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+def cache_disk(cache: Path, state: Path) -> Finding:
+    """Measure how the disk of the store at ``cache`` is best read, and keep that in the store for read-ahead.
+
+    Takes some seconds. A store that is not there yet is made, as a node would make it.
+    """
     try:
-        path.unlink()  # the file lives as long as the descriptor
-        written = _write(descriptor, limit_bytes, budget_s)
-        os.fsync(descriptor)  # only clean pages can be dropped
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        return _read(descriptor, written, budget_s)
+        if cache.is_relative_to(state):
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+        profile = measure(cache, size_bytes=min(MEASURED_BYTES, _free_bytes(cache) // 4))
+        if not profile.measured:
+            return Finding("Cache disk", "ok", f"{cache}: {file_system(cache)}, cannot be measured: it stays in memory")
+        write_profile(cache, profile)
+    except (OSError, StoreError) as error:
+        reason = f"{cache}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return Finding("Cache disk", "warn", f"not measured: {reason}", "read-ahead goes by a default until it is")
+    rate, readers = speed(profile)
+    found = f"{cache}: {rate} {readers}; read-ahead uses it"
+    if profile.bytes_per_s < _SLOW_BYTES_PER_S:
+        return Finding("Cache disk", "warn", found, "first starts wait for this disk; an SSD reads at GB/s")
+    return Finding("Cache disk", "ok", found)
+
+
+def speed(profile: DiskProfile) -> tuple[str, str]:
+    """Return a measured profile in words: the speed, and with how many readers: ``1.20 GB/s``, ``with 1 reader
+    (4 readers: 1.05)``."""
+    others = ", ".join(
+        f"{_readers(count)}: {rate / 1e9:.2f}" for count, rate in profile.rates if count != profile.readers
+    )
+    return f"{profile.bytes_per_s / 1e9:.2f} GB/s", f"with {_readers(profile.readers)}" + (
+        f" ({others})" * bool(others)
+    )
+
+
+def residency() -> Finding:
+    """Say how the page cache is asked what it has: read-ahead skips that."""
+    descriptor = os.memfd_create("residency", os.MFD_CLOEXEC)
+    try:
+        cachestat_pages(descriptor, 0, 1)
+    except OSError as error:
+        found = f"no cachestat ({error.strerror}); read-ahead asks mincore instead, which needs a mapping"
+        return Finding("Page cache", "ok", found)
     finally:
         os.close(descriptor)
+    return Finding("Page cache", "ok", "cachestat tells read-ahead what is in memory already")
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
@@ -82,20 +99,14 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     return kind
 
 
-def _write(descriptor: int, limit_bytes: int, budget_s: float) -> int:
-    chunk = secrets.token_bytes(_CHUNK_BYTES)  # some disks and file systems compress
-    written, started_s = 0, time.monotonic()
-    while written < limit_bytes and time.monotonic() - started_s < budget_s:
-        written += os.write(descriptor, chunk[: limit_bytes - written])
-    return written
+def _readers(count: int) -> str:
+    return f"{count} reader{'' if count == 1 else 's'}"
 
 
-def _read(descriptor: int, limit_bytes: int, budget_s: float) -> ReadSpeed:
-    buffer = bytearray(_CHUNK_BYTES)
-    done, started_s = 0, time.monotonic()
-    while done < limit_bytes and time.monotonic() - started_s < budget_s:
-        count = os.preadv(descriptor, [buffer], done)
-        if not count:
-            break
-        done += count
-    return ReadSpeed(done, time.monotonic() - started_s)
+def _existing(path: Path) -> Path:
+    return next(above for above in (path, *path.parents) if above.is_dir())
+
+
+def _free_bytes(directory: Path) -> int:
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize

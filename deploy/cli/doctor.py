@@ -14,7 +14,7 @@ from glowplug.runtime.errors import StateError
 from glowplug.runtime.process import confine
 from glowplug.runtime.state import running_node
 
-from .disk import state_disk
+from .disk import cache_disk, residency, state_disk
 from .machine import Finding, probes
 from .options import as_json as json_option
 from .options import state_option
@@ -29,11 +29,12 @@ _MARKS = {"ok": Text("ok", style="green"), "warn": Text("warn", style="bold yell
 def doctor(state: Path | None, as_json: bool) -> None:
     """Check what this machine has, and what to do about the rest.
 
-    Writes and reads at most 256 MB in the state directory to measure its disk. Each line says ok or warn,
-    and what to do.
+    Writes and reads at most 256 MiB in the cache's directory to measure its disk, which takes some seconds, and keeps
+    the result there for read-ahead. Each line says ok or warn, and what to do.
     """
-    directory = NodeConfig.from_env(os.environ, state=state).state
-    findings = [probe() for probe in probes()] + [isolation(), state_disk(directory), node(directory)]
+    config = NodeConfig.from_env(os.environ, state=state)
+    findings = [probe() for probe in probes()] + [isolation(), residency(), state_disk(config.state)]
+    findings += [cache_disk(config.cache, config.state), node(config.state)]
     if as_json:
         show_json({"findings": [asdict(finding) for finding in findings]})
     else:

@@ -2,7 +2,8 @@
 
 Events come from ``deploy.apply`` (``{"step": "upload", …}``) and from the node while it fetches weights
 (``{"step": "fetch", "file", "done_bytes", "total_bytes"}``) or bakes an engine (``{"step": "bake", "phase",
-"fraction"}``), with the function and model that each is about.
+"fraction"}``), with the function and model that each is about. ``following``: another process fetches, this is its
+progress. ``glowplug cache`` makes events of its own of that form, with the steps ``pull`` and ``verify``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def step_of(event: Mapping[str, Any]) -> Step | None:
     if "total_bytes" in event:
         total, done = float(event["total_bytes"]), float(event["done_bytes"])
         sizes = f"{size(done)} of {size(total)}" if total else size(done)
-        return Step(f"fetch {about}", f"{event.get('file', '')} {sizes}".strip(), done / total if total else None)
+        words = f"{event.get('file', '')} {sizes}".strip() + (", by another process" * bool(event.get("following")))
+        return Step(f"{kind or 'fetch'} {about}".rstrip(), words, done / total if total else None)
     if "fraction" in event:
         return Step(f"bake {about}", str(event.get("phase", "")), float(event["fraction"]))
     if kind == "upload":
@@ -104,7 +106,8 @@ class Lines:
         moved = "" if "done_bytes" in event else step.detail
         if (step.label, moved) != self._last:
             self._last = (step.label, moved)
-            self._console.print(f"{step.label}: {step.detail}" if step.detail else step.label, markup=False)
+            line = f"{step.label}: {step.detail}" if step.detail else step.label
+            self._console.print(line, markup=False, soft_wrap=True)  # a log's reader searches for whole URLs
 
 
 class Bars:

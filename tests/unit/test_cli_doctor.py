@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from glowplug.cache.disk import DiskProfile, device_of, read_profile
 from glowplug.deploy.cli import disk, doctor, machine
 from glowplug.deploy.cli.machine import Finding
 from glowplug.runtime.config import NodeConfig
@@ -94,17 +95,6 @@ def test_a_kernel_without_pidfd_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.kernel().found.endswith("no pidfd_open")
 
 
-def test_measure_reads_what_it_wrote_and_leaves_nothing(tmp_path: Path) -> None:
-    speed = disk.measure(tmp_path, 5_000_000)
-    assert speed.read_bytes == 5_000_000
-    assert speed.bytes_per_s > 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_measure_stops_when_its_time_is_up(tmp_path: Path) -> None:
-    assert disk.measure(tmp_path, 10**9, budget_s=0.0).read_bytes == 0
-
-
 def test_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     mounts = file(tmp_path / "mounts", "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /a\\040b xfs rw 0 0\n")
     assert [disk.file_system(Path(path), mounts) for path in ("/usr/x", "/tmp/x", "/tmpx", "/a b/c")] == [
@@ -115,11 +105,81 @@ def test_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     ]
 
 
-def test_a_state_directory_that_is_not_there_yet_is_measured_above_it(tmp_path: Path) -> None:
+def test_a_state_directory_that_is_not_there_yet_is_looked_at_above_it(tmp_path: Path) -> None:
     found = disk.state_disk(tmp_path / "not" / "yet")
-    assert found.subject == "State directory"
+    assert "State directory" == found.subject
     assert found.found.startswith(str(tmp_path / "not" / "yet"))
-    assert list(tmp_path.iterdir()) == []
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_state_directory_in_memory_or_short_of_space_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "file_system", lambda path: "tmpfs")
+    assert "it is in memory" in disk.state_disk(tmp_path).advice
+    monkeypatch.setattr(disk, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(disk, "_free_bytes", lambda path: 10**9)
+    assert "free some space" in disk.state_disk(tmp_path).advice
+    monkeypatch.setattr(disk, "_free_bytes", lambda path: 10**11)
+    assert Finding("State directory", "ok", f"{tmp_path}: ext4, 100.0 GB free") == disk.state_disk(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert f"{tmp_path}: cannot be written" == disk.state_disk(tmp_path).found
+
+
+def profile(directory: Path, bytes_per_s: float) -> DiskProfile:
+    return DiskProfile(1, 8 << 20, bytes_per_s, True, device_of(directory), ((1, bytes_per_s), (4, 1.05e9)))
+
+
+def test_the_cache_disk_is_measured_and_kept_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measure(directory: Path, *, size_bytes: int) -> DiskProfile:
+        asked.append(size_bytes)
+        return profile(directory, 1.2e9)
+
+    monkeypatch.setattr(disk, "measure", measure)
+    state, cache = tmp_path / "state", tmp_path / "state" / "cache"
+    found = disk.cache_disk(cache, state)
+    said = f"{cache}: 1.20 GB/s with 1 reader (4 readers: 1.05); read-ahead uses it"
+    assert Finding("Cache disk", "ok", said) == found
+    assert profile(cache, 1.2e9) == read_profile(cache)
+    assert [disk.MEASURED_BYTES] == asked
+    assert [0o700, 0o755] == [path.stat().st_mode & 0o777 for path in (state, cache)]
+
+
+def test_a_slow_cache_disk_warns_and_one_in_memory_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "measure", lambda directory, size_bytes: profile(directory, 9e7))
+    found = disk.cache_disk(tmp_path, tmp_path)
+    assert ("warn", "first starts wait for this disk; an SSD reads at GB/s") == (found.verdict, found.advice)
+    assert "0.09 GB/s with 1 reader" in found.found
+    (tmp_path / "disk.json").unlink()
+    monkeypatch.setattr(disk, "measure", lambda directory, size_bytes: DiskProfile())
+    assert "cannot be measured: it stays in memory" in disk.cache_disk(tmp_path, tmp_path).found
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_cache_disk_that_cannot_be_written_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
+    found = disk.cache_disk(file(tmp_path / "file", "in the way") / "cache", tmp_path)
+    assert "warn" == found.verdict
+    assert f"not measured: {tmp_path / 'file' / 'cache'}: Not a directory" == found.found
+
+
+def test_the_cache_disk_is_really_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "MEASURED_BYTES", 8 << 20)
+    found = disk.cache_disk(tmp_path / "cache", tmp_path)
+    measured = read_profile(tmp_path / "cache")
+    assert measured.measured == ("GB/s with" in found.found)  # a tmpfs cannot be
+    assert [".json"] * measured.measured == [path.suffix for path in (tmp_path / "cache").iterdir()]
+
+
+def test_a_kernel_without_cachestat_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, offset: int, length: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(disk, "cachestat_pages", refuse)
+    assert disk.residency().found.startswith("no cachestat (Function not implemented); read-ahead asks mincore")
+    monkeypatch.setattr(disk, "cachestat_pages", lambda descriptor, offset, length: 0)
+    assert Finding("Page cache", "ok", "cachestat tells read-ahead what is in memory already") == disk.residency()
 
 
 def test_isolation_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +208,8 @@ def test_doctor_puts_the_advice_below_its_finding_within_80_columns(
     finding = Finding("Moon", "warn", "full " * 30, "wait for another one")
     monkeypatch.setattr(doctor, "probes", lambda: [lambda: finding])
     monkeypatch.setattr(doctor, "state_disk", lambda state: Finding("Disk", "ok", str(state)))
+    monkeypatch.setattr(doctor, "cache_disk", lambda cache, state: Finding("Cache", "ok", f"{cache} below {state}"))
+    monkeypatch.setattr(doctor, "residency", lambda: Finding("Pages", "ok", ""))
     monkeypatch.setattr(doctor, "isolation", lambda: Finding("Isolation", "ok", ""))
     result = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path)])
     assert result.exit_code == 0, result.output
@@ -156,7 +218,9 @@ def test_doctor_puts_the_advice_below_its_finding_within_80_columns(
     assert [line.split()[:2] for line in lines if line.startswith(("ok", "warn"))] == [
         ["warn", "Moon"],
         ["ok", "Isolation"],
+        ["ok", "Pages"],
         ["ok", "Disk"],
+        ["ok", "Cache"],
         ["ok", "Node"],
     ]
     assert [line.strip() for line in lines if "→" in line] == ["→ wait for another one"]
@@ -164,6 +228,8 @@ def test_doctor_puts_the_advice_below_its_finding_within_80_columns(
     assert [found["subject"] for found in json.loads(as_json.stdout)["findings"]] == [
         "Moon",
         "Isolation",
+        "Pages",
         "Disk",
+        "Cache",
         "Node",
     ]
