@@ -14,7 +14,9 @@ retries are off (the fetch retries, and says so), and so are its checksums: ever
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -143,8 +145,11 @@ def _client() -> Any:
     import boto3  # late: see the module's docstring
     from botocore import UNSIGNED
     from botocore.config import Config
+    from botocore.session import Session
 
-    session = boto3.session.Session()
+    base = Session()  # settings and credentials as they are now, but S3's description is parsed once per process
+    base.register_component("data_loader", _loader())
+    session = boto3.session.Session(botocore_session=base)
     settings: dict[str, Any] = {
         "retries": {"total_max_attempts": 1, "mode": "standard"},
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -161,6 +166,13 @@ def _client() -> Any:
         # a server of one's own seldom has a DNS name per bucket, which is what botocore would ask for
         client = session.client("s3", config=Config(**settings, s3={"addressing_style": "path"}))
     return client
+
+
+@functools.cache
+def _loader() -> Any:
+    from botocore.loaders import create_loader  # late: as boto3
+
+    return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
 def _mapped(label: str, error: Exception) -> SourceError:
