@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import StateError
 
@@ -37,6 +38,9 @@ class Limits:
 class NodeConfig:
     """Everything a node is told from outside. Durations in seconds, sizes in bytes.
 
+    ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
+    free of its disk (None: the cache's own choice, ``cache/room.py``).
+
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
 
@@ -55,6 +59,8 @@ class NodeConfig:
     uid_base: int = 200_000
     file_roots: tuple[Path, ...] = ()
     preload_torch: bool = True
+    cache_bytes: int | None = None
+    cache_reserve_bytes: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -91,7 +97,17 @@ class NodeConfig:
         return replace(config, **read)  # type: ignore[arg-type]
 
 
-_NAMES: dict[str, tuple[str, type]] = {
+def read_size(text: str) -> int:
+    """Read a number of bytes: ``500000000``, ``500M``, ``20G``; suffixes are powers of 1024. Raises ``ValueError``."""
+    digits, suffix = (text[:-1], text[-1:]) if text[-1:].upper() in _SIZES else (text, "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError(text)
+    return int(digits) * _SIZES[suffix.upper()]
+
+
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+_NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_HOST": ("host", str),
     "GLOWPLUG_PORT": ("port", int),
     "GLOWPLUG_PUBLIC_HOST": ("public_host", str),
@@ -105,6 +121,8 @@ _NAMES: dict[str, tuple[str, type]] = {
     "GLOWPLUG_UID_BASE": ("uid_base", int),
     "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
+    "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
+    "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
 }
 
 _PORTS = (0, 65535)
@@ -115,6 +133,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_DRAIN_SECONDS": (0, math.inf),
     "GLOWPLUG_STOP_GRACE_SECONDS": (0, math.inf),
     "GLOWPLUG_UID_BASE": (1000, 2**31 - 1),  # below are root and the system's own users
+    "GLOWPLUG_CACHE_BYTES": (1, math.inf),
+    "GLOWPLUG_CACHE_RESERVE_BYTES": (0, math.inf),
 }
 _FORMS = {
     "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),
@@ -134,7 +154,7 @@ def _check_range(variable: str, value: float, least: float, most: float) -> None
         raise StateError(f"{variable}: {value} is not {allowed}")
 
 
-def _read(name: str, kind: type, text: str) -> object:
+def _read(name: str, kind: Callable[[str], Any], text: str) -> object:
     try:
         if kind is bool:
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
@@ -144,7 +164,8 @@ def _read(name: str, kind: type, text: str) -> object:
             return tuple(Path(part).expanduser().absolute() for part in text.split(":") if part)
         return kind(text)
     except (ValueError, KeyError):
-        raise StateError(f"{name}: {text!r} is not a {kind.__name__}") from None
+        what = "size such as 500000000, 500M or 20G" if kind is read_size else kind.__name__
+        raise StateError(f"{name}: {text!r} is not a {what}") from None
 
 
 def _limits(environ: Mapping[str, str]) -> Limits:

@@ -108,7 +108,10 @@ class ControlPlane(Protocol):
         """Start an instance where there is none; returns the tier reached."""
 
     async def cool(self, name: str, to: Tier) -> Tier:
-        """Sink a function. Raises ``Conflict`` when it cannot be at that tier."""
+        """Sink a function and return its tier then; at ``remote`` its weights are gone from this machine.
+
+        Raises ``Conflict`` when it cannot be at that tier, ``InvalidParameter`` where there is nothing to drop.
+        """
 
     async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
         """Make engines for the function's models; with ``wait`` return when that is over."""

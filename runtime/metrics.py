@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from .cachemetrics import CacheMetrics
 from .errors import FunctionNotFound, GlowplugError, HoldTimeout, Throttled
 from .invocation import Invocation, Outcome
 from .routing.records import StartRecord
@@ -77,17 +78,21 @@ class _Url:
 
 
 class Metrics(Collector):
-    """All metrics of one node. ``statuses`` returns the router's account of its functions."""
+    """All metrics of one node. ``statuses`` returns the router's account of its functions, ``cache`` has the families
+    of the cache."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, *, statuses: Callable[[], Sequence[FunctionStatus]]) -> None:
+    def __init__(self, *, statuses: Callable[[], Sequence[FunctionStatus]], cache: CacheMetrics | None = None) -> None:
         self._statuses = statuses
+        self._cache = cache
         self._versions: dict[tuple[str, str], _Version] = {}
         self._urls: dict[str, _Url] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+        if cache is not None:
+            self._registry.register(cache)
 
     def __repr__(self) -> str:
         return f"<Metrics versions={len(self._versions)} urls={len(self._urls)}>"
@@ -153,6 +158,12 @@ class Metrics(Collector):
         """Drop the series of a function that was deleted."""
         self._versions = {key: version for key, version in self._versions.items() if key[0] != function}
         self._urls.pop(function, None)
+
+    async def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format, those of the cache as of now."""
+        if self._cache is not None:
+            await self._cache.refresh()
+        return self.render()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -19,9 +19,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from glowplug.snapshot.store import SnapshotStore
-
-from .baker import Baker
+from . import modelpath
+from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
 from .config import NodeConfig
@@ -34,19 +33,16 @@ from .http.server import HttpServer
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
+from .process.execute import allow_many_files
 from .process.memory import MemoryWatch
-from .process.sweep import Records, sweep
+from .process.sweep import sweep
 from .process.zygotes import Zygotes
 from .registry import Registry
 from .routing.coldstart import Starter
 from .routing.environment import Site
 from .routing.ledger import Ledger
-from .routing.orders import load_order
 from .routing.router import Router
 from .routing.sink import Memory, Sink
-from .snapshots import Snapshots
-from .sources import Sources
-from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
 
@@ -119,6 +115,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
     """Run a node for the length of a block, in this event loop."""
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
+        allow_many_files()
         state = StateDirectory(config)
         state.create()
         state.lock()
@@ -148,25 +145,33 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
 
         code = CodeStore(state.code, config.limits)
         site = Site.of(config, http.endpoint, slot_of=registry.slot if zygotes.users else None)
-        sources = Sources(config, environ=environ)
-        snapshots = _snapshots(
+        models = modelpath.build(
             config,
             state,
-            site,
-            code,
-            sources,
-            environ,
-            rebind=lambda spec: router.rebind(spec.revision),
-            keep=lambda spec, reason: router.keep(spec.revision, reason),
+            site=site,
+            code=code,
+            environ=environ,
+            clock=clock,
+            on_baked=lambda spec: router.rebind(spec.revision),
+            on_kept=lambda spec, reason: router.keep(spec.revision, reason),
+            relieve=lambda wanted: router.relieve(wanted),
         )
-        stack.push_async_callback(snapshots.close)
+        stack.push_async_callback(models.close)
         starter = Starter(
-            site=site, zygotes=zygotes, cache=sources, snapshots=snapshots, code=code, logs=logs, clock=clock
+            site=site,
+            zygotes=zygotes,
+            cache=models.sources,
+            pages=models.pages,
+            snapshots=models.snapshots,
+            code=code,
+            logs=logs,
+            clock=clock,
         )
         memory = Memory(clock)
         router = Router(
             config=config,
             starter=starter,
+            cache=models.sources,
             ledger=ledger,
             logs=logs,
             memory=watch,
@@ -175,14 +180,14 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         stack.push_async_callback(router.close)
 
-        metrics = Metrics(statuses=router.describe)
+        metrics = Metrics(statuses=router.describe, cache=CacheMetrics(config, models.sources, models.pages))
         ledger.subscribe(metrics.started)
         control = NodeControl(
             registry=registry,
             code=code,
             placement=router,
-            engines=snapshots,
-            sources=sources,
+            engines=models.snapshots,
+            sources=models.sources,
             ledger=ledger,
             logs=logs,
             state=config.state,
@@ -190,6 +195,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
             on_removed=metrics.forget,
+            on_changed=models.tidy,
         )
         stack.push_async_callback(control.close)
         invoke = metrics.observed(traced(router.invoke))
@@ -206,6 +212,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         admin = AdminApi(control, metrics, limits=config.limits)
         control.resume()
+        await models.tidy([record.spec for record in registry.functions()])
         surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
         await http.serve(control=surface, public=PublicSurface(urls))
         state.announce(http.endpoint)
@@ -217,39 +224,6 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(_cancelled, sink)
         yield node
         await _drain(http, node, config.drain_s)
-
-
-def _snapshots(
-    config: NodeConfig,
-    state: StateDirectory,
-    site: Site,
-    code: CodeStore,
-    sources: Sources,
-    environ: Mapping[str, str],
-    *,
-    rebind: Callable[[FunctionSpec], None],
-    keep: Callable[[FunctionSpec, str], None],
-) -> Snapshots:
-    """Build the model path's engine side: store, baker and what decides between them."""
-    store = SnapshotStore(state.snapshots, state.hmac_key())
-    store.sweep()
-    baker = Baker(
-        state.bake,
-        state.snapshots,
-        environ=environ,
-        expose=(state.code, config.cache / "blobs"),
-        records=Records(state.processes),
-    )
-    baker.sweep()
-    return Snapshots(
-        store,
-        sources,
-        baker,
-        load_of=lambda spec, files: load_order(site, spec, code.path(spec.code_digest), files),
-        on_baked=rebind,
-        on_kept=keep,
-        user_of=site.user_of,
-    )
 
 
 def _settle_garbage() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from glowplug import __version__
+from glowplug.cache.errors import CacheError
 
 from .clock import Clock
 from .codestore import CodeStore
@@ -29,7 +30,7 @@ class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``on_removed`` hears the name of each function that was deleted.
+    ``on_removed`` hears the name of each function that was deleted, ``on_changed`` all that is deployed after a change.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class NodeControl:
         endpoint: Callable[[], str],
         base_zygotes: Callable[[], int],
         on_removed: Callable[[str], None],
+        on_changed: Callable[[Sequence[FunctionSpec]], Awaitable[None]],
     ) -> None:
         self._registry = registry
         self._code = code
@@ -60,6 +62,7 @@ class NodeControl:
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
         self._on_removed = on_removed
+        self._on_changed = on_changed
         self._started_s = clock.monotonic()
         self._turn = asyncio.Lock()
         self._applying: set[asyncio.Task[list[FunctionChange]]] = set()
@@ -127,9 +130,16 @@ class NodeControl:
         return await self._placement.warm(name)
 
     async def cool(self, name: str, to: Tier) -> Tier:
-        """Sink a function. Raises ``Conflict`` when it cannot be at that tier."""
+        """Sink a function and return its tier then.
+
+        Raises ``Conflict`` when it cannot be at that tier, ``InvalidParameter`` where there is nothing to drop,
+        ``StateError`` when the store cannot be written.
+        """
         self._registry.get(name)
-        return await self._placement.cool(name, to)
+        try:
+            return await self._placement.cool(name, to)
+        except CacheError as error:
+            raise StateError(f"{name}: its weights were not dropped: {error}") from error
 
     async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
         """Make engines for the function's models: with ``wait`` those that are missing, and return when that is over;
@@ -197,6 +207,7 @@ class NodeControl:
                 await self._code.prune(self._registry.code_digests())
             except StateError as error:  # the deploy is done; the next one tries again
                 log.warning("unused code was not deleted: %s", error)
+            await self._on_changed([record.spec for record in self._registry.functions()])
             return changes
 
     def _carry_out(

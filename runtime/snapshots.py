@@ -159,6 +159,11 @@ class Snapshots:
         """Forget the bakes of a revision that was replaced or deleted; one that runs is killed with its group."""
         self._queue.drop(revision)
 
+    def used(self, spec: FunctionSpec) -> list[Path]:
+        """Return the directories of the snapshots that serve ``spec``, or would if they were here."""
+        assignments = (self._assignment(spec, model) for model in spec.models)
+        return [self._store.root / one.key for one in assignments if one is not None and one.key]
+
     async def close(self) -> None:
         """Stop: the running bake is killed, queued ones are forgotten; the next start asks for them again."""
         await self._queue.close()
@@ -185,6 +190,7 @@ class Snapshots:
             self._queue.forget(spec.revision, model.name)
             self.request_bake(spec)
             return _eager(model, unusable)
+        await self._keep_weights(spec, model, snapshot.directory)
         return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, "")
 
     def _assignment(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
@@ -269,16 +275,26 @@ class Snapshots:
 
     async def _bake(self, bake: Bake, before: Assignment | None) -> None:
         spec, model = bake.spec, bake.model
-        load = self._load_of(spec, await self._sources.files(spec))
         again = ""
         if before is not None and before.key:
             with contextlib.suppress(SnapshotError):  # one that cannot be trusted is not measured but made anew
                 again = (await asyncio.to_thread(self._store.open, before.key)).key
-        job = BakeJob(load, model.name, model.engine, self._user_of(spec.name), again)
-        async with self._baker.bake(job, bake.tell) as (verdict, staging):
-            key = await self._accept(model, verdict, staging)
+        weights = await self._sources.files(spec)
+        with contextlib.closing(weights):
+            job = BakeJob(self._load_of(spec, weights.paths), model.name, model.engine, self._user_of(spec.name), again)
+            async with self._baker.bake(job, bake.tell) as (verdict, staging):
+                key = await self._accept(model, verdict, staging)
+            if key:
+                await self._keep_weights(spec, model, self._store.root / key)
         self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine, verdict.measured)
         _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
+
+    async def _keep_weights(self, spec: FunctionSpec, model: ModelSpec, snapshot: Path) -> None:
+        """Pin what the snapshot binds: without its weights an engine is nothing."""
+        try:
+            await asyncio.to_thread(self._sources.pins.keep, snapshot, [file.sha256 for file in model.files])
+        except CacheError as error:  # they are evicted like any others then, and fetched again
+            _log.warning("%s: the weights of snapshot %s are not pinned: %s", spec.name, snapshot.name, error)
 
     async def _accept(self, model: ModelSpec, verdict: BakeVerdict, staging: Path) -> str:
         """Publish what a bake staged, or check what it says is there; return the key, empty when there is neither.

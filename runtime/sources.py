@@ -1,171 +1,236 @@
-"""Model sources as the node uses them: resolved once at deploy, local files at each start.
+"""Model sources as the node uses them: resolved once at deploy, local and held files at each start.
 
-Everything that reads a source runs in a child process (``glowplug.cache.fetch``): a download never holds up the event
-loop, and a client library that crashes or leaks takes only its own fetch with it. The child gets an allow-listed part
-of the operator's environment, because that is where credentials for buckets and proxies are; functions never see it.
+What runs, parks or starts holds its files (``cache/holds.py``: the kernel frees a hold with the process), so no
+eviction by anybody takes them. What is merely stored holds nothing: its files may go when the disk gets full, and the
+function is ``remote`` from then on. Whether they are there is looked up, and remembered for ``FRESH_S``: other
+processes evict as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
+import fcntl
+import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from urllib.parse import urlsplit
 
-from glowplug.cache.errors import FetchDied, named
-from glowplug.cache.store import BlobStore
+from glowplug.cache import pins
+from glowplug.cache.errors import BlobMissing, StoreFull
+from glowplug.cache.files import locked
+from glowplug.cache.store import Blob, BlobStore
 
+from .clock import Clock, SystemClock
 from .config import NodeConfig
-from .process.execute import base_environment, python
+from .fetching import Fetcher, FetchProgress, FetchResult, OnProgress
+from .flights import Flights
+from .routing.ports import Weights
+from .routing.records import Fetch
 from .spec import FunctionSpec, ModelSpec, SourceFile
+from .weightpins import WeightPins
 
-MAX_LINE_BYTES = 32 * 1024 * 1024
-"""Longest line a fetch may print: a manifest of 10,000 files with names of 1,024 characters is 11 MB."""
+FRESH_S = 1.0
+"""How long the presence of a revision's files is believed without looking again: a listing of a thousand functions
+then costs no more than that many lookups a second."""
 
-_STDERR_BYTES = 2048  # of a child that died, for the message
-_PASSED_ON = ("HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
-              "GOOGLE_APPLICATION_CREDENTIALS", "XDG_CACHE_HOME")  # fmt: skip
-_PASSED_ON_PREFIXES = ("AWS_", "AZURE_", "HF_", "FSSPEC_", "GITHUB_TOKEN")
-_PASSED_ON_LOWER = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")  # customary in either case
+ATTEMPTS = 3
+"""How often files are fetched for one start: they may be evicted between the fetch and the hold."""
 
-OnProgress = Callable[["FetchProgress"], None]
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FetchProgress:
-    """How far a fetch is: the file at hand, and bytes done of all (``total_bytes`` as far as the source says sizes)."""
-
-    file: str
-    done_bytes: int
-    total_bytes: int
+async def _nobody(wanted: str) -> str:
+    return ""
 
 
 class Sources:
-    """Resolves source URLs and keeps the files of revisions present. ``environ`` is the operator's environment."""
+    """Resolves source URLs and keeps the files of revisions present. ``environ`` is the operator's environment.
 
-    def __init__(self, config: NodeConfig, *, environ: Mapping[str, str] = MappingProxyType({})) -> None:
+    ``relieve`` is asked, with the revision that is fetched, when the disk is full: it sinks a function to remote and
+    returns its name, or nothing when none can.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        relieve: Callable[[str], Awaitable[str]] = _nobody,
+        clock: Clock | None = None,
+    ) -> None:
         self.store = BlobStore(config.cache)
-        self._file_roots = config.file_roots
-        self._environment = fetch_environment(environ)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self.pins = WeightPins(config.cache, config.state / "snapshots")
+        self.counts = FetchCounts()
+        self._fetcher = Fetcher(config, environ)
+        self._relieve = relieve
+        self._clock = clock or SystemClock()
+        self._flights: Flights[FetchResult, FetchProgress] = Flights()
+        self._seen: dict[str, tuple[float, bool]] = {}
 
     def __repr__(self) -> str:
-        return f"Sources({self.store!r}, fetching={sum(lock.locked() for lock in self._locks.values())})"
+        return f"Sources({self.store!r}, fetching={len(self._flights)})"
 
     async def resolve(self, url: str, on_progress: OnProgress | None = None) -> tuple[SourceFile, ...]:
         """Bring everything at ``url`` into the store and return what it is, ordered by name.
 
         Raises ``CacheError`` subclasses that name the URL. Cancelling ends the fetch; what it stored stays.
         """
-        async with self._alone(url):
-            rows = await self._fetch(url, None, on_progress)
-        return tuple(SourceFile(*row) for row in rows)
+        return (await self._fetch(url, None, wanted="", on_progress=on_progress)).files
 
-    async def files(self, spec: FunctionSpec) -> dict[str, dict[str, str]]:
-        """Return model name -> file name -> absolute path of the blob, fetching what is missing.
+    async def files(self, spec: FunctionSpec) -> Weights:
+        """Fetch what is missing, then hold all files of all models of ``spec`` and return them.
 
-        With everything present this is one ``stat`` per file. Raises ``SourceChanged`` when a source no longer has what
-        the revision pins (both digests in the message), and other ``CacheError`` subclasses.
+        With everything present this waits for nothing and costs an ``flock`` and a few more calls per file. Raises
+        ``SourceChanged`` when a source no longer has what the revision pins (both digests in the message), and other
+        ``CacheError`` subclasses. Cancelled: a fetch goes on for others that want the same.
         """
-        for model in spec.models:
-            if not self._present(model):
-                async with self._alone(model.source):
-                    if not self._present(model):  # nobody fetched it while this start waited
-                        rows = [[file.name, file.size, file.sha256] for file in model.files]
-                        await self._fetch(model.source, rows, None)
-        return {
-            model.name: {file.name: str(self.store.path(file.sha256)) for file in model.files} for model in spec.models
-        }
-
-    def _present(self, model: ModelSpec) -> bool:
-        return all(self.store.has(file.sha256, file.size) for file in model.files)
-
-    @contextlib.asynccontextmanager
-    async def _alone(self, url: str) -> AsyncIterator[None]:
-        """One fetch of a URL at a time in this node; ``fetch`` itself keeps other processes out."""
-        lock = self._locks.setdefault(url, asyncio.Lock())
-        async with lock:
-            yield
-
-    async def _fetch(self, url: str, pinned: list[list[Any]] | None, on_progress: OnProgress | None) -> list[list[Any]]:
-        arguments = ["--store", str(self.store.root)]
-        for root in self._file_roots:
-            arguments += ["--file-root", str(root)]
-        if pinned is not None:
-            arguments.append("--pinned")
-        process = await asyncio.create_subprocess_exec(
-            *python("glowplug.cache.fetch", [*arguments, "--", url]),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-            cwd="/",
-            start_new_session=True,
-            limit=MAX_LINE_BYTES,
+        blobs = [Blob(file.sha256, file.size) for model in spec.models for file in model.files]
+        began_s, brought = self._clock.monotonic(), list[tuple[str, FetchResult]]()
+        for attempt in range(ATTEMPTS):
+            try:
+                hold = self.store.hold(blobs)
+                break
+            except BlobMissing:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                brought += [await self._bring(spec.revision, model) for model in spec.models if self._lacks(model)]
+        return Weights(  # nothing is awaited since the hold was taken: it cannot get lost
+            paths={
+                model.name: {file.name: str(hold.paths[file.sha256]) for file in model.files} for model in spec.models
+            },
+            close=lambda: self._release(spec.revision, hold.close),
+            fetch=_summary(brought, self._clock.monotonic() - began_s) if brought else None,
         )
+
+    def present(self, spec: FunctionSpec) -> bool:
+        """Return whether all files of ``spec`` are in the store, as of ``FRESH_S`` seconds ago at most."""
+        if not spec.models:
+            return True
+        now_s, revision = self._clock.monotonic(), spec.revision
+        looked_s, known = self._seen.get(revision, (float("-inf"), False))
+        if now_s - looked_s >= FRESH_S:
+            known = not any(self._lacks(model) for model in spec.models)
+            self._seen[revision] = (now_s, known)
+        return known
+
+    async def discard(self, digests: Collection[str]) -> dict[str, str]:
+        """Delete blobs and the pins of this node's snapshots on them.
+
+        Returns those that stay, by digest, with the reason: a process has it open, or somebody else has pinned it.
+        Raises ``StoreError``.
+        """
         try:
-            async with asyncio.TaskGroup() as group:
-                complaint = group.create_task(_tail(process.stderr), name=f"stderr of fetch {url}")
-                group.create_task(_feed(process.stdin, pinned), name=f"stdin of fetch {url}")
-                verdict = group.create_task(_verdict(process.stdout, on_progress), name=f"stdout of fetch {url}")
-            status = await process.wait()
+            return await asyncio.to_thread(self._discard, frozenset(digests))
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        final = verdict.result()
-        if final.get("event") == "error":
-            raise named(str(final["error_type"]), str(final["message"]))
-        if final.get("event") != "manifest" or status != 0:
-            raise FetchDied(f"{url}: the fetch ended with status {status}: {complaint.result() or 'no message'}")
-        return list(final["files"])
+            self._seen.clear()
+
+    def _discard(self, digests: frozenset[str]) -> dict[str, str]:
+        kept: dict[str, str] = {}
+        self.pins.drop(digests)
+        with locked(self.store.root, pins.EVICTION_LOCK):  # as every eviction: a pin that is being written counts
+            pinned = pins.pinned(self.store.root)
+            for digest in digests:
+                if digest in pinned:
+                    kept[digest] = f"pinned by {', '.join(pinned[digest])}"
+                elif (freed_bytes := _remove_unless_held(self.store, digest)) is None:
+                    kept[digest] = "a process has them open"
+                elif freed_bytes:
+                    self.counts.discarded += 1
+                    self.counts.discarded_bytes += freed_bytes
+        return kept
+
+    def _release(self, revision: str, close: Callable[[], None]) -> None:
+        self._seen.pop(revision, None)  # from here on anybody may evict them
+        close()
+
+    def _lacks(self, model: ModelSpec) -> bool:
+        return not all(self.store.has(file.sha256, file.size) for file in model.files)
+
+    async def _bring(self, revision: str, model: ModelSpec) -> tuple[str, FetchResult]:
+        return model.source, await self._fetch(model.source, model.files, wanted=revision)
+
+    async def _fetch(
+        self, url: str, pinned: Sequence[SourceFile] | None, *, wanted: str, on_progress: OnProgress | None = None
+    ) -> FetchResult:
+        """Fetch ``url``, together with whoever else in this node wants the same."""
+
+        async def work(tell: OnProgress) -> FetchResult:
+            return await self._make_room_and_fetch(url, pinned, wanted, tell)
+
+        key = (url, None if pinned is None else tuple(pinned))
+        return await self._flights.join(key, work, name=f"fetch {origin(url)}", on_progress=on_progress)
+
+    async def _make_room_and_fetch(
+        self, url: str, pinned: Sequence[SourceFile] | None, wanted: str, tell: OnProgress
+    ) -> FetchResult:
+        """Fetch; as long as the disk is full, let one function after the other sink to remote and try again."""
+        while True:
+            try:
+                result = await self._fetcher.fetch(url, pinned, tell)
+            except StoreFull as full:
+                self.counts.full += 1
+                sunk = await self._relieve(wanted)
+                if not sunk:
+                    raise StoreFull(f"{full}; no stored function is left whose weights could go") from full
+                _log.warning("%s: %s; %s went to remote to make room", origin(url), full, sunk)
+            else:
+                self.counts.add(result)
+                self._seen.clear()
+                return result
 
 
-def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a fetch gets: what a zygote gets, and of the operator's environment proxies and credentials."""
-    return base_environment(environ) | {
-        name: value
-        for name, value in environ.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES) or name.lower() in _PASSED_ON_LOWER
-    }
+class FetchCounts:
+    """What this node has fetched and removed since it started, for metrics. ``full``: how often there was no room."""
+
+    def __init__(self) -> None:
+        self.fetches = 0
+        self.full = 0
+        self.discarded = 0
+        self.discarded_bytes = 0
+        self.bytes = 0
+        self.retries = 0
+        self.seconds = 0.0
+
+    def add(self, result: FetchResult) -> None:
+        """Count a fetch that succeeded."""
+        self.fetches += 1
+        self.bytes += result.fetched_bytes
+        self.retries += result.retries
+        self.seconds += result.took_s
 
 
-async def _feed(stdin: asyncio.StreamWriter | None, pinned: list[list[Any]] | None) -> None:
-    assert stdin is not None  # noqa: S101  (asked for with PIPE)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: its last line or status says why
-        if pinned is not None:
-            stdin.write(json.dumps(pinned).encode())
-            await stdin.drain()
-        stdin.close()
-        await stdin.wait_closed()
+def origin(url: str) -> str:
+    """Return scheme and host of a source's URL: neither credentials nor what a signed URL has in its query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}"
 
 
-async def _tail(stderr: asyncio.StreamReader | None) -> str:
-    assert stderr is not None  # noqa: S101
-    tail = b""
-    while chunk := await stderr.read(65536):
-        tail = (tail + chunk)[-_STDERR_BYTES:]
-    return tail.decode(errors="replace").strip()
+def _summary(brought: Sequence[tuple[str, FetchResult]], took_s: float) -> Fetch:
+    return Fetch(
+        source=", ".join(dict.fromkeys(origin(url) for url, _ in brought)),
+        transferred_bytes=sum(result.fetched_bytes for _, result in brought),
+        took_s=took_s,
+        retries=sum(result.retries for _, result in brought),
+    )
 
 
-async def _verdict(stdout: asyncio.StreamReader | None, on_progress: OnProgress | None) -> dict[str, Any]:
-    """Read a fetch's lines to the end; return the last one that is a verdict, or nothing."""
-    assert stdout is not None  # noqa: S101
-    final: dict[str, Any] = {}
-    async for line in stdout:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # cut off by its death, or a client library that prints; the exit status tells
-        if event["event"] == "progress":
-            if on_progress is not None:
-                on_progress(FetchProgress(event["file"], event["done_bytes"], event["total_bytes"]))
-        else:
-            final = event
-    return final
+def _remove_unless_held(store: BlobStore, digest: str) -> int | None:
+    """Remove a blob and return how many bytes that were; None, and it stays, when somebody holds it.
+
+    Raises ``StoreError``.
+    """
+    try:
+        descriptor = os.open(store.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    else:
+        store.discard(digest)  # while it is locked, as the store's rules want
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)

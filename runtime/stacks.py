@@ -35,6 +35,14 @@ class Fetching(Protocol):
     def total_bytes(self) -> int:
         """Bytes of all files, as far as the source says."""
 
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes that came over the network."""
+
+    @property
+    def following(self) -> bool:
+        """Whether another process fetches, and this is its progress."""
+
 
 class Sources(Protocol):
     """Resolves model sources. ``runtime.sources.Sources`` is one."""
@@ -153,6 +161,8 @@ async def _resolve(
                 "file": progress.file,
                 "done_bytes": progress.done_bytes,
                 "total_bytes": progress.total_bytes,
+                "fetched_bytes": progress.fetched_bytes,
+                "following": progress.following,
             }
         )
 

@@ -8,6 +8,7 @@
     ├── cache/blobs/        0755, unless NodeConfig.cache is elsewhere (cache/store.py)
     ├── snapshots/<key>/    0755 (snapshot/store.py)
     ├── snapshots/keys/     0700, hmac: the key that signs manifests
+    ├── readahead/          0700, <revision>.json: what its starts read, in order (readahead.py)
     ├── logs/               0700, <function>.log
     ├── run/processes/      0700, one file per living child, for the sweep after kill -9
     └── bake/               0700, staging of bakes
@@ -83,6 +84,7 @@ class StateDirectory:
         self.code = self.root / "code"
         self.snapshots = self.root / "snapshots"
         self.hmac_key_file = self.snapshots / "keys" / "hmac"
+        self.readahead = self.root / "readahead"
         self.logs = self.root / "logs"
         self.processes = self.root / "run" / "processes"
         self.bake = self.root / "bake"
@@ -97,7 +99,7 @@ class StateDirectory:
 
         Raises ``StateError`` naming the path when one cannot be made, such as on a read-only or full disk.
         """
-        private = (self.root, self.root / "run", self.processes, self.logs, self.bake)
+        private = (self.root, self.root / "run", self.processes, self.logs, self.bake, self.readahead)
         # By the users that functions run under; there before the base zygotes, which show them to those users.
         readable = (self.code, self.cache, self.blobs, self.snapshots)
         modes = {**dict.fromkeys(private, 0o700), **dict.fromkeys(readable, 0o755), self.hmac_key_file.parent: 0o700}

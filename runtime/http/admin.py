@@ -52,7 +52,7 @@ class Exposition(Protocol):
 
     content_type: str
 
-    def render(self) -> bytes:
+    async def scrape(self) -> bytes:
         """Return all metrics."""
 
 
@@ -68,7 +68,7 @@ class AdminApi:
         """Dispatch on the raw path. Raises ``GlowplugError``."""
         if request.path == "/metrics":
             _only(request, "GET")
-            return Reply(HTTPStatus.OK, self._metrics.render(), content_type=self._metrics.content_type)
+            return Reply(HTTPStatus.OK, await self._metrics.scrape(), content_type=self._metrics.content_type)
         match request.segments(_PREFIX):
             case ["functions", name, verb]:
                 return await self._function(request, name, verb)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import site
 import sys
@@ -26,6 +27,10 @@ FIRST_FD = 3
 ALLOWED_NAMES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
 """What may be taken over from the node's environment: what the interpreter and its libraries need to be found, and the
 locale. Nothing that holds a credential, a proxy or a tool's configuration."""
+
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""How many files a process may open, soft and hard, as the node was started with. The node raises its own, because it
+holds every blob of every warm function; what it starts keeps this, which is what a handler meets everywhere else."""
 
 _RESET = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ)  # ignored ones survive an exec
 
@@ -79,7 +84,14 @@ def execute(
     finally:
         for descriptor in lifted:
             os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError):  # gone already: its exit status says why
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, FILES)
     return pid, os.pidfd_open(pid)
+
+
+def allow_many_files() -> None:
+    """Raise this process's limit of open files as far as it may, for the node alone: see ``FILES``."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES[1], FILES[1]))
 
 
 def _keep_descriptors() -> None:

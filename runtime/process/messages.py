@@ -87,12 +87,17 @@ class Bound(Message):
 
 @dataclass(frozen=True, slots=True)
 class Checked(Message):
-    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded output."""
+    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded output.
+
+    ``reads`` is what the process has read of files on the way here, in the order of first use, as ``[path, offset,
+    length]``: empty unless ``Load.observe`` asked for it. Bounded by ``worker.firstuse.LIMIT_BYTES``.
+    """
 
     CODE: ClassVar[int] = 5
     check_ms: float
     worst_error: float
     recorded: bool
+    reads: list[list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class Load(Message):
 
     ``models`` is one dict per declared model: ``name``, ``source``, ``files`` (file name -> absolute path of the
     blob). ``environment`` is complete: it replaces ``os.environ``. ``initialization_type`` is Lambda's
-    (``on-demand``, ``snap-start``, ``provisioned-concurrency``).
+    (``on-demand``, ``snap-start``, ``provisioned-concurrency``). ``observe`` asks for ``Checked.reads``.
     """
 
     CODE: ClassVar[int] = 21
@@ -164,6 +169,7 @@ class Load(Message):
     models: list[dict[str, Any]]
     initialization_type: str
     parked: bool
+    observe: bool
 
 
 @dataclass(frozen=True, slots=True)

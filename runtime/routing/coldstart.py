@@ -10,13 +10,12 @@ Four ways, chosen by what the revision is and has (``Starter.start``):
    module that base zygotes have preloaded; what is found out is remembered for the revision); a worker is started as a
    program and does all of that itself.
 
-What a failure means stands in ``policy``, as tables. Files are fetched and engines looked up from the moment the start
-is decided, while the process is forked and imports.
+What a failure means stands in ``policy``, as tables. Files are fetched and read ahead, and engines looked up, from the
+moment the start is decided, while the process is forked and imports.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +23,7 @@ from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import CheckFailed, GlowplugError, StartError, StartTimeout
+from glowplug.runtime.errors import CheckFailed, GlowplugError, StartError
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
@@ -36,9 +35,13 @@ from .ledger import Recording
 from .materials import Materials
 from .orders import load_order, start_order, warmup_order
 from .policy import Remedy, remedy, to_runtime
-from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Snapshots, Worker, Zygotes
+from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Pages, Snapshots, Worker, Zygotes
+from .timelimit import time_limit
 
 Result = TypeVar("Result")
+
+LOOK_AGAIN_S = 1.0
+"""Pages do not leave memory so soon after their use: within it, a start from a parked zygote does not ask."""
 
 
 class Starter:
@@ -50,6 +53,7 @@ class Starter:
         site: Site,
         zygotes: Zygotes,
         cache: Cache,
+        pages: Pages,
         snapshots: Snapshots,
         code: Code,
         logs: Logs,
@@ -58,6 +62,7 @@ class Starter:
         self._site = site
         self._zygotes = zygotes
         self._cache = cache
+        self._pages = pages
         self._snapshots = snapshots
         self._code = code
         self._logs = logs
@@ -85,7 +90,7 @@ class Starter:
                 await home.building.acquire()
             try:
                 if home.parked is None:
-                    home.parked = await self._build_zygote(home.spec, recording)
+                    home.parked = await self._build_zygote(home, recording)
                 return home.parked
             finally:
                 home.building.release()
@@ -93,13 +98,13 @@ class Starter:
     async def rebuild(self, home: Home, recording: Recording) -> Parked | None:
         """Replace the revision's zygote by a new one; the old one serves until then, and is returned: the caller's."""
         async with self._time_limit(home.spec), home.building:
-            fresh = await self._build_zygote(home.spec, recording)
+            fresh = await self._build_zygote(home, recording)
             replaced, home.parked = home.parked, fresh
             return replaced
 
-    async def _build_zygote(self, spec: FunctionSpec, recording: Recording) -> Parked:
+    async def _build_zygote(self, home: Home, recording: Recording) -> Parked:
         recording.way = "park"
-        return await self._with_engine(spec, recording, lambda material: self._build(spec, material, recording))
+        return await self._with_engine(home, recording, lambda material: self._build(home.spec, material, recording))
 
     # --- ways 1 and 2 -----------------------------------------------------------------------------------------------
 
@@ -108,6 +113,7 @@ class Starter:
         found = home.parked
         if found is not None:
             try:
+                self._look_again(found, home, recording)
                 return await self._fork_from(found, home.spec, instance_id, recording, built=False)
             except WorkerDied:
                 if not found.zygote.exited.done():
@@ -137,6 +143,13 @@ class Starter:
         log.restore_report(restore_ms)
         return Started(worker, parked, None, restore_ms)
 
+    def _look_again(self, parked: Parked, home: Home, recording: Recording) -> None:
+        """Pages of a parked function may have left memory since it was last used: bring them back, beside the fork."""
+        now_s = self._clock.monotonic()
+        if home.weights is not None and now_s - parked.looked_at_s >= LOOK_AGAIN_S:
+            parked.looked_at_s = now_s
+            recording.reading = self._pages.begin(home.spec, home.weights, imported=True)
+
     async def _build(self, spec: FunctionSpec, material: Materials, recording: Recording) -> Parked:
         began_s, user = self._clock.monotonic(), self._site.user_of(spec.name)
         with recording.phase("zygote"):
@@ -147,10 +160,12 @@ class Starter:
             if spec.models or spec.warmup_event:
                 with recording.phase("warmup"):
                     recording.warmup = await self._canary(zygote, spec)
+        built_at_s = self._clock.monotonic()
         return Parked(
             zygote,
             recording.start_id,
-            built_at_s=self._clock.monotonic(),
+            built_at_s=built_at_s,
+            looked_at_s=built_at_s,
             init_ms=init_ms,
             engine=recording.engine,
             engine_reason=recording.engine_reason,
@@ -161,7 +176,7 @@ class Starter:
         """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
         canary = await zygote.fork(self._name(spec), uid=-1, gid=-1)
         async with self._owned(canary, spec):
-            said = await self._check(canary) if spec.models else "no engine"
+            said = await self._check(canary, spec) if spec.models else "no engine"
             if spec.warmup_event:
                 await self._start(canary, spec, "canary", restored=True)
                 said += f"; {await self._call_handler(canary, spec, spec.warmup_event)}"
@@ -172,12 +187,11 @@ class Starter:
 
     async def _alone(self, home: Home, instance_id: str, recording: Recording) -> Started:
         """Start a worker that imports and binds by itself."""
-        spec = home.spec
         recording.way = "exec" if home.exec_reason else "fork and import"
         if home.exec_reason:
             recording.notes.append(f"not forked: {home.exec_reason}")
         return await self._with_engine(
-            spec, recording, lambda material: self._import_alone(home, instance_id, material, recording)
+            home, recording, lambda material: self._import_alone(home, instance_id, material, recording)
         )
 
     async def _import_alone(self, home: Home, instance_id: str, material: Materials, recording: Recording) -> Started:
@@ -193,7 +207,7 @@ class Starter:
             await self._load_and_bind(worker, spec, material, recording, parked=False)
             if spec.models:
                 with recording.phase("warmup"):
-                    recording.warmup = await self._check(worker)
+                    recording.warmup = await self._check(worker, spec)
         await self._become_instance(worker, spec, instance_id, recording, restored=False)
         return Started(worker, None, (self._clock.monotonic() - began_s) * 1e3, None)
 
@@ -206,7 +220,10 @@ class Starter:
         self._logs.of(spec.name).init_start(spec.runtime)
         with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
-        order = load_order(self._site, spec, self._code.path(spec.code_digest), files, parked=parked)
+        # After a bake too: another engine reads other files.
+        observe = bool(spec.models) and (recording.cause == "bake" or self._pages.unknown(spec))
+        root = self._code.path(spec.code_digest)
+        order = load_order(self._site, spec, root, files, parked=parked, observe=observe)
         with recording.phase("import"):
             loaded = await process.load(order)
         if loaded.obstacle:
@@ -221,8 +238,10 @@ class Starter:
         if parked and bound.obstacle:
             raise NotForkable(bound.obstacle)
 
-    async def _check(self, worker: Worker) -> str:
+    async def _check(self, worker: Worker, spec: FunctionSpec) -> str:
         checked = await worker.check(wire.Check(threads=self._site.cores))
+        if checked.reads:
+            self._pages.learn(spec, checked.reads)
         if checked.recorded:
             return f"passed, largest difference from the recorded output {checked.worst_error:.2g}"
         return "passed: finite, of the right shape and dtype; what runs on eager is compared with no record"
@@ -247,10 +266,11 @@ class Starter:
     # --- failure ----------------------------------------------------------------------------------------------------
 
     async def _with_engine(
-        self, spec: FunctionSpec, recording: Recording, attempt: Callable[[Materials], Awaitable[Result]]
+        self, home: Home, recording: Recording, attempt: Callable[[Materials], Awaitable[Result]]
     ) -> Result:
         """Make an attempt; where the policy says so, retire its engine and make one more, with eager."""
-        with Materials(spec, self._cache, self._snapshots) as material:
+        spec = home.spec
+        with Materials(home, recording, cache=self._cache, pages=self._pages, snapshots=self._snapshots) as material:
             try:
                 try:
                     result = await self._told(spec, attempt(material))
@@ -296,27 +316,8 @@ class Starter:
             if output:
                 self._logs.of(spec.name).output(output)
 
-    @contextlib.asynccontextmanager
-    async def _time_limit(self, spec: FunctionSpec) -> AsyncIterator[None]:
-        """Raise ``StartTimeout`` when the block takes longer than InitTimeoutSeconds, by the node's clock."""
-        task, expired = asyncio.current_task(), False
-        assert task is not None  # noqa: S101 (coroutines of this class only run in tasks)
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            task.cancel()
-
-        alarm = self._clock.call_later(spec.init_timeout_s, expire)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if expired and task.uncancel() == 0:
-                self._logs.of(spec.name).init_report(spec.init_timeout_s * 1e3, status="timeout")
-                raise StartTimeout(f"Task timed out after {spec.init_timeout_s:.2f} seconds") from None
-            raise
-        finally:
-            alarm.cancel()
+    def _time_limit(self, spec: FunctionSpec) -> contextlib.AbstractAsyncContextManager[None]:
+        return time_limit(spec, clock=self._clock, log=self._logs.of(spec.name))
 
     def _name(self, spec: FunctionSpec) -> str:
         return f"{spec.name}-{next(self._numbers)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from glowplug.runtime.spec import FunctionSpec
 
-from .ports import FunctionZygote, Worker
+from .ports import FunctionZygote, Weights, Worker
 
 
 class NotForkable(Exception):
@@ -28,6 +28,7 @@ class Parked:
     engine: str = ""
     engine_reason: str = ""
     warmup: str = ""
+    looked_at_s: float = 0.0  # when it was last asked for pages that have left memory; when it was built, that is
 
 
 @dataclass(slots=True, eq=False)
@@ -35,18 +36,32 @@ class Home:
     """What a revision has on this node from one start to the next.
 
     ``exec_reason`` says why it must not be forked, once that is known; ``building`` makes sure that it gets one zygote
-    however many starts want it.
+    however many starts want it. ``weights`` are held from the start that asked for them until ``let_go``, which belongs
+    to whoever sees that the revision runs nowhere any more.
     """
 
     spec: FunctionSpec
     exec_reason: str = ""
     parked: Parked | None = None
+    weights: Weights | None = None
     building: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def forkable(self) -> bool:
         """Whether it may have a zygote of its own, as far as is known."""
         return self.spec.parking and not self.exec_reason
+
+    def keep(self, weights: Weights) -> None:
+        """Hold ``weights``, in place of what was held before."""
+        before, self.weights = self.weights, weights
+        if before is not None:
+            before.close()
+
+    def let_go(self) -> None:
+        """Give the weights up: others may evict them. Nothing happens when none are held."""
+        weights, self.weights = self.weights, None
+        if weights is not None:
+            weights.close()
 
     @property
     def unparkable_reason(self) -> str:

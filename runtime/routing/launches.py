@@ -167,7 +167,12 @@ class Launches:
         pool.discard(instance)
 
     def settle(self, pool: Pool) -> None:
-        """Retire what no instance needs any more: replaced zygotes, and all of a replaced pool."""
+        """Retire what no instance needs any more: replaced zygotes, all of a replaced pool, and the hold on the weights
+        of one that runs nowhere.
+
+        Called whenever something of a pool has ended, and looks at what is left rather than at what has happened: no
+        order of events can leave a hold behind.
+        """
         in_use = {instance.parked for instance in pool.instances}
         for parked in [] if pool.starting else [parked for parked in pool.outgoing if parked not in in_use]:
             pool.outgoing.remove(parked)
@@ -175,6 +180,8 @@ class Launches:
         if not pool.current and not pool.instances and not pool.starting:
             self.store(pool)
             self._forget(pool)
+        if pool.cold:
+            pool.home.let_go()
 
     def store(self, pool: Pool) -> asyncio.Task[Any] | None:
         """Retire the zygote: parked → stored. Returns the task that waits for its end.
@@ -185,6 +192,8 @@ class Launches:
         if pool.instances:
             return None
         parked, pool.home.parked = pool.home.parked, None
+        if not (pool.starting or pool.outgoing):
+            pool.home.let_go()
         return None if parked is None else self._retire(parked, pool)
 
     def _retire(self, parked: Parked, pool: Pool) -> asyncio.Task[Any]:
@@ -204,6 +213,7 @@ class Launches:
             if pool.home.parked is parked:
                 log.warning("%s: its zygote (pid %d) ended by itself", pool.spec.name, parked.zygote.pid)
                 pool.zygote_died(parked)
+                self.settle(pool)
 
         parked.zygote.exited.add_done_callback(gone)
 
@@ -217,6 +227,9 @@ class Launches:
         except NotForkable as obstacle:
             pool.home.exec_reason = str(obstacle)
             recording.finish("failed", str(obstacle))
+            raise
+        except asyncio.CancelledError:
+            recording.finish("discarded")
             raise
         except Exception as error:
             recording.finish("failed", f"{type(error).__name__}: {error}")
@@ -251,6 +264,7 @@ class Launches:
             pass  # what is being built now may have been planned before the bake was done
         before = set(pool.instances)
         if pool.home.parked is not None and not await self._rebuild(pool, cause):
+            self.settle(pool)  # the function may have been replaced, or its old zygote have died, meanwhile
             return
         if cause == "bake" and pool.instances:
             await self._queue.put(lambda: self._replacement(pool), name=f"replace {pool.spec.name}")

@@ -9,7 +9,8 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.invocation import Invocation, Tier
 
 from .instance import Instance
-from .pool import Pool, Waiter
+from .pool import Pool
+from .waiter import Waiter
 
 
 class Chooser(Protocol):

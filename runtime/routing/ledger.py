@@ -16,6 +16,7 @@ import statistics
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from glowplug.runtime.clock import Clock
@@ -23,7 +24,9 @@ from glowplug.runtime.errors import FunctionNotFound
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.spec import FunctionSpec
 
-from .records import Cause, Phase, RequestRecord, StartRecord, Way, describe_request, describe_start
+from .ports import Reading
+from .records import Cause, Fetch, Phase, ReadAhead, RequestRecord, StartRecord, Way
+from .words import describe_request, describe_start
 
 FILE_BYTES = 16 * 1024 * 1024
 """Size at which the file is rotated: about 20,000 records of 800 bytes."""
@@ -38,7 +41,11 @@ log = logging.getLogger(__name__)
 
 
 class Recording:
-    """A start while it happens. ``phase`` times its steps; ``finish`` turns it into a record, once."""
+    """A start while it happens. ``phase`` times its steps; ``finish`` turns it into a record, once.
+
+    ``reading`` is what is read ahead for it: stopped with a start that is not ``ready``; for one that is, somebody will
+    want the pages, and it goes on.
+    """
 
     def __init__(self, ledger: Ledger, spec: FunctionSpec, *, request_id: str | None, cause: Cause, tier: Tier) -> None:
         self.start_id = uuid.uuid4().hex
@@ -52,6 +59,8 @@ class Recording:
         self.warmup = ""
         self.bytes_read = 0
         self.bytes_from = ""
+        self.fetch: Fetch | None = None
+        self.reading: Reading | None = None
         self.notes: list[str] = []
         self.phases: list[Phase] = []
         self._ledger = ledger
@@ -74,6 +83,8 @@ class Recording:
 
     def finish(self, outcome: str, error: str = "") -> StartRecord:
         """Add the record to the ledger and return it. ``outcome`` is ``ready``, ``failed`` or ``discarded``."""
+        if self.reading is not None and outcome != "ready":
+            self.reading.cancel()
         record = StartRecord(
             start_id=self.start_id,
             function=self.spec.name,
@@ -95,8 +106,12 @@ class Recording:
             outcome=outcome,
             error=error,
             notes=tuple(self.notes),
+            fetch=self.fetch,
+            read_ahead=self.reading.ended.result() if self.reading is not None and self.reading.ended.done() else None,
         )
         self._ledger.add(record)
+        if self.reading is not None and not self.reading.ended.done():
+            self.reading.ended.add_done_callback(lambda ended: self._ledger.amend(record, ended.result()))
         return record
 
 
@@ -133,6 +148,16 @@ class Ledger:
             self._unwritten.append(record)
         for listener in self._listeners:
             listener(record)
+
+    def amend(self, record: StartRecord, read_ahead: ReadAhead | None) -> None:
+        """Add to a record that has been kept what was read ahead: that may end after the start. Its line in the file is
+        written again; the last one counts."""
+        if read_ahead is None:
+            return
+        amended = replace(record, read_ahead=read_ahead)
+        if self._replace(amended) and self._path is not None:
+            self._unwritten = [one for one in self._unwritten if one.start_id != record.start_id]
+            self._unwritten.append(amended)
 
     def add_request(self, record: RequestRecord) -> None:
         """Keep what a request waited for (in memory only)."""
@@ -180,6 +205,13 @@ class Ledger:
         if record.outcome == "ready" and record.cause in ("request", "warm"):
             self._took_s.setdefault(record.function, deque(maxlen=20)).append(record.total_ms / 1e3)
 
+    def _replace(self, record: StartRecord) -> bool:
+        for place in range(len(self._starts) - 1, -1, -1):
+            if self._starts[place].start_id == record.start_id:
+                self._starts[place] = record
+                return True
+        return False
+
     def _request(self, request_id: str) -> RequestRecord | None:
         return next((record for record in reversed(self._requests) if record.request_id == request_id), None)
 
@@ -191,11 +223,16 @@ class Ledger:
                 lines = file.read().splitlines()
         except FileNotFoundError:
             return
+        records: dict[str, StartRecord] = {}
         for line in lines[1:] if size > TAIL_BYTES else lines:
             try:
-                self._keep(StartRecord.from_json(json.loads(line)))
+                record = StartRecord.from_json(json.loads(line))
             except (ValueError, TypeError, KeyError):
                 self.skipped += 1
+            else:
+                records[record.start_id] = record  # in place of the one that it amends
+        for record in records.values():
+            self._keep(record)
         if self.skipped:
             log.warning("ledger: %d lines of %s could not be read and were skipped", self.skipped, path)
 

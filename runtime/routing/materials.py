@@ -1,8 +1,13 @@
-"""What a start needs besides a process: the models' files and a plan for each engine, on their way from the start."""
+"""What a start needs besides a process: the models' files and a plan for each engine, on their way from the start.
+
+As soon as the files are there, which is at once unless they must be fetched, they are read ahead into the page cache,
+while the process is forked and imports.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -10,28 +15,34 @@ from glowplug.runtime.process import wire
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
+from .home import Home
+from .ledger import Recording
 from .policy import Remedy, remedy
-from .ports import Cache, EnginePlan, Snapshots
+from .ports import Cache, EnginePlan, Pages, Snapshots, Weights
 
 
 class Materials:
     """Files and engine plans of one start; fetching and looking up begin with the ``with`` block and end with it.
+    Reading ahead belongs to the recording, which ends it with a start that fails.
 
     ``engines`` names the engines that a process has been asked to bind, by model: what a failure from then on may be
     the fault of.
     """
 
-    def __init__(self, spec: FunctionSpec, cache: Cache, snapshots: Snapshots) -> None:
+    def __init__(self, home: Home, recording: Recording, *, cache: Cache, pages: Pages, snapshots: Snapshots) -> None:
         self.engines: dict[str, str] = {}
-        self._spec = spec
+        self._home = home
+        self._spec = home.spec
+        self._recording = recording
         self._cache = cache
+        self._pages = pages
         self._snapshots = snapshots
-        self._files: asyncio.Future[dict[str, dict[str, str]]] | None = None
+        self._files: asyncio.Future[Weights] | None = None
         self._plans: asyncio.Future[list[EnginePlan]] | None = None
 
     def __enter__(self) -> Self:
         if self._spec.models:
-            self._files = asyncio.ensure_future(self._cache.files(self._spec))
+            self._files = asyncio.ensure_future(self._gather())
             self._plans = asyncio.ensure_future(self._plan())
         return self
 
@@ -48,9 +59,9 @@ class Materials:
         asked = {model.name: model.engine for model in self._spec.models}
         return any(plan.engine == "eager" and asked.get(plan.model_name) != "eager" for plan in self._plans.result())
 
-    async def files(self) -> dict[str, dict[str, str]]:
+    async def files(self) -> Mapping[str, Mapping[str, str]]:
         """Return model name -> file name -> absolute path. Raises ``CacheError``."""
-        return {} if self._files is None else await self._files
+        return {} if self._files is None else (await self._files).paths
 
     async def bind(self) -> wire.Bind:
         """Return the order to bind. Raises ``SnapshotError`` when eager cannot help."""
@@ -77,6 +88,14 @@ class Materials:
         self.engines = {}
         self._plans = asyncio.get_running_loop().create_future()
         self._plans.set_result(_eager(self._spec, reason))
+
+    async def _gather(self) -> Weights:
+        weights = await self._cache.files(self._spec)
+        self._home.keep(weights)  # in the same step: a start that is cancelled now leaves no hold that nobody knows of
+        if weights.fetch is not None:
+            self._recording.tier, self._recording.fetch = "remote", weights.fetch
+        self._recording.reading = self._pages.begin(self._spec, weights)
+        return weights
 
     async def _planned(self) -> list[EnginePlan]:
         return [] if self._plans is None else await self._plans

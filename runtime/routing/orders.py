@@ -13,11 +13,18 @@ from .environment import Site
 
 
 def load_order(
-    site: Site, spec: FunctionSpec, task_root: Path, files: Mapping[str, Mapping[str, str]], *, parked: bool = False
+    site: Site,
+    spec: FunctionSpec,
+    task_root: Path,
+    files: Mapping[str, Mapping[str, str]],
+    *,
+    parked: bool = False,
+    observe: bool = False,
 ) -> wire.Load:
     """Return the order to import the handler. ``files``: model name -> file name -> absolute path.
 
-    ``parked`` says that the process will be forked from: it then runs the before-snapshot hooks.
+    ``parked`` says that the process will be forked from: it then runs the before-snapshot hooks. ``observe`` has it
+    tell with its check what it has read, and in which order.
     """
     return wire.Load(
         function_name=spec.name,
@@ -30,6 +37,7 @@ def load_order(
         ],
         initialization_type=environment.initialization_type(spec),
         parked=parked,
+        observe=observe,
     )
 
 

@@ -57,6 +57,7 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     cache.WeightsTruncated: (errors.RestoreFailed, Remedy.FAIL),
     cache.WeightsMalformed: (errors.RestoreFailed, Remedy.FAIL),
     cache.DtypeUnsupported: (errors.RestoreFailed, Remedy.FAIL),
+    cache.DeviceRefused: (errors.RestoreFailed, Remedy.FAIL),  # eager needs as much of it
     cache.FetchDied: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.SnapshotError: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.ModelError: (errors.RestoreFailed, Remedy.FAIL),  # eager would fail as well

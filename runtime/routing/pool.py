@@ -18,62 +18,19 @@ from glowplug.runtime.spec import FunctionSpec
 
 from .home import Home, Parked
 from .instance import Instance, State
+from .occupancy import MEMORY_FLOOR_BYTES, Occupancy
 from .placement import Demand, shortfall
 from .policy import CRASHES_FORGIVEN, backoff_s, start_fault
 from .scaler import IdleInstance, PoolState
+from .waiter import Waiter
 
 if TYPE_CHECKING:
     from .records import StartRecord
 
-MEMORY_FLOOR_BYTES = 256 * 1024 * 1024
-"""Left free for the node and the page cache when instances are admitted."""
-
-
-class Occupancy:
-    """What the pools of a node share: cores, memory, and how many instances with a model are busy."""
-
-    __slots__ = ("available_bytes", "busy_models", "cores")
-
-    def __init__(self, cores: int, available_bytes: Callable[[], int]) -> None:
-        self.cores = cores
-        self.available_bytes = available_bytes
-        self.busy_models = 0
-
-    @property
-    def threads(self) -> int:
-        """The threads that an invocation gets: an even share of the cores, at least one."""
-        return max(1, self.cores // (self.busy_models or 1))
-
-
-class Waiter:
-    """A held request. ``future`` gets an instance that is reserved for it already, or the error it ends with."""
-
-    __slots__ = ("alarm", "caused", "future", "pool", "request_id")
-
-    def __init__(self, pool: Pool, request_id: str | None) -> None:
-        self.pool = pool
-        self.request_id = request_id
-        self.caused = False
-        self.alarm: Alarm | None = None
-        self.future: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> Instance:
-        """Return the instance. Cancelled after one was handed over: it goes to the next request, never to nobody."""
-        try:
-            return await self.future
-        except asyncio.CancelledError:
-            if self.future.cancelled():
-                self.pool.forget(self)
-            elif self.future.exception() is None:
-                self.pool.give_back(self.future.result())
-            raise
-        finally:
-            if self.alarm is not None:
-                self.alarm.cancel()
-
 
 class Pool:
-    """One revision. ``on_drained`` is called with an instance that is to be stopped, ``on_lost`` when one is gone."""
+    """One revision. ``on_drained`` is called with an instance that is to be stopped, ``on_lost`` when one is gone;
+    ``present`` tells whether a revision's files are on this machine."""
 
     def __init__(
         self,
@@ -83,6 +40,7 @@ class Pool:
         occupancy: Occupancy,
         on_drained: Callable[[Pool, Instance], None],
         on_lost: Callable[[Pool], None],
+        present: Callable[[FunctionSpec], bool] = lambda spec: True,
     ) -> None:
         self.spec = spec
         self.revision = spec.revision
@@ -109,6 +67,7 @@ class Pool:
         self._occupancy = occupancy
         self._on_drained = on_drained
         self._on_lost = on_lost
+        self._present = present
 
     def __repr__(self) -> str:
         return (
@@ -123,7 +82,14 @@ class Pool:
         """How warm the revision is now."""
         if self._ready or self.busy:
             return "hot"
-        return "parked" if self.home.parked is not None else "stored"
+        if self.home.parked is not None:
+            return "parked"
+        return "stored" if self.home.weights is not None or self._present(self.spec) else "remote"
+
+    @property
+    def cold(self) -> bool:
+        """Whether nothing of it runs, and nothing is under way that will."""
+        return not (self.instances or self.starting or self.outgoing or self.home.parked or self.home.building.locked())
 
     @property
     def held(self) -> int:

@@ -1,14 +1,14 @@
 """What routing needs from its neighbours, as Protocols: processes, the cache, snapshots, code and logs.
 
-Nothing here is implemented in this package. ``runtime.process`` gives workers and zygotes, ``runtime.sources`` and
-``runtime.snapshots`` the model path, ``runtime.codestore`` the unpacked code, ``runtime.logs`` the functions' logs;
-``runtime.testing`` has an honest double of each. ``runtime/node.py`` puts the real ones together.
+Nothing here is implemented in this package. ``runtime.process`` gives workers and zygotes, ``runtime.modelpath`` the
+model path, ``runtime.codestore`` the unpacked code, ``runtime.logs`` the functions' logs; ``runtime.testing`` has an
+honest double of each. ``runtime/node.py`` puts the real ones together.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
 from glowplug.runtime.spec import FunctionSpec
+
+from .records import Fetch, ReadAhead
 
 # --- processes (runtime/process) --------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ class Memory(Protocol):
         """Return the most that it was seen to use; cheap enough for every invocation."""
 
 
-# --- the model path (runtime/snapshots.py, runtime/sources.py) --------------------------------------------------------
+# --- the model path (runtime/snapshots.py, sources.py, readahead.py) --------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,58 @@ class Snapshots(Protocol):
         """Ask for a bake in the background; nothing happens when one is known, under way or would not help."""
 
 
-class Cache(Protocol):
-    """Local files of a revision's models."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of a revision's models, held: nobody evicts them until ``close``, which may be called twice.
 
-    async def files(self, spec: FunctionSpec) -> dict[str, dict[str, str]]:
-        """Return model name -> file name -> absolute path, fetching what is missing. Raises ``CacheError``."""
+    ``paths`` is model name -> file name -> absolute path. ``fetch`` says what had to be brought here first, None when
+    everything was there.
+    """
+
+    paths: Mapping[str, Mapping[str, str]]
+    close: Callable[[], None]
+    fetch: Fetch | None = None
+
+
+class Cache(Protocol):
+    """Local files of revisions' models."""
+
+    async def files(self, spec: FunctionSpec) -> Weights:
+        """Fetch what is missing and hold all of it. Raises ``CacheError``.
+
+        Whoever else waits for the same source shares the transfer; it ends when the last of them is cancelled.
+        """
+
+    def present(self, spec: FunctionSpec) -> bool:
+        """Return whether all files are there, from memory where that is fresh: cheap enough for a listing."""
+
+    async def discard(self, digests: Collection[str]) -> dict[str, str]:
+        """Delete blobs, and this node's pins on them. Returns those that stay, by digest: who holds or pins them."""
+
+
+class Reading(Protocol):
+    """Files on their way from the disk into the page cache, in threads; it never delays anybody."""
+
+    @property
+    def ended(self) -> asyncio.Future[ReadAhead | None]:
+        """Done when it is over, with what it did; never fails. None when there was nothing to look at."""
+
+    def cancel(self) -> None:
+        """Stop: the start that it was for has failed."""
+
+
+class Pages(Protocol):
+    """Brings the files of a start into the page cache ahead of their use, and learns what starts use."""
+
+    def begin(self, spec: FunctionSpec, weights: Weights, /, *, imported: bool = False) -> Reading:
+        """Begin to read what a start of ``spec`` is known, or else supposed, to use: its weights alone where its
+        handler is ``imported`` already."""
+
+    def unknown(self, spec: FunctionSpec, /) -> bool:
+        """Return whether nobody has told yet what a start of ``spec`` uses."""
+
+    def learn(self, spec: FunctionSpec, reads: Sequence[Sequence[object]], /) -> None:
+        """Keep what a process says a good start has read: rows of path, offset, length. The word of a function."""
 
 
 class Code(Protocol):

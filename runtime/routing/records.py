@@ -1,4 +1,4 @@
-"""What the ledger holds: one record per start, one line per request, and both in plain words.
+"""What the ledger holds: one record per start, one line per request. ``words`` puts them into plain ones.
 
 Milliseconds throughout, because that is what people compare; ``start_ms`` of a phase counts from the decision to start.
 Phases may overlap (weights are fetched while the process is forked), so their sum may pass ``total_ms``.
@@ -18,21 +18,6 @@ Cause = Literal["request", "warm", "cool", "bake", "age"]
 Way = Literal["fork", "park and fork", "park", "fork and import", "exec"]
 """How: from a parked zygote; from one built first; only built; from a base zygote (``Parking: off``); as a program."""
 
-_CAUSES: dict[str, str] = {
-    "request": "a request",
-    "warm": "`warm`",
-    "cool": "`cool --to parked`",
-    "bake": "a finished bake",
-    "age": "the age of its zygote",
-}
-_WAYS: dict[str, str] = {
-    "fork": "a worker was forked from the parked zygote",
-    "park and fork": "the function's zygote was built first, then a worker was forked from it",
-    "park": "the function's zygote was built",
-    "fork and import": "a worker was forked from the base zygote and imported the handler itself (Parking: off)",
-    "exec": "a worker was started as a new program and imported the handler itself",
-}
-
 
 class Phase(NamedTuple):
     """One step of a start."""
@@ -43,11 +28,38 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """What a start had to bring to this machine first. ``source`` is a URL's scheme and host, without credentials or
+    query; ``transferred_bytes`` in ``took_s`` seconds, of ``retries`` attempts that were repeated."""
+
+    source: str
+    transferred_bytes: int
+    took_s: float
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """What was read from disk into the page cache while a process started.
+
+    ``resident_bytes`` were there before; ``skipped_bytes`` were left to be read on demand, for want of memory or
+    because the start failed. ``disk_bytes_per_s`` is what was measured of this disk, 0 where nobody has.
+    """
+
+    read_bytes: int
+    resident_bytes: int
+    skipped_bytes: int
+    took_s: float
+    disk_bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class StartRecord:
     """One start of one revision, finished. ``request_id`` is the request that caused it, None when none did.
 
     ``tier`` is the one that was found, ``started_at_s`` Unix time. ``bytes_read`` came from ``bytes_from``;
-    ``engine_reason`` says why not a better engine. ``outcome`` is ``ready``, ``failed`` or ``discarded``.
+    ``engine_reason`` says why not a better engine. ``outcome`` is ``ready``, ``failed`` or ``discarded``. ``fetch`` and
+    ``read_ahead`` are None for a start that had no need of them; the latter also as long as it is still going on.
     """
 
     start_id: str
@@ -70,6 +82,8 @@ class StartRecord:
     outcome: str = "ready"
     error: str = ""
     notes: tuple[str, ...] = ()
+    fetch: Fetch | None = None
+    read_ahead: ReadAhead | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able values; phases as objects."""
@@ -81,7 +95,14 @@ class StartRecord:
         given = dict(value)
         phases = tuple(Phase(p["name"], p["start_ms"], p["duration_ms"]) for p in given.pop("phases"))
         notes = tuple(given.pop("notes"))
-        return cls(**given, phases=phases, notes=notes)
+        fetch, ahead = given.pop("fetch", None), given.pop("read_ahead", None)
+        return cls(
+            **given,
+            phases=phases,
+            notes=notes,
+            fetch=None if fetch is None else Fetch(**fetch),
+            read_ahead=None if ahead is None else ReadAhead(**ahead),
+        )
 
 
 class RequestRecord(NamedTuple):
@@ -97,46 +118,3 @@ class RequestRecord(NamedTuple):
     handler_ms: float
     start_id: str | None
     failed: bool
-
-
-def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
-    """Return one request in plain words, with the start it waited for."""
-    lines = [f"{request.function} was {request.tier}; {_waited(request, start)}."]
-    if start is not None:
-        lines += _start_lines(start)
-    ending = "It ended in a function error after" if request.failed else "The handler took"
-    return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
-
-
-def describe_start(start: StartRecord) -> str:
-    """Return one start in plain words."""
-    headline = f"{start.function} was {start.tier}, and was started because of {_CAUSES[start.cause]}."
-    return "\n".join([headline, *_start_lines(start)])
-
-
-def _start_lines(start: StartRecord) -> list[str]:
-    how = _WAYS[start.way] if start.outcome == "ready" else f"the start was {start.outcome}"
-    longest = max(start.phases, key=lambda phase: phase.duration_ms, default=None)
-    took = f"{start.total_ms:.1f} ms"
-    if longest is not None:
-        took += f", of which the {longest.name} took {longest.duration_ms:.1f} ms"
-    steps = ", ".join(f"{phase.name} {phase.duration_ms:.1f} ms" for phase in start.phases)
-    lines = [f"The start: {how}; {took}.", *([f"Its steps: {steps}."] if steps else [])]
-    if start.error:
-        lines.append(f"It failed: {start.error}")
-    if start.engine:
-        better = f"; not a better one: {start.engine_reason}" if start.engine_reason else ""
-        lines.append(f"Engine {start.engine}{better}.")
-    if start.bytes_read:
-        lines.append(f"Weights of {start.bytes_read / 1e6:.1f} MB from {start.bytes_from}.")
-    if start.warmup:
-        lines.append(f"Warm-up: {start.warmup}.")
-    return [*lines, *(f"Note: {note}." for note in start.notes)]
-
-
-def _waited(request: RequestRecord, start: StartRecord | None) -> str:
-    if start is not None:
-        return f"the request waited {request.held_ms:.1f} ms for a start"
-    if request.held_ms > 0:
-        return f"every instance was busy and the request waited {request.held_ms:.1f} ms for one"
-    return "an instance was ready and nothing had to start"

@@ -2,7 +2,7 @@
 
 A request goes ``invoke`` → ``lease`` → ``Instance.invoke``; a ready instance costs it no task, no lock and no wait.
 What else the router does is keep the pools (one per revision) as large as their requests want: ``place`` decides,
-``StartQueue`` gives starts their turn, ``coldstart`` makes them. Deploying, warming and cooling are in ``tiers``.
+``StartQueue`` gives starts their turn, ``coldstart`` makes them. Warming and cooling are in ``tiers``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from collections.abc import Callable, Iterator
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import (
-    Conflict,
     FunctionFault,
     FunctionNotFound,
     InternalError,
-    InvalidParameter,
-    NotSupported,
     Throttled,
 )
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
@@ -28,18 +25,20 @@ from glowplug.runtime.spec import FunctionSpec
 
 from . import placement
 from .coldstart import Starter
-from .home import NotForkable
 from .instance import Instance, State
 from .launches import Launches
 from .lease import Lease
 from .ledger import Ledger
+from .occupancy import Occupancy
 from .placement import Placement
-from .pool import Occupancy, Pool, Waiter
-from .ports import Logs, Memory
+from .pool import Pool
+from .ports import Cache, Logs, Memory
 from .records import RequestRecord
 from .scaler import Action, PoolState
 from .status import FunctionStatus
 from .tasks import first_of
+from .tiers import Tiers
+from .waiter import Waiter
 
 UNSENT_ATTEMPTS = 3
 """How often a request is given to another instance because it certainly never reached the one that died."""
@@ -53,6 +52,7 @@ class Router:
         *,
         config: NodeConfig,
         starter: Starter,
+        cache: Cache,
         ledger: Ledger,
         logs: Logs,
         memory: Memory,
@@ -60,6 +60,7 @@ class Router:
         available_bytes: Callable[[], int],
     ) -> None:
         self._config = config
+        self._cache = cache
         self._ledger = ledger
         self._clock = clock
         self._pools: dict[str, Pool] = {}
@@ -74,6 +75,7 @@ class Router:
             clock=clock,
             forget=self._forget,
         )
+        self._tiers = Tiers(self._pools.values, launches=self._launches, cache=cache, clock=clock)
 
     def __repr__(self) -> str:
         return f"<Router {list(self._pools.values())} {self._launches}>"
@@ -165,6 +167,7 @@ class Router:
             occupancy=self._occupancy,
             on_drained=self._launches.stop,
             on_lost=self._lost,
+            present=self._cache.present,
         )
         self._current[key] = self._pools[pool.revision] = pool
         if old is not None:
@@ -210,42 +213,16 @@ class Router:
     # --- tiers ------------------------------------------------------------------------------------------------------
 
     async def warm(self, name: str) -> Tier:
-        """Lift a function to hot and return its tier then. Raises what its start raises."""
-        pool = self._latest(name)
-        if pool.spec.reserved == 0:
-            raise Conflict(f"{name} may not run: its ReservedConcurrentExecutions is 0")
-        if pool.tier != "hot":
-            waiter = pool.hold(None, pool.spec.init_timeout_s)
-            self._launches.want(pool)
-            instance = await waiter.wait()
-            waiter.pool.give_back(instance)
-        return pool.tier
+        """Lift a function to hot and return its tier then. Raises what its start raises, or ``Conflict``."""
+        return await self._tiers.warm(self._latest(name))
 
     async def cool(self, name: str, to: Tier) -> Tier:
-        """Let a function sink to ``parked`` or ``stored``, wait until it has, and return its tier then.
+        """Let a function sink to ``parked``, ``stored`` or ``remote`` and return its tier then: see ``Tiers.cool``."""
+        return await self._tiers.cool(self._latest(name), to)
 
-        What its instances have begun is finished first. A request that comes meanwhile lifts it again. Raises
-        ``Conflict`` with the reason when it cannot be parked, ``NotSupported`` for ``remote``.
-        """
-        pool = self._latest(name)
-        if to == "remote":
-            raise NotSupported("remote tier: dropping local weights and snapshots is not built yet; use stored")
-        if to == "hot":
-            raise InvalidParameter("hot is not cooler than any tier; use warm")
-        if to == "parked" and pool.home.unparkable_reason:
-            raise Conflict(f"{name} cannot be parked: {pool.home.unparkable_reason}")
-        await pool.gone(pool.withdraw("cooled"))
-        if to == "parked":
-            try:
-                await self._launches.park(pool)
-            except NotForkable as obstacle:
-                raise Conflict(f"{name} cannot be parked: {obstacle}") from None
-        else:
-            async with pool.home.building:  # a zygote that is being built would come back to life after this
-                retiring = self._launches.store(pool)
-            if retiring is not None:
-                await asyncio.shield(retiring)
-        return pool.tier
+    async def relieve(self, wanted: str) -> str:
+        """Sink one stored function to remote, for a full disk; return its name, or nothing: see ``Tiers.relieve``."""
+        return await self._tiers.relieve(wanted)
 
     def states(self) -> list[PoolState]:
         """Return every current revision as ``scaler.sink`` sees it."""

@@ -8,7 +8,7 @@ is in flight, and deaths are reported a turn of the event loop after the kill, a
 from __future__ import annotations
 
 from .clock import ManualAlarm, ManualClock, settle
-from .neighbours import FakeLog, FakeLogs, FakeMemory, FakeModels
+from .neighbours import FakeLog, FakeLogs, FakeMemory, FakeModels, FakePages, FakeReading
 from .processes import FakeWorker, FakeZygote, FakeZygotes, Handler, Script, echo
 from .rig import MODEL, Gate, Rig, a_spec, gated
 
@@ -18,6 +18,8 @@ __all__ = [
     "FakeLogs",
     "FakeMemory",
     "FakeModels",
+    "FakePages",
+    "FakeReading",
     "FakeWorker",
     "FakeZygote",
     "FakeZygotes",

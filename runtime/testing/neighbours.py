@@ -2,29 +2,116 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Worker
+from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Weights, Worker
+from glowplug.runtime.routing.records import Fetch, ReadAhead
 from glowplug.runtime.spec import FunctionSpec
+
+from .clock import ManualClock
+
+
+class FakeReading:
+    """What is read ahead for one start. One that ``goes_on`` is over when the test sets the result of ``ended``."""
+
+    def __init__(self, told: ReadAhead | None, *, goes_on: bool = False) -> None:
+        self.ended: asyncio.Future[ReadAhead | None] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
+        if not goes_on:
+            self.ended.set_result(told)
+
+    def cancel(self) -> None:
+        """Note it."""
+        self.cancelled = True
+
+
+class FakePages:
+    """Reads nothing, and remembers who asked. ``told`` is what every reading tells, at once unless it ``goes_on``."""
+
+    def __init__(self) -> None:
+        self.told: ReadAhead | None = None
+        self.goes_on = False
+        self.begun: list[FakeReading] = []
+        self.known: set[str] = set()
+        self.learnt: list[tuple[str, list[list[object]]]] = []
+
+    def begin(self, spec: FunctionSpec, weights: Weights, /, *, imported: bool = False) -> FakeReading:
+        """Return a reading that has nothing to do."""
+        self.begun.append(FakeReading(self.told, goes_on=self.goes_on))
+        return self.begun[-1]
+
+    def unknown(self, spec: FunctionSpec, /) -> bool:
+        """Return whether ``learn`` has not been called for the revision."""
+        return spec.revision not in self.known
+
+    def learn(self, spec: FunctionSpec, reads: Sequence[Sequence[object]], /) -> None:
+        """Note it."""
+        self.known.add(spec.revision)
+        self.learnt.append((spec.name, [list(row) for row in reads]))
 
 
 class FakeModels:
-    """Cache, snapshots and code in one: every file exists; ``engine`` is what ``plan`` gives until it is distrusted."""
+    """Cache, snapshots and code in one. ``engine`` is what ``plan`` gives until it is distrusted.
 
-    def __init__(self, engine: str = "eager", code: Path = Path("/code")) -> None:
+    Every file exists but those whose digests are in ``missing``; a fetch takes ``fetch_s`` of the test's clock and
+    brings them. ``holds`` counts the holds on each digest, and ``discard`` keeps what is held, as the store does.
+    """
+
+    def __init__(self, engine: str = "eager", code: Path = Path("/code"), *, clock: ManualClock | None = None) -> None:
         self.engine = engine
         self.code = code
         self.distrusted: list[tuple[str, str, str]] = []
         self.bakes: list[str] = []
         self.files_error: Exception | None = None
         self.plan_error: Exception | None = None
+        self.missing: set[str] = set()
+        self.holds: Counter[str] = Counter()
+        self.fetches = 0
+        self.fetch_s = 0.0
+        self._clock = clock or ManualClock()
 
-    async def files(self, spec: FunctionSpec) -> dict[str, dict[str, str]]:
+    async def files(self, spec: FunctionSpec) -> Weights:
         """Return a path for each file."""
         if self.files_error is not None:
             raise self.files_error
-        return {model.name: {file.name: f"/blobs/{file.sha256}" for file in model.files} for model in spec.models}
+        digests = {file.sha256 for model in spec.models for file in model.files}
+        fetch = None
+        if digests & self.missing:
+            self.fetches += 1
+            await self._clock.sleep(self.fetch_s)
+            self.missing -= digests
+            fetch = Fetch("s3://bucket", 1_000_000, self.fetch_s)
+        self.holds.update(digests)
+        paths = {model.name: {file.name: f"/blobs/{file.sha256}" for file in model.files} for model in spec.models}
+        return Weights(paths, self._releaser(digests), fetch)
+
+    def _releaser(self, digests: set[str]) -> Callable[[], None]:
+        held = [digests]
+
+        def close() -> None:
+            if held:
+                self.holds.subtract(held.pop())
+
+        return close
+
+    def held(self) -> set[str]:
+        """Return the digests that somebody holds."""
+        return {digest for digest, count in self.holds.items() if count > 0}
+
+    def present(self, spec: FunctionSpec) -> bool:
+        """Return whether nothing of it is missing."""
+        return not any(file.sha256 in self.missing for model in spec.models for file in model.files)
+
+    async def discard(self, digests: Collection[str]) -> dict[str, str]:
+        """Let everything be missing that nobody holds."""
+        await asyncio.sleep(0)
+        kept = self.held() & set(digests)
+        self.missing |= set(digests) - kept
+        return dict.fromkeys(kept, "a process has them open")
 
     async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
         """Return the engine for every model."""

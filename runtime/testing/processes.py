@@ -45,6 +45,7 @@ class Script:
     check_errors: dict[str, StartError] = field(default_factory=dict)
     start_error: StartError | None = None
     prints: bytes = b""
+    reads: list[list[Any]] = field(default_factory=lambda: [["/code/f.py", 0, 100]])
 
 
 class FakeProcess:
@@ -60,6 +61,7 @@ class FakeProcess:
         self.script = script
         self.loads: list[wire.Load] = []
         self.engines: dict[str, str] = {}
+        self.observed = False
         self._id = process_id
         self._clock = clock
         self._log = b""
@@ -76,6 +78,7 @@ class FakeProcess:
     async def load(self, message: wire.Load) -> wire.Loaded:
         """Import, as the script says."""
         self.loads.append(message)
+        self.observed = message.observe
         self._log += self.script.prints
         await self._step(self.script.import_s)
         if self.script.load_exit is not None:
@@ -158,7 +161,8 @@ class FakeWorker(FakeProcess):
             if engine in self.script.check_errors:
                 self.die(wire.ExitCode.CHECK_FAILED << 8)
                 raise self.script.check_errors[engine]
-        return wire.Checked(0.0, 1e-6, recorded=self.script.recorded)
+        reads = self.script.reads if self.observed else []
+        return wire.Checked(0.0, 1e-6, recorded=self.script.recorded, reads=reads)
 
     async def start(self, message: wire.Start) -> wire.Ready:
         """Become an instance."""
@@ -227,7 +231,7 @@ class FakeZygote(FakeProcess):
         """Fork a worker that knows the zygote's engines."""
         await self._step(self.script.fork_s)
         worker = FakeWorker(worker_id, self.script, self._clock)
-        worker.engines = self.engines
+        worker.engines, worker.observed = self.engines, self.observed
         self.workers.append(worker)
         return worker
 

@@ -18,7 +18,7 @@ from glowplug.runtime.routing.sink import Sink
 from glowplug.runtime.spec import FunctionSpec, ModelSpec
 
 from .clock import ManualClock, settle
-from .neighbours import FakeLogs, FakeMemory, FakeModels
+from .neighbours import FakeLogs, FakeMemory, FakeModels, FakePages
 from .processes import FakeZygotes, Script
 
 MODEL = ModelSpec(name="", source="package://x/y")
@@ -36,7 +36,8 @@ class Rig:
     def __init__(self, *specs: FunctionSpec, cores: int = 2, engine: str = "eager", code: Path = Path("/code")) -> None:
         self.clock = ManualClock()
         self.zygotes = FakeZygotes(self.clock)
-        self.models = FakeModels(engine, code)
+        self.models = FakeModels(engine, code, clock=self.clock)
+        self.pages = FakePages()
         self.logs = FakeLogs()
         self.memory = FakeMemory()
         self.short_of_memory = False
@@ -46,6 +47,7 @@ class Rig:
             site=Site(endpoint="http://127.0.0.1:9000", cores=cores, secret=b"test"),
             zygotes=self.zygotes,
             cache=self.models,
+            pages=self.pages,
             snapshots=self.models,
             code=self.models,
             logs=self.logs,
@@ -54,6 +56,7 @@ class Rig:
         self.router = Router(
             config=self.config,
             starter=self.starter,
+            cache=self.models,
             ledger=self.ledger,
             logs=self.logs,
             memory=self.memory,

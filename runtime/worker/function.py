@@ -6,6 +6,7 @@ ones done. Each step answers with one frame, or raises ``StepFailed``, whose fra
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 from glowplug.runtime.process import forkable, wire
 from glowplug.runtime.process.wire import ExitCode
 
-from . import hooks, loader, requestlog, shadow
+from . import firstuse, hooks, loader, requestlog, shadow
 from .context import Instance
 from .faults import Fault
 from .generators import Generators
@@ -51,6 +52,7 @@ class Function:
         self.generators = Generators()
         self._name = ""
         self._hooks_due = False
+        self._recorder: firstuse.Recorder | None = None
         self._steps: dict[type[Any], Callable[[Any], wire.Message]] = {
             wire.Load: self.load,
             wire.Bind: self.bind,
@@ -92,6 +94,7 @@ class Function:
             elif obstacle := shadow.obstacle(roots, top_level):
                 return wire.Loaded(_ms_since(started), obstacle, [])
             self.log = requestlog.install()
+            self._recorder = firstuse.Recorder() if load.observe else None
             if load.models:
                 _models().declare(load.models)
             self.generators = Generators()
@@ -113,19 +116,25 @@ class Function:
         """Give each model its engine and weights."""
         started = perf_counter()
         try:
-            report = _models().bind(bind.plans)
+            with self._observed():  # an engine may copy its weights here
+                report = _models().bind(bind.plans)
         except Exception as error:
             raise _failed("bind", error, ExitCode.BIND_FAILED) from error
         return wire.Bound(_ms_since(started), report.engines, report.weight_bytes, forkable.obstacle(self._channels))
 
     def check(self, check: wire.Check) -> wire.Checked:
-        """Run each model's example and compare what comes out."""
+        """Run each model's example and compare what comes out; say what was read until here if that was asked for."""
         started = perf_counter()
         try:
-            report = _models().check(check.threads)
+            with self._observed():
+                report = _models().check(check.threads)
         except Exception as error:
             raise _failed("check", error, ExitCode.CHECK_FAILED) from error
-        return wire.Checked(_ms_since(started), report.worst_error, report.recorded)
+        took_ms, reads = _ms_since(started), [] if self._recorder is None else self._recorder.order()
+        return wire.Checked(took_ms, report.worst_error, report.recorded, reads)
+
+    def _observed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._recorder is None else self._recorder.tensors()
 
     def start(self, start: wire.Start) -> wire.Ready:
         """Become an instance: its environment, the after-restore hooks, its memory limit."""

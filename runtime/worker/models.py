@@ -22,6 +22,7 @@ from glowplug.snapshot.definition import ModelDefinition
 from glowplug.snapshot.errors import InputUnsupported, ModelUnknown, SnapshotError
 
 if TYPE_CHECKING:
+    from glowplug.cache.store import Hold
     from glowplug.snapshot.restore import Plan, Restored
 
 SOURCE_VARIABLE = "GLOWPLUG_MODEL_SOURCE"
@@ -137,6 +138,7 @@ class Model:
 
 _declared: dict[str, Declared] = {}
 _models: dict[str, Model] = {}
+_held: list[Hold] = []  # what this process fetched by itself; the kernel lets go when it ends
 
 
 def declare(models: Sequence[Mapping[str, Any]]) -> None:
@@ -245,7 +247,7 @@ def redefine(model: Model, **changes: Any) -> None:
 
 def locate(source: str) -> dict[str, Path]:
     """Return file name -> path of a model source, for a process without a node. Local sources are used in place;
-    others are fetched once into ``GLOWPLUG_CACHE`` or ``~/.cache/glowplug``.
+    others are fetched once into ``GLOWPLUG_CACHE`` or ``~/.cache/glowplug``, and held there for this process's life.
 
     Raises ``cache.errors.CacheError``.
     """
@@ -261,4 +263,7 @@ def locate(source: str) -> dict[str, Path]:
                 paths[file.name] = Path(os.readlink(f"/proc/self/fd/{stream.fileno()}"))
         return paths
     store = BlobStore(Path(os.environ.get("GLOWPLUG_CACHE") or Path.home() / ".cache" / "glowplug"))
-    return {file.name: store.path(file.sha256) for file in fetch(source, store, file_roots=roots)}
+    manifest = fetch(source, store, file_roots=roots).manifest
+    hold = store.hold(manifest.blobs)
+    _held.append(hold)
+    return {file.name: hold.paths[file.sha256] for file in manifest.files}

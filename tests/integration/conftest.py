@@ -218,6 +218,7 @@ class Programs:
             "models": [],
             "initialization_type": "on-demand",
             "parked": True,
+            "observe": False,
         }
         return wire.Load(**(fields | changes))
 

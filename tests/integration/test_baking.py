@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from glowplug.cache import pins
 from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, _prepare
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.process.sweep import Records
@@ -75,6 +76,7 @@ class Bench:
     baked: list[str]
     kept: list[str]
     script: Path
+    sources: Sources
 
     def bakes(self, body: str) -> None:
         """Say what the next children do."""
@@ -125,7 +127,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         )
         opened.append(snapshots)
         (state / "bake").mkdir(parents=True, exist_ok=True)
-        return Bench(snapshots, store, state, spec, baked, kept, tmp_path / "baker.py")
+        return Bench(snapshots, store, state, spec, baked, kept, tmp_path / "baker.py", sources)
 
     yield build
     for snapshots in opened:
@@ -161,6 +163,22 @@ async def test_a_bake_is_published_assigned_and_told(make: Callable[..., Any]) -
     assert ("m", "aot_inductor", str(bench.store.root / KEY)) == (plan.model_name, plan.engine, plan.snapshot_dir)
     assert bench.store.open(KEY).manifest == plan.manifest_bytes
     assert [] == bench.left_behind()
+
+
+async def test_what_a_snapshot_binds_is_pinned_from_the_bake_on_and_held_only_while_it_lasts(
+    make: Callable[..., Any],
+) -> None:
+    bench = await make()
+    bench.bakes("stage(reason='least cost')")
+    await bench.status()
+    digests = {file.sha256 for file in bench.spec.models[0].files}
+    [snapshot] = bench.snapshots.used(bench.spec)
+    assert {str(snapshot): digests} == pins.owners(bench.state / "cache")
+    assert "held=0" in repr(bench.sources)
+    assert {} == await bench.sources.discard(digests)
+    assert {} == pins.owners(bench.state / "cache")
+    await bench.snapshots.plan(bench.spec)
+    assert [str(snapshot)] == list(pins.owners(bench.state / "cache"))
 
 
 async def test_a_start_before_the_bake_is_eager_and_says_so(make: Callable[..., Any]) -> None:
@@ -518,7 +536,7 @@ from glowplug.runtime.process import wire
 root = Path(sys.argv[1])
 
 async def main():
-    load = wire.Load("f", "app.handler", str(root / "code"), [], {}, [], "on-demand", True)
+    load = wire.Load("f", "app.handler", str(root / "code"), [], {}, [], "on-demand", True, False)
     baker = Baker(root / "bake", root / "snapshots", environ=dict(os.environ), expose=(root,))
     async with baker.bake(BakeJob(load, "", "auto", int(sys.argv[2])), print):
         pass

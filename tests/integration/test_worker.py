@@ -293,3 +293,17 @@ class TestExec:
 
         assert -signal.SIGKILL == worker.popen.wait(10)
         assert programs.wait_gone(int(child))
+
+
+def test_a_canary_tells_what_its_function_has_read_where_it_was_asked_to(programs: Any) -> None:
+    """The zygote's import is in it, what the base had before is not; unasked, it costs nothing and tells nothing."""
+    (programs.root / "beside.py").write_text("x = 1\n")
+    source = "import beside, os, wave\ndef handler(event, context): pass\n"
+    reads = []
+    for observe in (True, False):
+        zygote = programs.function_zygote(source, observe=observe)
+        checked = zygote.spawn("worker", f"canary-{observe}").control.ask(wire.Check(threads=1))
+        assert isinstance(checked, wire.Checked)
+        reads.append([os.path.basename(path) for path, _, _ in checked.reads])
+    named = {name.partition(".")[0] for name in reads[0]}
+    assert ({"app", "beside", "wave"}, set()) == (named & {"app", "beside", "wave", "os"}, set(reads[1]))

@@ -14,8 +14,9 @@ from glowplug.runtime.invocation import Outcome
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit, WorkerDied
 from glowplug.runtime.routing.policy import LOWER, PROCESS, Remedy, backoff_s, remedy, to_runtime
-from glowplug.runtime.routing.ports import InvocationLog
+from glowplug.runtime.routing.ports import InvocationLog, Weights
 from glowplug.runtime.routing.records import StartRecord
+from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.testing import MODEL, Rig, a_spec, settle
 from glowplug.snapshot import errors as snapshot
 
@@ -117,9 +118,9 @@ async def test_fetch_and_plan_begin_before_the_zygote_is_there() -> None:
     order: list[str] = []
     real_files, real_zygote = rig.models.files, rig.zygotes.function_zygote
 
-    async def files(spec: object) -> dict[str, dict[str, str]]:
+    async def files(spec: FunctionSpec) -> Weights:
         order.append("files")
-        return await real_files(spec)  # type: ignore[arg-type]
+        return await real_files(spec)
 
     async def zygote(zygote_id: str, **fields: object) -> object:
         await settle()

@@ -32,6 +32,20 @@ def test_variables_are_read_and_options_win() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "size"),
+    [("500000000", 500_000_000), ("500M", 500 * 1024**2), ("20g", 20 * 1024**3), ("1T", 1024**4), ("64K", 65536)],
+)
+def test_sizes_are_bytes_or_have_a_suffix_that_is_a_power_of_1024(text: str, size: int) -> None:
+    config = NodeConfig.from_env({"HOME": "/h", "GLOWPLUG_CACHE_BYTES": text, "GLOWPLUG_CACHE_RESERVE_BYTES": text})
+    assert (size, size) == (config.cache_bytes, config.cache_reserve_bytes)
+
+
+def test_without_a_budget_the_cache_decides() -> None:
+    config = NodeConfig.from_env({"HOME": "/h"})
+    assert (None, None) == (config.cache_bytes, config.cache_reserve_bytes)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("GLOWPLUG_PORT", "http"),
@@ -40,6 +54,12 @@ def test_variables_are_read_and_options_win() -> None:
         ("GLOWPLUG_PROT", "9000"),
         ("GLOWPLUG_LIMIT_SYNC_REQUEST_BYTES", "6MB"),
         ("GLOWPLUG_LIMIT_NOTHING", "6"),
+        ("GLOWPLUG_CACHE_BYTES", "20 G"),
+        ("GLOWPLUG_CACHE_BYTES", "20GB"),
+        ("GLOWPLUG_CACHE_BYTES", "1.5G"),
+        ("GLOWPLUG_CACHE_BYTES", "0"),
+        ("GLOWPLUG_CACHE_RESERVE_BYTES", "-1"),
+        ("GLOWPLUG_CACHE_RESERVE_BYTES", "G"),
         ("GLOWPLUG_CORES", "0"),
         ("GLOWPLUG_CORES", "-1"),
         ("GLOWPLUG_PORT", "65536"),

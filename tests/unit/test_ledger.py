@@ -11,8 +11,8 @@ import pytest
 from glowplug.runtime.errors import FunctionNotFound
 from glowplug.runtime.routing import ledger as module
 from glowplug.runtime.routing.ledger import Ledger
-from glowplug.runtime.routing.records import RequestRecord, StartRecord
-from glowplug.runtime.testing import MODEL, ManualClock, Rig, a_spec
+from glowplug.runtime.routing.records import Fetch, ReadAhead, RequestRecord, StartRecord
+from glowplug.runtime.testing import MODEL, FakeReading, ManualClock, Rig, a_spec, settle
 
 
 async def a_start(ledger: Ledger, clock: ManualClock, request_id: str | None = "r1", *, name: str = "f") -> StartRecord:
@@ -119,6 +119,47 @@ async def test_json_has_the_fields_that_the_api_names() -> None:
     assert record == StartRecord.from_json(value)
 
 
+READ = ReadAhead(90_177_536, 12_582_912, 0, 0.082, disk_bytes_per_s=1.2e9)
+
+
+async def test_what_is_read_ahead_may_end_after_the_start_and_is_added_to_its_record(tmp_path: Path) -> None:
+    """Also when the record has been written: the last line of a start counts."""
+    path, clock = tmp_path / "ledger.jsonl", ManualClock()
+    ledger = Ledger(path, clock=clock)
+    recording = ledger.begin(a_spec(), request_id="r1", cause="request", tier="remote")
+    recording.fetch = Fetch("https://host", 1000, 2.0, retries=1)
+    recording.reading = reading = FakeReading(None, goes_on=True)
+    record = recording.finish("ready")
+    await ledger.flush()
+    assert (False, None) == (reading.cancelled, record.read_ahead)
+    reading.ended.set_result(READ)
+    await settle()
+    await ledger.flush()
+    assert [READ] == [one.read_ahead for one in ledger.recent()]
+    [again] = Ledger(path, clock=clock).recent()
+    assert (recording.fetch, READ) == (again.fetch, again.read_ahead)
+
+
+async def test_a_reading_that_ends_when_the_ledger_has_forgotten_its_start_is_forgotten_too() -> None:
+    clock = ManualClock()
+    ledger = Ledger(None, clock=clock, limit=1)
+    recording = ledger.begin(a_spec(), request_id="r1", cause="request", tier="stored")
+    recording.reading = reading = FakeReading(None, goes_on=True)
+    recording.finish("ready")
+    newer = await a_start(ledger, clock, "r2")
+    reading.ended.set_result(READ)
+    await settle()
+    assert [newer] == ledger.recent()
+
+
+async def test_a_start_that_fails_stops_its_reading() -> None:
+    ledger = Ledger(None, clock=ManualClock())
+    recording = ledger.begin(a_spec(), request_id="r1", cause="request", tier="stored")
+    recording.reading = reading = FakeReading(None, goes_on=True)
+    recording.finish("failed", "ImportError")
+    assert reading.cancelled
+
+
 # --- in words ---------------------------------------------------------------------------------------------------------
 
 
@@ -182,3 +223,30 @@ async def test_a_request_that_waited_for_anothers_start_is_explained_by_that_sta
     start = rig.ledger.find("r1")
     assert start is not None
     assert "r1" == start.request_id
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (
+            READ,
+            "Read 86.0 MiB from disk at 1.10 GB/s (92% of the 1.20 GB/s measured for this disk) while the process "
+            "started; 12.0 MiB were in the page cache.",
+        ),
+        (
+            ReadAhead(90_177_536, 0, 0, 0.082),
+            "Read 86.0 MiB from disk at 1.10 GB/s while the process started; 0.0 MiB were in the page cache.",
+        ),
+        (ReadAhead(0, 90_177_536, 0, 0.001), "Read ahead: nothing; 86.0 MiB were in the page cache."),
+        (
+            ReadAhead(0, 0, 1_048_576, 0.001),
+            "Read ahead: nothing; 0.0 MiB were in the page cache, 1.0 MiB were left to be read when used.",
+        ),
+    ],
+)
+async def test_explain_holds_the_disk_against_what_it_can(ahead: ReadAhead, said: str) -> None:
+    """The one figure by which a start from a cold page cache can be judged."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    rig.pages.told = ahead
+    await rig.call()
+    assert said in rig.ledger.explain("r1").splitlines()

@@ -45,6 +45,8 @@ class Progress:
     file: str = "model.safetensors"
     done_bytes: int = 1
     total_bytes: int = 2
+    fetched_bytes: int = 1
+    following: bool = False
     phase: str = "compile"
     fraction: float = 0.4
 
@@ -70,6 +72,10 @@ class Neighbours:
     files: tuple[SourceFile, ...] = (SourceFile("model.safetensors", 2, "c" * 64),)
     failure: Exception | None = None
     resolving: asyncio.Event | None = None
+    deployed: list[str] = field(default_factory=list)
+
+    async def changed(self, specs: Sequence[FunctionSpec]) -> None:
+        self.deployed = [spec.name for spec in specs]
 
     def place(self, spec: FunctionSpec, /) -> None:
         self.told.append(("place", spec.name))
@@ -162,6 +168,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         registry=registry, code=code, placement=neighbours, engines=neighbours, sources=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
+        on_changed=neighbours.changed,
     )  # fmt: skip
     yield Rig(control, registry, neighbours, digest, removed)
     await control.close()
@@ -229,7 +236,7 @@ async def test_progress_of_a_fetch_is_passed_on(rig: Rig) -> None:
     await rig.control.put_stack(request, events.append)
     assert {
         "event": "progress", "step": "fetch", "function": "a", "model": "", "file": "model.safetensors",
-        "done_bytes": 1, "total_bytes": 2,
+        "done_bytes": 1, "total_bytes": 2, "fetched_bytes": 1, "following": False,
     } == events[-1]  # fmt: skip
 
 

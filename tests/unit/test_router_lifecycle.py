@@ -305,7 +305,7 @@ async def test_a_start_that_waited_for_a_zygote_somebody_else_built_says_so() ->
 
 
 async def test_cool_refuses_what_cannot_be() -> None:
-    """409 with the reason, and the remote tier by name."""
+    """409 with the reason; a function without a model has nothing that could be remote."""
     rig = Rig(a_spec(), a_spec("off", parking=False), a_spec("exec", environment={"LD_PRELOAD": "x"}))
     with pytest.raises(errors.Conflict, match="off cannot be parked: Parking is off"):
         await rig.router.cool("off", "parked")
@@ -314,7 +314,7 @@ async def test_cool_refuses_what_cannot_be() -> None:
     rig.script().obstacle = "2 threads run"
     with pytest.raises(errors.Conflict, match="f cannot be parked: 2 threads run"):
         await rig.router.cool("f", "parked")
-    with pytest.raises(errors.NotSupported, match="remote tier"):
+    with pytest.raises(errors.InvalidParameter, match="f has no model: there is nothing to drop"):
         await rig.router.cool("f", "remote")
     with pytest.raises(errors.InvalidParameter, match="use warm"):
         await rig.router.cool("f", "hot")

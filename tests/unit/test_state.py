@@ -45,6 +45,7 @@ def test_create_makes_the_layout_with_its_modes_whatever_the_umask(root: Path) -
         "logs": 0o700,
         "run": 0o700,
         "bake": 0o700,
+        "readahead": 0o700,
     }
     assert [mode(directory.processes), mode(directory.hmac_key_file.parent)] == [0o700, 0o700]
 

@@ -26,7 +26,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Failed(step="load", error_type="ValueError", error_message="boom", stack_trace=["  File …\n"]),
     wire.Loaded(import_ms=48.25, obstacle="", models=["minilm"]),
     wire.Bound(bind_ms=4.5, engines={"minilm": "aot_inductor"}, weight_bytes=90868376, obstacle=""),
-    wire.Checked(check_ms=12.0, worst_error=2.5e-7, recorded=True),
+    wire.Checked(check_ms=12.0, worst_error=2.5e-7, recorded=True, reads=[["/b/1", 0, 4096]]),
     wire.Ready(start_ms=0.5, vm_data_bytes=123456789),
     wire.Spawned(child_id="w1", pid=4712, fork_ms=1.5),
     wire.Exited(child_id="w1", pid=4712, status=9, max_rss_kib=300000),
@@ -34,7 +34,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Load(
         function_name="embed", handler="embed.handler", task_root="/task", import_paths=["/task"],
         environment={"TZ": ":UTC"}, models=[{"name": "", "source": "package://m", "files": {"config.json": "/b/1"}}],
-        initialization_type="on-demand", parked=True,
+        initialization_type="on-demand", parked=True, observe=False,
     ),
     wire.Bind(plans=[{"name": "", "engine": "eager", "snapshot": "", "manifest": b""}]),
     wire.Check(threads=2),

@@ -54,6 +54,7 @@ class Bakery:
             models=[{"name": "", "source": "file:///x", "files": {name: str(path) for name, path in files.items()}}],
             initialization_type="on-demand",
             parked=True,
+            observe=False,
         )
 
     @staticmethod

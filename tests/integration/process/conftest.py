@@ -68,7 +68,7 @@ class Node:
 
     def load(self, **environment: str) -> wire.Load:
         names = {"PATH": os.environ["PATH"], "LAMBDA_TASK_ROOT": str(self.code), "HOME": "/tmp", **environment}
-        return wire.Load("f", "h.handler", str(self.code), [], names, [], "on-demand", True)
+        return wire.Load("f", "h.handler", str(self.code), [], names, [], "on-demand", True, False)
 
     async def parked(self, zygote_id: str = "z1", *, uid: int = -1) -> FunctionZygote:
         """Return a function zygote that has imported the handler."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from hypothesis import given
@@ -74,3 +76,20 @@ def test_a_program_that_is_not_there_is_an_oserror_and_leaves_no_descriptor() ->
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_child_may_open_as_many_files_as_the_node_was_started_with_although_the_node_has_raised_its_own() -> None:
+    """In a process of its own: the limit of the tests' process stays as it is."""
+    program = (
+        "import os, resource\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))\n"
+        "from glowplug.runtime.process.execute import allow_many_files, execute\n"
+        "allow_many_files()\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)\n"
+        "command = ['/bin/sh', '-c', 'sleep 0.05; ulimit -n']\n"
+        "pid, _ = execute(command, environment={}, inherited=[], output=1)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ("256\n", "", 0) == (ran.stdout, ran.stderr, ran.returncode)

@@ -17,7 +17,7 @@ from glowplug.runtime.process.death import Exit, WorkerDied
 if typing.TYPE_CHECKING:
     from conftest import Peer
 
-LOAD = wire.Load("f", "h.handler", "/code", [], {}, [], "on-demand", True)
+LOAD = wire.Load("f", "h.handler", "/code", [], {}, [], "on-demand", True, False)
 START = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream")
 READY = wire.Ready(0.5, 1000)
 EXITED_3 = Exit(3 << 8, 2048)
@@ -42,7 +42,7 @@ async def test_each_step_returns_its_answer(peer: Peer) -> None:
     for step, request, answer in (
         (worker.load, LOAD, wire.Loaded(1.0, "", [])),
         (worker.bind, wire.Bind([]), wire.Bound(1.0, {}, 0, "")),
-        (worker.check, wire.Check(1), wire.Checked(1.0, 0.0, True)),
+        (worker.check, wire.Check(1), wire.Checked(1.0, 0.0, True, [])),
         (worker.start, START, READY),
     ):
         task = asyncio.create_task(step(request))
