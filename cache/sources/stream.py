@@ -103,6 +103,14 @@ class SourceStream(io.RawIOBase):
         self._count(count)
         return count
 
+    def fileno(self) -> int:
+        """Return the descriptor of a local file, so that who may can map it in place. Raises
+        ``io.UnsupportedOperation`` for a body that has none of its own."""
+        descriptor = getattr(self._body, "fileno", None)
+        if descriptor is None:
+            raise io.UnsupportedOperation(f"{self._label}: has no descriptor")
+        return int(descriptor())
+
     def close(self) -> None:
         """Close the body; a connection that has more to say is dropped."""
         if not self.closed:
