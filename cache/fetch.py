@@ -44,12 +44,15 @@ _LISTING_ATTEMPTS = 3  # of reading a source's list of files; the pieces of its 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What a fetch brought: the manifest, the bytes that this call moved over the network, those that an earlier
-    process had left, how often a stream was opened again, and seconds: behind other processes, and in all."""
+    process had left, how often a stream was opened again, what was evicted to make room, and seconds: behind
+    other processes, and in all."""
 
     manifest: Manifest
     fetched_bytes: int = 0
     resumed_bytes: int = 0
     retries: int = 0
+    evicted_blobs: int = 0
+    evicted_bytes: int = 0
     waited_s: float = 0.0
     took_s: float = 0.0
 
@@ -222,7 +225,13 @@ class _Fetch:
         return max(0, (file.listed.size or 0) - had)
 
     def _make_room(self, need_bytes: int) -> None:
-        make_room(self._store, need_bytes, self._budget)
+        evicted = make_room(self._store, need_bytes, self._budget)
+        if evicted.victims:
+            self.counted = replace(
+                self.counted,
+                evicted_blobs=self.counted.evicted_blobs + len(evicted.victims),
+                evicted_bytes=self.counted.evicted_bytes + evicted.freed_bytes,
+            )
 
     def _have(self, file: ManifestFile | _Missing) -> ManifestFile:
         """Return the manifest's row of ``file`` after transferring it if need be."""

@@ -59,8 +59,8 @@ class CacheMetrics(Collector):
             ("fetch_seconds", "Seconds that fetches took", counts.seconds),
             ("fetch_retries", "Streams of fetches that were opened again after a fault", counts.retries),
             ("full", "Fetches that found no room, nor anything that could be evicted for them", counts.full),
-            ("evictions", "Blobs that this node removed: functions that sank to remote", counts.discarded),
-            ("evicted_bytes", "Bytes of those", counts.discarded_bytes),
+            ("evictions", "Blobs that went for want of room, or with a function that sank to remote", counts.evicted),
+            ("evicted_bytes", "Bytes of those", counts.evicted_bytes),
             ("read_ahead_bytes", "Bytes read from disk ahead of their use in starts", pages.read_bytes),
             ("read_ahead_seconds", "Seconds that reading them took", pages.seconds),
         ):

@@ -52,7 +52,7 @@ class FetchProgress:
 @dataclass(frozen=True, slots=True)
 class FetchResult:
     """What a fetch brought. ``resumed_bytes`` were left by an earlier one; ``waited_s`` of ``took_s`` it waited for
-    another process that fetched the same."""
+    another process that fetched the same. ``evicted_blobs``, ``evicted_bytes``: what went to make room for it."""
 
     files: tuple[SourceFile, ...]
     fetched_bytes: int
@@ -60,6 +60,8 @@ class FetchResult:
     retries: int
     waited_s: float
     took_s: float
+    evicted_blobs: int = 0
+    evicted_bytes: int = 0
 
 
 class Fetcher:
@@ -119,6 +121,8 @@ class Fetcher:
             retries=final["retries"],
             waited_s=final["waited_s"],
             took_s=final["took_s"],
+            evicted_blobs=final["evicted_blobs"],
+            evicted_bytes=final["evicted_bytes"],
         )
 
 

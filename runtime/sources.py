@@ -9,9 +9,7 @@ processes evict as well.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -133,11 +131,11 @@ class Sources:
             for digest in digests:
                 if digest in pinned:
                     kept[digest] = f"pinned by {', '.join(pinned[digest])}"
-                elif (freed_bytes := _remove_unless_held(self.store, digest)) is None:
+                elif (freed_bytes := self.store.discard_unless_held(digest)) is None:
                     kept[digest] = "a process has them open"
                 elif freed_bytes:
-                    self.counts.discarded += 1
-                    self.counts.discarded_bytes += freed_bytes
+                    self.counts.evicted += 1
+                    self.counts.evicted_bytes += freed_bytes
         return kept
 
     def _release(self, revision: str, close: Callable[[], None]) -> None:
@@ -181,13 +179,14 @@ class Sources:
 
 
 class FetchCounts:
-    """What this node has fetched and removed since it started, for metrics. ``full``: how often there was no room."""
+    """What this node has fetched and removed since it started, for metrics. ``evicted`` counts blobs that went to make
+    room for a fetch or with a function that sank to remote, ``full`` how often there was no room."""
 
     def __init__(self) -> None:
         self.fetches = 0
         self.full = 0
-        self.discarded = 0
-        self.discarded_bytes = 0
+        self.evicted = 0
+        self.evicted_bytes = 0
         self.bytes = 0
         self.retries = 0
         self.seconds = 0.0
@@ -198,6 +197,8 @@ class FetchCounts:
         self.bytes += result.fetched_bytes
         self.retries += result.retries
         self.seconds += result.took_s
+        self.evicted += result.evicted_blobs
+        self.evicted_bytes += result.evicted_bytes
 
 
 def origin(url: str) -> str:
@@ -214,23 +215,3 @@ def _summary(brought: Sequence[tuple[str, FetchResult]], took_s: float) -> Fetch
         took_s=took_s,
         retries=sum(result.retries for _, result in brought),
     )
-
-
-def _remove_unless_held(store: BlobStore, digest: str) -> int | None:
-    """Remove a blob and return how many bytes that were; None, and it stays, when somebody holds it.
-
-    Raises ``StoreError``.
-    """
-    try:
-        descriptor = os.open(store.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return 0
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    else:
-        store.discard(digest)  # while it is locked, as the store's rules want
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)

@@ -70,29 +70,32 @@ def _waited(request: RequestRecord, start: StartRecord | None) -> str:
 def _fetched(fetch: Fetch) -> str:
     again = f", {fetch.retries} attempts repeated" if fetch.retries else ""
     speed = _rate(fetch.transferred_bytes, fetch.took_s)
-    return f"Fetched {_mib(fetch.transferred_bytes)} from {fetch.source} at {speed}{again}."
+    return f"Fetched {_megabytes(fetch.transferred_bytes)} from {fetch.source} at {speed}{again}."
 
 
 def _read_ahead(ahead: ReadAhead) -> str:
     """Say how fast the disk was against what it can do: the one figure by which a start from a cold page cache can be
     judged."""
     if not ahead.read_bytes:
-        said = f"Read ahead: nothing; {_mib(ahead.resident_bytes)} were in the page cache"
+        said = f"Read ahead: nothing; {_megabytes(ahead.resident_bytes)} were in the page cache"
     else:
         speed = ahead.read_bytes / ahead.took_s if ahead.took_s > 0 else 0.0
-        said = f"Read {_mib(ahead.read_bytes)} from disk at {_rate(ahead.read_bytes, ahead.took_s)}"
+        said = f"Read {_megabytes(ahead.read_bytes)} from disk at {_rate(ahead.read_bytes, ahead.took_s)}"
         if ahead.disk_bytes_per_s > 0:
             share, limit = speed / ahead.disk_bytes_per_s, f"{ahead.disk_bytes_per_s / 1e9:.2f} GB/s"
             said += f" ({share:.0%} of the {limit} measured for this disk)"
-        said += f" while the process started; {_mib(ahead.resident_bytes)} were in the page cache"
+        said += f" while the process started; {_megabytes(ahead.resident_bytes)} were in the page cache"
     if ahead.skipped_bytes:
-        said += f", {_mib(ahead.skipped_bytes)} were left to be read when used"
+        said += f", {_megabytes(ahead.skipped_bytes)} were left to be read when used"
     return f"{said}."
 
 
-def _mib(size: int) -> str:
-    return f"{size / (1024 * 1024):.1f} MiB"
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _rate(size: int, took_s: float) -> str:
-    return f"{size / took_s / 1e9:.2f} GB/s" if took_s > 0 else "no measurable time"
+    if took_s <= 0:
+        return "no measurable time"
+    per_s = size / took_s
+    return f"{per_s / 1e9:.2f} GB/s" if per_s >= 1e8 else f"{per_s / 1e6:.1f} MB/s"

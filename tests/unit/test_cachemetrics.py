@@ -30,7 +30,10 @@ async def test_every_figure_of_the_cache_is_served(config: NodeConfig, tmp_path:
     pages = Pages(tmp_path, config.cache, roots=lambda spec: ())
     blob = sources.store.add([b"x" * 100])
     sources.store.add([b"y"])
-    sources.counts.add(FetchResult((), fetched_bytes=500, resumed_bytes=1, retries=2, waited_s=0.0, took_s=0.5))
+    result = FetchResult(
+        (), 500, resumed_bytes=1, retries=2, waited_s=0.0, took_s=0.5, evicted_blobs=2, evicted_bytes=7
+    )
+    sources.counts.add(result)
     sources.counts.full = 3
     pages.read_bytes, pages.seconds = 1000, 0.25
     await sources.discard([blob.sha256])
@@ -40,7 +43,7 @@ async def test_every_figure_of_the_cache_is_served(config: NodeConfig, tmp_path:
         "glowplug_cache_fetches_total": 1, "glowplug_cache_fetch_bytes_total": 500,
         "glowplug_cache_fetch_seconds_total": 0.5, "glowplug_cache_fetch_retries_total": 2,
         "glowplug_cache_full_total": 3,
-        "glowplug_cache_evictions_total": 1, "glowplug_cache_evicted_bytes_total": 100,
+        "glowplug_cache_evictions_total": 3, "glowplug_cache_evicted_bytes_total": 107,
         "glowplug_cache_read_ahead_bytes_total": 1000, "glowplug_cache_read_ahead_seconds_total": 0.25,
     } == of(await metrics.scrape())  # fmt: skip
     pages.close()

@@ -486,7 +486,8 @@ def test_making_room_does_not_evict_the_fetchs_own_blobs(model: Path, store: Blo
             os.utime(store.path(file.sha256), (1, 1))  # least recently used
     size = store.index.totals()[1]
     budget = Budget(max_bytes=size, reserve_bytes=0)
-    fetch(f"file://{model}", store, file_roots=root_of(model), pinned=pinned, budget=budget)
+    done = fetch(f"file://{model}", store, file_roots=root_of(model), pinned=pinned, budget=budget)
+    assert (1, 30) == (done.evicted_blobs, done.evicted_bytes)
     assert all(store.has(file.sha256, file.size) for file in pinned)
     assert len(others) - 1 == sum(store.has(blob.sha256) for blob in others)
 
@@ -521,7 +522,8 @@ def test_the_last_line_is_the_manifest(model: Path, store: BlobStore, capsys: py
     assert lines[-2]["total_bytes"] == lines[-2]["done_bytes"] == lines[-2]["fetched_bytes"]
     assert ["1_Pooling/config.json", "config.json", "model.safetensors"] == [row[0] for row in lines[-1]["files"]]
     counted = {name: value for name, value in lines[-1].items() if name not in ("event", "files", "took_s")}
-    assert {"fetched_bytes": 113, "resumed_bytes": 0, "retries": 0, "waited_s": 0.0} == counted
+    nothing = dict.fromkeys(("resumed_bytes", "retries", "evicted_blobs", "evicted_bytes", "waited_s"), 0)
+    assert {"fetched_bytes": 113, **nothing} == counted
 
 
 def test_the_last_line_is_the_error(store: BlobStore, capsys: pytest.CaptureFixture[str]) -> None:

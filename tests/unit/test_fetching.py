@@ -50,7 +50,7 @@ def says(monkeypatch: pytest.MonkeyPatch, *lines: dict[str, object], status: int
 
 MANIFEST: dict[str, object] = {
     "event": "manifest", "files": [["config.json", 2, "c" * 64]], "fetched_bytes": 7, "resumed_bytes": 5, "retries": 3,
-    "waited_s": 1.5, "took_s": 2.5,
+    "waited_s": 1.5, "took_s": 2.5, "evicted_blobs": 4, "evicted_bytes": 11,
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ async def test_every_figure_of_a_fetch_arrives(fetcher: Fetcher, monkeypatch: py
     says(monkeypatch, progress, MANIFEST)
     seen: list[FetchProgress] = []
     result = await fetcher.fetch("s3://bucket/m", on_progress=seen.append)
-    assert FetchResult((SourceFile("config.json", 2, "c" * 64),), 7, 5, 3, 1.5, 2.5) == result
+    assert FetchResult((SourceFile("config.json", 2, "c" * 64),), 7, 5, 3, 1.5, 2.5, 4, 11) == result
     assert [FetchProgress("f", 4, 9, 2, following=True)] == seen
 
 

@@ -230,17 +230,17 @@ async def test_a_request_that_waited_for_anothers_start_is_explained_by_that_sta
     [
         (
             READ,
-            "Read 86.0 MiB from disk at 1.10 GB/s (92% of the 1.20 GB/s measured for this disk) while the process "
-            "started; 12.0 MiB were in the page cache.",
+            "Read 90.2 MB from disk at 1.10 GB/s (92% of the 1.20 GB/s measured for this disk) while the process "
+            "started; 12.6 MB were in the page cache.",
         ),
         (
             ReadAhead(90_177_536, 0, 0, 0.082),
-            "Read 86.0 MiB from disk at 1.10 GB/s while the process started; 0.0 MiB were in the page cache.",
+            "Read 90.2 MB from disk at 1.10 GB/s while the process started; 0.0 MB were in the page cache.",
         ),
-        (ReadAhead(0, 90_177_536, 0, 0.001), "Read ahead: nothing; 86.0 MiB were in the page cache."),
+        (ReadAhead(0, 90_177_536, 0, 0.001), "Read ahead: nothing; 90.2 MB were in the page cache."),
         (
             ReadAhead(0, 0, 1_048_576, 0.001),
-            "Read ahead: nothing; 0.0 MiB were in the page cache, 1.0 MiB were left to be read when used.",
+            "Read ahead: nothing; 0.0 MB were in the page cache, 1.0 MB were left to be read when used.",
         ),
     ],
 )

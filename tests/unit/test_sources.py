@@ -92,7 +92,7 @@ async def test_what_was_dropped_is_fetched_for_the_next_start_and_counted(source
     spec = await deployed(sources, model)
     digests = [file.sha256 for file in spec.models[0].files]
     assert {} == await sources.discard(digests)
-    assert (False, 2, 1002) == (sources.present(spec), sources.counts.discarded, sources.counts.discarded_bytes)
+    assert (False, 2, 1002) == (sources.present(spec), sources.counts.evicted, sources.counts.evicted_bytes)
     weights = await sources.files(spec)
     assert weights.fetch is not None
     assert ("file://", 1002, True) == (weights.fetch.source, weights.fetch.transferred_bytes, sources.present(spec))

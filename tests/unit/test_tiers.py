@@ -123,7 +123,7 @@ async def test_cool_to_remote_drops_the_weights_and_the_next_request_fetches_the
     record = rig.ledger.recent(1)[0]
     assert ("remote", "park and fork", Fetch("s3://bucket", 1_000_000, 2.0)) == (record.tier, record.way, record.fetch)
     assert "hot" == tier(rig)
-    assert "Fetched 1.0 MiB from s3://bucket at 0.00 GB/s." in rig.ledger.explain("r2")
+    assert "Fetched 1.0 MB from s3://bucket at 0.5 MB/s." in rig.ledger.explain("r2")
 
 
 async def test_files_that_another_function_needs_stay_when_one_goes_remote() -> None:
