@@ -104,8 +104,12 @@ def modules_since(before: frozenset[str]) -> list[str]:
 
 
 def mapped_objects() -> set[str]:
-    """Return the paths of the files of which this process has mapped a part executable."""
-    return {mapping.path for mapping in mapped_files() if mapping.executable}
+    """Return the paths of the files of which this process has mapped a part executable.
+
+    Line by line: a zygote keeps every page that it has once written to, and a torch process has a thousand mappings.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
+        return {mapping.path for line in lines for mapping in parse_maps((line,)) if mapping.executable}
 
 
 def object_rows(before: set[str]) -> list[Row]:

@@ -116,8 +116,7 @@ class Function:
         """Give each model its engine and weights."""
         started = perf_counter()
         try:
-            with self._observed():  # an engine may copy its weights here
-                report = _models().bind(bind.plans)
+            report = _models().bind(bind.plans)  # not observed: that would cost every parked zygote megabytes
         except Exception as error:
             raise _failed("bind", error, ExitCode.BIND_FAILED) from error
         return wire.Bound(_ms_since(started), report.engines, report.weight_bytes, forkable.obstacle(self._channels))
@@ -126,15 +125,12 @@ class Function:
         """Run each model's example and compare what comes out; say what was read until here if that was asked for."""
         started = perf_counter()
         try:
-            with self._observed():
+            with contextlib.nullcontext() if self._recorder is None else self._recorder.tensors():
                 report = _models().check(check.threads)
         except Exception as error:
             raise _failed("check", error, ExitCode.CHECK_FAILED) from error
         took_ms, reads = _ms_since(started), [] if self._recorder is None else self._recorder.order()
         return wire.Checked(took_ms, report.worst_error, report.recorded, reads)
-
-    def _observed(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._recorder is None else self._recorder.tensors()
 
     def start(self, start: wire.Start) -> wire.Ready:
         """Become an instance: its environment, the after-restore hooks, its memory limit."""
