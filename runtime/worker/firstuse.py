@@ -66,12 +66,12 @@ class Recorder:
     """Records what this process reads from now on."""
 
     def __init__(self) -> None:
-        self._modules = frozenset(sys.modules)
+        self._modules = len(sys.modules)  # not their names: taking those would write to a page of each in a zygote
         self._objects = mapped_objects()
         self._tensors = TensorOrder()
 
     def __repr__(self) -> str:
-        return f"Recorder(modules={len(self._modules)}, objects={len(self._objects)}, {self._tensors!r})"
+        return f"Recorder(modules={self._modules}, objects={len(self._objects)}, {self._tensors!r})"
 
     @contextlib.contextmanager
     def tensors(self) -> Iterator[None]:
@@ -89,16 +89,16 @@ class Recorder:
         return [list(row) for row in bounded(joined(rows))]
 
 
-def modules_since(before: frozenset[str]) -> list[str]:
-    """Return the files that were read for modules imported since ``before`` (names in ``sys.modules``): the ``.pyc``
-    where there is one, else the source or the extension module.
+def modules_since(before: int) -> list[str]:
+    """Return the files that were read for modules imported since ``sys.modules`` had ``before`` entries: the ``.pyc``
+    where there is one, else the source or the extension module. (Older entries that were removed since hide as many.)
 
     In the order in which their imports ended: what a module imports comes before it (import puts a module at the end of
     ``sys.modules`` once it has run).
     """
     found: dict[str, None] = {}
-    for name, module in list(sys.modules.items()):
-        if name not in before and (path := _file_of(module)):
+    for module in list(sys.modules.values())[before:]:
+        if path := _file_of(module):
             found.setdefault(path)
     return list(found)
 
