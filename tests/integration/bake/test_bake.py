@@ -111,10 +111,9 @@ def test_a_module_with_its_own_torch_is_not_baked(bakery: Any, decoder: Any, tmp
 def test_a_changed_model_has_another_key(bakery: Any, decoder: Any, tmp_path: Path) -> None:
     load = decoder.changed(tmp_path, "THETA = 10000.0", "THETA = 500.0")
     other = bakery.bake(tmp_path, load, engine="eager", published=decoder.published)
-    same = bakery.bake(tmp_path / "same", decoder.load, engine="eager", published=decoder.published)
     assert "done" == other.last["event"], other.log
-    assert other.manifest.graph != decoder.baked.manifest.graph == same.manifest.graph
-    assert 3 == len({other.manifest.key, same.manifest.key, decoder.baked.manifest.key})
+    assert other.manifest.graph != decoder.baked.manifest.graph  # an equal one: the test of the edited handler
+    assert other.manifest.key != decoder.baked.manifest.key
 
 
 # --- bakes that fail --------------------------------------------------------------------------------------------------
