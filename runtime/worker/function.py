@@ -10,7 +10,7 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -98,7 +98,8 @@ class Function:
             if load.models:
                 _models().declare(load.models)
             self.generators = Generators()
-            self.handler = loader.find_handler(load.handler)
+            with _single_threaded_blas() if load.parked else contextlib.nullcontext():
+                self.handler = loader.find_handler(load.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
         except Exception as error:
@@ -155,6 +156,25 @@ class Function:
             limit = vm_data_bytes + start.memory_bytes
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         return wire.Ready(_ms_since(started), vm_data_bytes)
+
+
+@contextlib.contextmanager
+def _single_threaded_blas() -> Iterator[None]:
+    """Keep an ``import numpy`` of the handler's from starting OpenBLAS's threads: with those, no fork.
+
+    The base zygote with torch has numpy already; in the lean one the function's environment has replaced the zygote's.
+    Only the C library's environment is touched, which OpenBLAS reads: the author's module, and what it starts later,
+    see the function's own.
+    """
+    if "OPENBLAS_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.putenv("OPENBLAS_NUM_THREADS", "1")
+    try:
+        yield
+    finally:
+        if "OPENBLAS_NUM_THREADS" not in os.environ:  # the module may have set it itself
+            os.unsetenv("OPENBLAS_NUM_THREADS")
 
 
 def _models() -> Any:

@@ -167,6 +167,19 @@ class TestObstacles:
         assert loaded.obstacle.startswith(obstacle)
         assert bool(obstacle) == bool(loaded.obstacle)
 
+    def test_numpy_in_a_lean_function_is_none_and_its_environment_stays_the_functions_own(self, programs: Any) -> None:
+        """OpenBLAS would start a thread per core; what keeps it from that is not left behind for the function."""
+        source = (
+            "import numpy, os, subprocess\n"
+            "def handler(event, context):\n"
+            "    there = subprocess.run(['env'], capture_output=True, text=True, check=True).stdout\n"
+            "    return [int(numpy.ones(3).sum()), 'OPENBLAS' in str(dict(os.environ)) + there]\n"
+        )
+        zygote = programs.function_zygote(source)
+
+        assert "" == zygote.loaded.obstacle
+        assert "[3, false]" == zygote.worker().result("1")
+
     def test_a_before_snapshot_hook_may_remove_it(self, programs: Any) -> None:
         source = (
             "import socket\nfrom snapshot_restore_py import register_before_snapshot\n"
