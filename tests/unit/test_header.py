@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-import time
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -340,13 +339,12 @@ HUGE: dict[str, bytes] = {
 }
 
 
+@pytest.mark.timeout(60)  # it takes milliseconds; what is quadratic takes minutes
 @pytest.mark.parametrize("case", HUGE)
 def test_a_header_made_to_hurt_costs_time_and_memory_in_proportion(case: str) -> None:
     text = HUGE[case]
-    began = time.perf_counter()
     with pytest.raises(WeightsMalformed) as refused:
         parse(text, LENGTH_BYTES + len(text) + 8)
-    assert time.perf_counter() - began < 1.0  # milliseconds; what is quadratic takes minutes
     assert len(str(refused.value)) < 500
     tracemalloc.start()
     try:

@@ -8,16 +8,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from glowplug.cache import weights
+from glowplug.cache import residency, weights
 from glowplug.cache.errors import DtypeUnsupported, PickledWeights, WeightsError, WeightsTruncated
 from glowplug.cache.header import Header, parse
 from glowplug.cache.weights import opened, read_header, tensors, weight_files
@@ -179,19 +177,8 @@ def test_tensors_keep_their_mapping_after_the_file_is_replaced(tmp_path: Path) -
     assert 3.0 == read["w"][999].item()
 
 
-def best_of(count: int, action: Callable[[], object]) -> float:
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        kept = action()
-        times.append(time.perf_counter() - began)
-        del kept
-    return min(times)
-
-
-def test_two_gigabytes_in_a_thousand_tensors_map_in_milliseconds(tmp_path: Path) -> None:
-    """Sparse: what is not touched costs nothing. The bench has the figure; this holds its order, and that the reference
-    is slower in the same minute."""
+def test_two_gigabytes_in_a_thousand_tensors_are_mapped_without_being_read(tmp_path: Path) -> None:
+    """Sparse: what is not touched costs nothing. How long it takes is the bench's to say."""
     path, rows = tmp_path / "m.safetensors", 7812
     header = {
         f"model.layers.{number}.self_attn.q_proj.weight": {
@@ -201,15 +188,9 @@ def test_two_gigabytes_in_a_thousand_tensors_map_in_milliseconds(tmp_path: Path)
     }  # fmt: skip
     write(path, dict(header), b"", padded=True)
     os.truncate(path, path.stat().st_size + 1000 * rows * 256)
+    residency.drop(path)
     assert 1000 == len(tensors(path))
-
-    def reference() -> dict[str, torch.Tensor]:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-
-    ours = best_of(7, lambda: tensors(path))
-    assert ours < 0.020
-    assert ours < best_of(3, reference)
+    assert residency.resident_bytes(path) < 256 * 1024 * 1024  # the header, and what the kernel reads on by itself
 
 
 def test_a_header_that_cannot_be_read_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
