@@ -20,7 +20,6 @@ bytes_per_s], …]}``. A file that cannot be read, or of another device than the
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
@@ -32,8 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import read_json, write_json
 from .residency import drop, opened, populate
-from .store import make_directory, store_errors
 
 MEASURED_BYTES = 256 * 1024 * 1024
 """Written at most: enough to be past a drive's own buffers."""
@@ -55,7 +54,6 @@ _WITHIN = 0.9
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LEAST_BYTES = 4 * 1024 * 1024  # with less, the timing measures threads instead of the disk
 _STILL_RESIDENT = 0.01  # of a file that was put out; more means that it cannot be
-_FILE_LIMIT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +97,9 @@ def choose(rates: dict[int, float]) -> int:
 def read_profile(root: Path) -> DiskProfile:
     """Return the profile in the store at ``root``, or ``default_profile`` when there is none that can be used."""
     try:
-        with (root / "disk.json").open("rb") as file:
-            profile = _parsed(json.loads(file.read(_FILE_LIMIT_BYTES)))
+        profile = _parsed(read_json(root / "disk.json"))
         return profile if profile.device == device_of(root) else default_profile(root)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return default_profile(root)  # a measurement that is lost or damaged can be made again
 
 
@@ -116,15 +113,7 @@ def write_profile(root: Path, profile: DiskProfile) -> None:
         "bytes_per_s": profile.bytes_per_s,
         "rates": [list(rate) for rate in profile.rates],
     }
-    path = root / "disk.json"
-    fresh = root / f".disk-{secrets.token_hex(6)}"
-    with store_errors(path):
-        make_directory(root)
-        try:
-            fresh.write_text(json.dumps(value) + "\n")
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+    write_json(root, root / "disk.json", value)
 
 
 def default_profile(directory: Path, sysfs: Path = Path("/sys/dev/block")) -> DiskProfile:

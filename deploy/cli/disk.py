@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from glowplug.cache.disk import DiskProfile, measure, write_profile
+from glowplug.cache.disk import MEASURED_BYTES, DiskProfile, measure, write_profile
 from glowplug.cache.errors import StoreError
 from glowplug.cache.residency import cachestat_pages
 
 from .machine import Finding
 from .output import size
-
-MEASURED_BYTES = 256 * 1024 * 1024
-"""Written and read at most; a quarter of what is free where that is less."""
 
 _FREE_WARN_BYTES = 5_000_000_000
 _SLOW_BYTES_PER_S = 500_000_000  # below this, weights of 1 GB take longer than the two seconds of a torch import
@@ -49,7 +46,7 @@ def cache_disk(cache: Path, state: Path) -> Finding:
         if cache.is_relative_to(state):
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        profile = measure(cache, size_bytes=min(MEASURED_BYTES, _free_bytes(cache) // 4))
+        profile = measure(cache, size_bytes=min(MEASURED_BYTES, _free_bytes(cache) // 4))  # never fills a disk
         if not profile.measured:
             return Finding("Cache disk", "ok", f"{cache}: {file_system(cache)}, cannot be measured: it stays in memory")
         write_profile(cache, profile)

@@ -65,7 +65,7 @@ def test_a_profile_is_kept_in_the_store(tmp_path: Path) -> None:
     profile = DiskProfile(4, 8 * MIB, 3.5e9, True, device_of(root), ((1, 1.0e9), (4, 3.5e9)))
     write_profile(root, profile)
     assert profile == read_profile(root)
-    assert ["disk.json"] == os.listdir(root)
+    assert [root / "disk.json"] == [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_the_profile_of_another_device_is_not_used(tmp_path: Path) -> None:
