@@ -70,7 +70,7 @@ def locked(root: Path, name: str, *, shared: bool = False) -> Iterator[None]:
 
     ``shared`` holders keep only exclusive ones out. Raises ``StoreError`` subclasses when there can be no lock file.
     """
-    descriptor = _lock_file(root, name)
+    descriptor = open_lock(root / "locks" / name)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
@@ -84,7 +84,7 @@ def locked_if_free(root: Path, name: str) -> Iterator[bool]:
 
     Raises ``StoreError`` subclasses when there can be no lock file.
     """
-    descriptor = _lock_file(root, name)
+    descriptor = open_lock(root / "locks" / name)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,8 +96,8 @@ def locked_if_free(root: Path, name: str) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _lock_file(root: Path, name: str) -> int:
-    path = root / "locks" / name
+def open_lock(path: Path) -> int:
+    """Open a lock file, making it if need be; return a close-on-exec descriptor. Raises ``StoreError`` subclasses."""
     with store_errors(path):
         make_directory(path.parent)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreFull
-from .files import make_directory, store_errors
+from .files import open_lock, store_errors
 
 LINE_BYTES = 8192
 """A progress line: a file name of 1,024 characters takes at most 4 KiB as UTF-8."""
@@ -73,9 +73,7 @@ def alone(
     Not reentrant: a thread that has the lock and asks again waits for ever. Raises ``StoreUnwritable``, ``StoreFull``,
     ``StoreError``.
     """
-    with store_errors(path):
-        make_directory(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_lock(path)
     try:
         waited_s = _wait(descriptor, follow, clock, sleep)
         with store_errors(path):
