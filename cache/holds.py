@@ -171,7 +171,7 @@ def _open(path: Path, held: int) -> int:
             # O_NONBLOCK: something that is no blob (a FIFO) must not hang the caller
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno == errno.EMFILE and _raise_limit():
+            if error.errno == errno.EMFILE and raise_file_limit():
                 continue
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -181,11 +181,12 @@ def _open(path: Path, held: int) -> int:
             ) from error
 
 
-def _raise_limit() -> bool:
+def raise_file_limit() -> bool:
     """Raise this process's soft limit of open files to the hard one; return whether there was anything to raise.
 
-    This is the one place that does: a node holds every blob of every warm function, and 1,024 is what most systems
-    allow by default. Code that uses ``select(2)`` on descriptors above 1,023 breaks with it; glowplug uses epoll.
+    This is the one place that does: a node, which calls it when it starts, holds every blob of every warm function, and
+    1,024 is what most systems allow by default. Code that uses ``select(2)`` on descriptors above 1,023 breaks with it;
+    glowplug uses epoll.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:

@@ -19,6 +19,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+from glowplug.cache.holds import raise_file_limit
+
 from . import modelpath
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
@@ -33,7 +35,6 @@ from .http.server import HttpServer
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
-from .process.execute import allow_many_files
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
@@ -115,7 +116,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
     """Run a node for the length of a block, in this event loop."""
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        allow_many_files()
+        raise_file_limit()
         state = StateDirectory(config)
         state.create()
         state.lock()

@@ -89,11 +89,6 @@ def execute(
     return pid, os.pidfd_open(pid)
 
 
-def allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may, for the node alone: see ``FILES``."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES[1], FILES[1]))
-
-
 def _keep_descriptors() -> None:
     """Mark every descriptor above 2 as close-on-exec: what the node itself was started with (a shell's, a service
     manager's) is not marked, and is no business of a function."""
