@@ -48,15 +48,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .digest import CHUNK_BYTES, Streaming, checked_digest, file_digest, is_digest
+from .digest import Streaming, checked_digest, file_digest, is_digest
 from .errors import BlobMissing, DigestMismatch
 from .evict import Entry
-from .files import locked_if_free, new_partial
-from .files import make_directory as make_directory
-from .files import store_errors as store_errors
-from .files import sync_directory as sync_directory
-from .holds import Hold as Hold
-from .holds import Holds, mark_used
+from .files import locked_if_free, make_directory, new_partial, store_errors, sync_directory
+from .holds import Hold, Holds, mark_used
 from .index import Index, blob_path
 
 ABANDONED_S = 24 * 3600.0
@@ -170,11 +166,6 @@ class BlobStore:
             for chunk in chunks:
                 writer.write(chunk)
             return writer.commit(expected=expected, size=size)
-
-    def add_file(self, path: Path) -> Blob:
-        """Store a copy of a file. Raises ``OSError`` when it cannot be read."""
-        with path.open("rb") as file:
-            return self.add(iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def publish(self, descriptor: int, path: Path, blob: Blob) -> None:
         """Make the file at ``path`` the blob that its bytes are; ``path`` is gone afterwards.

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from glowplug.cache.errors import StoreError
-from glowplug.cache.store import make_directory, store_errors
+from glowplug.cache.files import make_directory, store_errors
 
 from .errors import SnapshotStoreFailed
 

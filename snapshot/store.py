@@ -45,8 +45,8 @@ from typing import Any
 
 from glowplug.cache.digest import CHUNK_BYTES, Streaming, is_digest
 from glowplug.cache.errors import CacheError, SourceInvalid
+from glowplug.cache.files import make_directory, store_errors, sync_directory
 from glowplug.cache.sources.listing import checked_name
-from glowplug.cache.store import make_directory, store_errors, sync_directory
 
 from .errors import SnapshotCorrupt, SnapshotMissing, SnapshotStoreFailed
 

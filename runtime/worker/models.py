@@ -22,7 +22,7 @@ from glowplug.snapshot.definition import ModelDefinition
 from glowplug.snapshot.errors import InputUnsupported, ModelUnknown, SnapshotError
 
 if TYPE_CHECKING:
-    from glowplug.cache.store import Hold
+    from glowplug.cache.holds import Hold
     from glowplug.snapshot.restore import Plan, Restored
 
 SOURCE_VARIABLE = "GLOWPLUG_MODEL_SOURCE"
