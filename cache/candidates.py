@@ -5,13 +5,13 @@ The pure choice is in ``evict.py``, the admission around it in ``room.py``. Whoe
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import os
 from collections.abc import Callable, Iterable
 
 from .evict import Entry, Eviction, evict
 from .files import store_errors
+from .holds import unheld
 from .pins import pinned
 from .store import BlobStore
 
@@ -99,28 +99,23 @@ class Candidates:
         """Return whether ``victim`` is as chosen and nobody holds it; note what is different. ``remove`` it if so."""
         path = self._store.path(victim.sha256)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            with unheld(path) as status:
+                if status is None:
+                    self.held.add(victim.sha256)
+                    return False
+                if not self._note(victim, status):
+                    return False
+                if remove:
+                    with store_errors(path):
+                        path.unlink(missing_ok=True)  # while locked: who waits to hold it sees that it has no name
+                    del self._entries[victim.sha256]
+                    self.freed_bytes += victim.size
+                return True
         except FileNotFoundError:
             self._forget(victim)
-            return False
         except OSError:  # one odd file must not keep all others from being evicted; ``StoreFull`` mentions it
             self.out_of_reach.add(victim.sha256)
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._note(victim, os.fstat(descriptor)):
-                return False
-            if remove:
-                with store_errors(path):
-                    path.unlink(missing_ok=True)  # while it is locked: who waits to hold it sees that it has no name
-                del self._entries[victim.sha256]
-                self.freed_bytes += victim.size
-            return True
-        except BlockingIOError:
-            self.held.add(victim.sha256)
-            return False
-        finally:
-            os.close(descriptor)
+        return False
 
     def _refresh(self, entry: Entry) -> None:
         try:

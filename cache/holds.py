@@ -7,13 +7,14 @@ it, close-on-exec; a fork would share it, so only the process that took a hold g
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import resource
 import stat
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
@@ -125,6 +126,25 @@ class _Held:
         self.descriptor = descriptor
         self.size = size
         self.count = 0
+
+
+@contextlib.contextmanager
+def unheld(path: Path) -> Iterator[os.stat_result | None]:
+    """Have the lock of the blob at ``path`` that an eviction needs while the block runs; give the blob's status, None
+    when a process holds it.
+
+    Never waits. Whoever wants to hold the blob meanwhile waits for the block to end. Raises ``OSError`` when it cannot
+    be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        status: os.stat_result | None = None
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(descriptor)
+        yield status
+    finally:
+        os.close(descriptor)
 
 
 def mark_used(file: int | Path) -> bool:

@@ -17,9 +17,10 @@ All of it happens under ``locks/store``: two processes that make room at once wo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,36 @@ def prune(store: BlobStore, *, to_bytes: int) -> Eviction:
         forget_gone(store.root, before_s=time.time() - ABANDONED_S)
         blobs = Candidates(store, store.index.rebuild())
         return blobs.evict(lambda: blobs.size_bytes + store.partial_bytes() - to_bytes, partly=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What went, and why the others stay: digest -> reason."""
+
+    freed: Eviction
+    kept: Mapping[str, str]
+
+
+def remove(store: BlobStore, digests: Iterable[str]) -> Removal:
+    """Remove those of ``digests`` that nobody holds or pins, whether or not room is needed.
+
+    Raises ``StoreError`` subclasses, ``SourceInvalid`` for anything but digests.
+    """
+    with locked(store.root, EVICTION_LOCK):
+        blobs = Candidates(store, _present(store, digests))
+        freed = blobs.evict(lambda: blobs.size_bytes, partly=True)
+    left = {entry.sha256 for entry in blobs.among(digests)}
+    kept = {digest: f"pinned by {', '.join(owners)}" for digest, owners in blobs.pinned.items() if digest in left}
+    kept |= dict.fromkeys(blobs.out_of_reach & left, "cannot be opened")
+    return Removal(freed, kept | dict.fromkeys(blobs.held & left, "a process has them open"))
+
+
+def _present(store: BlobStore, digests: Iterable[str]) -> Iterator[Entry]:
+    for digest in digests:
+        path = store.path(digest)
+        with store_errors(path), contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            yield Entry(digest, status.st_size, status.st_mtime)
 
 
 class _Admission:

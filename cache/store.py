@@ -204,27 +204,6 @@ class BlobStore:
             path.unlink(missing_ok=True)
         self.index.drop([digest])
 
-    def discard_unless_held(self, digest: str) -> int | None:
-        """Remove a blob and return how many bytes that were, 0 when there is none; None, and it stays, when it is held.
-
-        Whoever calls this holds the eviction lock and has looked at the pins. Raises ``StoreError`` subclasses.
-        """
-        path = self.path(digest)
-        with store_errors(path):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                return 0
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
-            else:
-                self.discard(digest)  # while it is locked: who waits to hold it sees that it has no name
-                return os.fstat(descriptor).st_size
-            finally:
-                os.close(descriptor)
-
     def sweep(self, *, abandoned_s: float = ABANDONED_S) -> int:
         """Remove what dead writers left in ``partial/``: files that nobody can continue, and resumable downloads that
         nobody has worked on for ``abandoned_s``; return how many files. Raises ``StoreError`` subclasses."""

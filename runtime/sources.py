@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from glowplug.cache import pins
 from glowplug.cache.errors import BlobMissing, StoreFull
-from glowplug.cache.files import locked
+from glowplug.cache.room import remove
 from glowplug.cache.store import Blob, BlobStore
 
 from .clock import Clock, SystemClock
@@ -124,19 +123,11 @@ class Sources:
             self._seen.clear()
 
     def _discard(self, digests: frozenset[str]) -> dict[str, str]:
-        kept: dict[str, str] = {}
         self.pins.drop(digests)
-        with locked(self.store.root, pins.EVICTION_LOCK):  # as every eviction: a pin that is being written counts
-            pinned = pins.pinned(self.store.root)
-            for digest in digests:
-                if digest in pinned:
-                    kept[digest] = f"pinned by {', '.join(pinned[digest])}"
-                elif (freed_bytes := self.store.discard_unless_held(digest)) is None:
-                    kept[digest] = "a process has them open"
-                elif freed_bytes:
-                    self.counts.evicted += 1
-                    self.counts.evicted_bytes += freed_bytes
-        return kept
+        removal = remove(self.store, digests)
+        self.counts.evicted += len(removal.freed.victims)
+        self.counts.evicted_bytes += removal.freed.freed_bytes
+        return dict(removal.kept)
 
     def _release(self, revision: str, close: Callable[[], None]) -> None:
         self._seen.pop(revision, None)  # from here on anybody may evict them

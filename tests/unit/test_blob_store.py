@@ -435,13 +435,3 @@ def test_foreign_directories_are_not_swept_and_bytes_of_downloads_are_counted(st
     (foreign / "file").write_bytes(b"x" * 10_000)
     assert 0 == store.sweep(abandoned_s=0)
     assert 10_000 <= store.partial_bytes() <= 32_768
-
-
-def test_a_held_blob_is_not_discarded_where_that_would_be_in_the_way(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
-    blob = store.add([b"weights"])
-    with BlobStore(tmp_path).hold([blob]):
-        assert store.discard_unless_held(blob.sha256) is None
-        assert store.has(blob.sha256)
-    assert 7 == store.discard_unless_held(blob.sha256)
-    assert (False, 0) == (store.has(blob.sha256), store.discard_unless_held(blob.sha256))

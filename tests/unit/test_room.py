@@ -12,10 +12,11 @@ import pytest
 from glowplug.cache.candidates import Candidates
 from glowplug.cache.errors import StoreFull
 from glowplug.cache.evict import NOTHING, Entry, Eviction
+from glowplug.cache.holds import Hold
 from glowplug.cache.index import Index
 from glowplug.cache.pins import pin
-from glowplug.cache.room import Budget, disk, make_room, prune
-from glowplug.cache.store import Blob, BlobStore, Hold
+from glowplug.cache.room import Budget, disk, make_room, prune, remove
+from glowplug.cache.store import Blob, BlobStore
 
 SIZE = 1000
 GB = 10**9
@@ -229,3 +230,16 @@ def test_prune_forgets_old_pins_of_paths_that_are_gone(store: BlobStore, tmp_pat
     os.utime(path, (1, 1))
     prune(store, to_bytes=0)
     assert ([], [False]) == (list((store.root / "pins").iterdir()), left(store, blobs))
+
+
+def test_what_is_removed_by_name_goes_unless_it_is_held_or_pinned(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    free, held, wanted = (store.add([text]) for text in (b"weights", b"held", b"pinned"))
+    pin(tmp_path, "operator:mine", [wanted.sha256])
+    with BlobStore(tmp_path).hold([held]):
+        removal = remove(store, [blob.sha256 for blob in (free, held, wanted)] + ["0" * 64])
+    assert [free.sha256] == [victim.sha256 for victim in removal.freed.victims]
+    assert 7 == removal.freed.freed_bytes
+    assert {held.sha256: "a process has them open", wanted.sha256: "pinned by operator:mine"} == removal.kept
+    assert [False, True, True] == [store.has(blob.sha256) for blob in (free, held, wanted)]
+    assert 2 == store.index.totals()[0]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from glowplug.cache.holds import unheld
 from glowplug.cache.index import scan
 from glowplug.cache.manifests import Manifest, manifests
 from glowplug.cache.pins import pinned
@@ -127,13 +126,7 @@ def is_held(path: Path) -> bool:
     some microseconds; an eviction passes it over.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with unheld(path) as status:
+            return status is None
     except OSError:
         return False  # evicted since the directory was read, or not ours to open and so not ours to evict
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
