@@ -1,10 +1,20 @@
-"""What every test can rely on: the operator's own settings and credentials are not there."""
+"""What every test can rely on: the operator's own settings and credentials are not there; and the web servers that
+tests of several folders want."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
+
+CHUNK_BYTES = 64 * 1024
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -13,3 +23,90 @@ def pytest_configure(config: pytest.Config) -> None:
         if name.startswith(("GLOWPLUG_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # boto3 would ask the network for credentials, for seconds
+
+
+@contextlib.contextmanager
+def serving_requests(server: socketserver.BaseServer) -> Iterator[None]:
+    """Serve in a thread while the block runs."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[Any], contextlib.AbstractContextManager[None]]:
+    """Serve with a server of the test's own: ``with running(server)``."""
+    return serving_requests
+
+
+class RangeServer(ThreadingHTTPServer):
+    """Serves ``data`` in ranges, always the same version; ``ranges`` has where each began, ``sent`` counts bytes.
+
+    ``before`` is called with the offset of each chunk before it is sent: it may wait.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, data: bytes, before: Callable[[int], object]) -> None:
+        super().__init__(("127.0.0.1", 0), _Ranges)
+        self.data = data
+        self.before = before
+        self.ranges: list[int] = []
+        self.sent = 0
+        self.counting = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}/model.safetensors"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients are killed."""
+
+
+class _Ranges(BaseHTTPRequestHandler):
+    server: RangeServer
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._headers(200, len(self.server.data))
+
+    def do_GET(self) -> None:
+        data = self.server.data
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
+        assert asked is not None
+        first, last = int(asked[1]), int(asked[2])
+        self.server.ranges.append(first)
+        self._headers(206, last + 1 - first, f"bytes {first}-{last}/{len(data)}")
+        for start in range(first, last + 1, CHUNK_BYTES):
+            self.server.before(start)
+            chunk = data[start : min(start + CHUNK_BYTES, last + 1)]
+            self.wfile.write(chunk)
+            with self.server.counting:
+                self.server.sent += len(chunk)
+
+    def _headers(self, status: int, length: int, content_range: str = "") -> None:
+        self.send_response(status)
+        self.send_header("ETag", '"v1"')
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(length))
+        if content_range:
+            self.send_header("Content-Range", content_range)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def serve_ranges() -> Iterator[Callable[[bytes, Callable[[int], object]], RangeServer]]:
+    """Serve bytes in ranges until the test ends: ``serve_ranges(data, before) -> RangeServer``."""
+    with contextlib.ExitStack() as servers:
+
+        def serve(data: bytes, before: Callable[[int], object]) -> RangeServer:
+            server = RangeServer(data, before)
+            servers.enter_context(serving_requests(server))
+            return server
+
+        yield serve

@@ -8,14 +8,11 @@ import hashlib
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -50,65 +47,24 @@ for line in sys.stdin:
 """
 
 
-class Server(ThreadingHTTPServer):
-    """Serves DATA in ranges, some 3 MB/s a connection, and counts the bytes it has sent."""
-
-    daemon_threads = True
+class Pace:
+    """Some 3 MB/s a connection: a pause before each chunk."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.sent = 0
         self.pause_s = 0.02
-        self.count = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.safetensors"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients are killed here."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self._headers(200, len(DATA))
-
-    def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
-        assert asked is not None
-        first, last = int(asked[1]), int(asked[2])
-        self._headers(206, last + 1 - first, f"bytes {first}-{last}/{len(DATA)}")
-        for start in range(first, last + 1, 64 * 1024):
-            chunk = DATA[start : min(start + 64 * 1024, last + 1)]
-            self.wfile.write(chunk)
-            with self.server.count:
-                self.server.sent += len(chunk)
-            time.sleep(self.server.pause_s)
-
-    def _headers(self, status: int, length: int, content_range: str = "") -> None:
-        self.send_response(status)
-        self.send_header("ETag", '"v1"')
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(length))
-        if content_range:
-            self.send_header("Content-Range", content_range)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
+    def __call__(self, offset: int) -> None:
+        time.sleep(self.pause_s)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def pace() -> Pace:
+    return Pace()
+
+
+@pytest.fixture
+def server(serve_ranges: Any, pace: Pace) -> Any:
+    return serve_ranges(DATA, pace)
 
 
 class Forker:
@@ -148,7 +104,7 @@ class Forker:
 
 
 @pytest.fixture
-def forker(tmp_path: Path, server: Server) -> Iterator[Forker]:
+def forker(tmp_path: Path, server: Any) -> Iterator[Forker]:
     forker = Forker(server.url, tmp_path)
     yield forker
     forker.close()
@@ -180,7 +136,7 @@ def visible(store: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_fifty_kills_publish_nothing_wrong_and_lose_only_what_was_on_its_way(
-    tmp_path: Path, server: Server, forker: Forker
+    tmp_path: Path, server: Any, pace: Pace, forker: Forker
 ) -> None:
     moments, there, kills, finished = random.Random(4), set[int](), 0, 0
     while kills < KILLS:
@@ -201,7 +157,7 @@ def test_fifty_kills_publish_nothing_wrong_and_lose_only_what_was_on_its_way(
         assert there <= now
         there = now
     assert there or finished  # it did get on between the kills
-    server.pause_s = 0.0
+    pace.pause_s = 0.0
     status, counted = forker.fetch()
     assert (0, [len(DATA) - sum_of(there), sum_of(there)]) == (status, counted)
     assert [SHA256] == [path.name for path in visible(tmp_path)]
@@ -214,10 +170,8 @@ def sum_of(pieces: set[int]) -> int:
     return sum(len(DATA[of(piece)]) for piece in pieces)
 
 
-def test_a_kill_between_the_last_piece_and_the_rename_loses_no_piece(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.pause_s = 0.0
+def test_a_kill_between_the_last_piece_and_the_rename_loses_no_piece(tmp_path: Path, server: Any, pace: Pace) -> None:
+    pace.pause_s = 0.0
     script = FORKER.replace("for line", "BlobStore.publish = lambda *_: os._exit(9)\nfor line")
     ran = subprocess.run(
         [sys.executable, "-c", script, server.url, str(tmp_path), str(PIECE)],

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +21,7 @@ Resources:
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A 20 MiB file system of its own: MiniLM's 90 MB do not fit."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs takes root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=0755", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def filled(disk: Path) -> Path:
-    """Take all that is left of a disk; returns the file to delete again."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 65536)
-    assert os.statvfs(disk).f_bavail == 0
-    return filler
+DISK_SIZE = "20m"  # MiniLM's 90 MB do not fit
 
 
 def test_a_model_that_does_not_fit_is_refused_and_the_functions_before_it_go_on(
@@ -66,11 +44,13 @@ def test_a_model_that_does_not_fit_is_refused_and_the_functions_before_it_go_on(
         assert (200, {"a": 1}) == (status, answer)
 
 
-def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(small_disk: Path, tmp_path: Path, serving: Any) -> None:
+def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(
+    small_disk: Path, tmp_path: Path, serving: Any, fill: Any
+) -> None:
     shutil.copytree(ROOT / "handlers", tmp_path / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "echo.yaml").write_text(ECHO_ONLY)
     with serving(tmp_path / "echo.yaml", small_disk / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
-        filler = filled(small_disk)
+        filler = fill(small_disk)
         for number in range(20):
             if number % 5 == 0:
                 node.admin("POST", "functions/echo/cool", {"to": "stored"})
@@ -80,8 +60,8 @@ def test_logs_and_ledger_on_a_full_disk_do_not_stop_invocations(small_disk: Path
         assert 0 == node.stop()
 
 
-def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path) -> None:
-    filled(small_disk)
+def test_a_disk_that_is_full_from_the_start_is_named(small_disk: Path, fill: Any) -> None:
+    fill(small_disk)
     command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", "0", "--state", str(small_disk / "state")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert 1 == ran.returncode

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,13 +89,10 @@ class Liar(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def liar() -> Iterator[Liar]:
-    with Liar() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def liar(running: Any) -> Iterator[Liar]:
+    server = Liar()
+    with running(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

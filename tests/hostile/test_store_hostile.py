@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,33 +21,12 @@ from glowplug.cache.store import BlobStore
 
 MB = 1024 * 1024
 URL = "s3://models/x"
+DISK_SIZE = "4m"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "cache")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A 4 MiB file system of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs takes root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs", str(path)], check=True)
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path: Path) -> Path:
-    """Take all that is left of the disk."""
-    filler = path / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
-    assert os.statvfs(path).f_bavail == 0
-    return filler
 
 
 # --- files that somebody else wrote -----------------------------------------------------------------------------------
@@ -148,7 +126,7 @@ def test_what_does_not_fit_is_refused_before_and_typed_while_it_is_written(small
     store.add([b"y" * 3 * MB])
 
 
-def test_room_is_made_on_a_disk_that_is_full(small_disk: Path) -> None:
+def test_room_is_made_on_a_disk_that_is_full(small_disk: Path, fill: Any) -> None:
     store = BlobStore(small_disk / "cache")
     blobs = [store.add([bytes([number]) * (MB // 2)]) for number in range(4)]
     fill(small_disk)
@@ -159,7 +137,7 @@ def test_room_is_made_on_a_disk_that_is_full(small_disk: Path) -> None:
     store.verify(blob)
 
 
-def test_a_blob_whose_row_does_not_fit_is_published_and_found(small_disk: Path) -> None:
+def test_a_blob_whose_row_does_not_fit_is_published_and_found(small_disk: Path, fill: Any) -> None:
     store = BlobStore(small_disk / "cache")
     first = store.add([b"1" * 1000])
     store.index.rebuild()
@@ -173,7 +151,7 @@ def test_a_blob_whose_row_does_not_fit_is_published_and_found(small_disk: Path) 
     assert {first.sha256, blob.sha256} == {entry.sha256 for entry in store.index.entries()}
 
 
-def test_manifests_and_pins_on_a_full_disk_are_typed_and_the_old_ones_stay(small_disk: Path) -> None:
+def test_manifests_and_pins_on_a_full_disk_are_typed_and_the_old_ones_stay(small_disk: Path, fill: Any) -> None:
     store = BlobStore(small_disk / "cache")
     manifest = Manifest(URL, (ManifestFile("a", 1, "a" * 64),))
     write_manifest(store.root, manifest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,63 +24,20 @@ DATA = random.Random(3).randbytes(3 * PIECE_BYTES)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves DATA in ranges and counts them. Its last third waits for ``go_on``."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.go_on = threading.Event()
-        self.ranges: list[int] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.safetensors"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients are killed here."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self._headers(200, len(DATA))
-
-    def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
-        assert asked is not None
-        first, last = int(asked[1]), int(asked[2])
-        self.server.ranges.append(first)
-        if first >= 2 * PIECE_BYTES:
-            assert self.server.go_on.wait(60)
-        self._headers(206, last + 1 - first, f"bytes {first}-{last}/{len(DATA)}")
-        self.wfile.write(DATA[first : last + 1])
-
-    def _headers(self, status: int, length: int, content_range: str = "") -> None:
-        self.send_response(status)
-        self.send_header("ETag", '"v1"')
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(length))
-        if content_range:
-            self.send_header("Content-Range", content_range)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
+@pytest.fixture
+def go_on() -> Iterator[threading.Event]:
+    """What the last third of the download waits for."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.go_on.set()
-        server.shutdown()
-        thread.join()
+def server(serve_ranges: Any, go_on: threading.Event) -> Any:
+    def before(offset: int) -> None:
+        assert offset < 2 * PIECE_BYTES or go_on.wait(60)
+
+    return serve_ranges(DATA, before)
 
 
 class Fetching:
@@ -129,7 +84,7 @@ def marks(store: Path) -> int:
 
 
 @pytest.fixture
-def fetching(tmp_path: Path, server: Server) -> Iterator[Callable[[int], list[Fetching]]]:
+def fetching(tmp_path: Path, server: Any) -> Iterator[Callable[[int], list[Fetching]]]:
     started: list[Fetching] = []
 
     def start(number: int) -> list[Fetching]:
@@ -143,11 +98,11 @@ def fetching(tmp_path: Path, server: Server) -> Iterator[Callable[[int], list[Fe
 
 
 def test_eight_processes_that_want_the_same_absent_blob_download_it_once(
-    tmp_path: Path, server: Server, fetching: Callable[[int], list[Fetching]]
+    tmp_path: Path, server: Any, go_on: threading.Event, fetching: Callable[[int], list[Fetching]]
 ) -> None:
     children = fetching(8)
     until(lambda: 7 == sum(child.following is True for child in children))
-    server.go_on.set()
+    go_on.set()
     with ThreadPoolExecutor(8) as pool:
         ended = list(pool.map(Fetching.end, children))
     assert [0] * 8 == [status for status, _ in ended]
@@ -159,13 +114,13 @@ def test_eight_processes_that_want_the_same_absent_blob_download_it_once(
 
 
 def test_a_killed_leader_is_replaced_and_its_download_resumed(
-    tmp_path: Path, server: Server, fetching: Callable[[int], list[Fetching]]
+    tmp_path: Path, server: Any, go_on: threading.Event, fetching: Callable[[int], list[Fetching]]
 ) -> None:
     children = fetching(3)
     until(lambda: 2 == sum(child.following is True for child in children) and 2 == marks(tmp_path))
     (leader,) = (child for child in children if not child.following)
     leader.process.kill()
-    server.go_on.set()
+    go_on.set()
     status, _ = leader.end()
     assert -signal.SIGKILL == status
     ended = [child.end() for child in children if child is not leader]
@@ -177,21 +132,21 @@ def test_a_killed_leader_is_replaced_and_its_download_resumed(
 
 
 def test_a_fetch_that_is_told_to_stop_leaves_its_pieces_for_the_next(
-    tmp_path: Path, server: Server, fetching: Callable[[int], list[Fetching]]
+    tmp_path: Path, server: Any, go_on: threading.Event, fetching: Callable[[int], list[Fetching]]
 ) -> None:
     (child,) = fetching(1)
     until(lambda: 2 == marks(tmp_path))
     child.process.terminate()
     status, _ = child.end()
     assert 143 == status
-    server.go_on.set()
+    go_on.set()
     (child,) = fetching(1)
     status, line = child.end()
     assert (0, PIECE_BYTES, 2 * PIECE_BYTES) == (status, line["fetched_bytes"], line["resumed_bytes"])
 
 
 def test_a_fetch_whose_reader_is_gone_ends(
-    tmp_path: Path, server: Server, fetching: Callable[[int], list[Fetching]]
+    tmp_path: Path, server: Any, go_on: threading.Event, fetching: Callable[[int], list[Fetching]]
 ) -> None:
     command = [sys.executable, "-m", "glowplug.cache", server.url, "--store", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
