@@ -48,6 +48,7 @@ class Registry:
         self._connection: sqlite3.Connection | None = None
         self._view = View()  # what readers see; replaced on the event loop, so that whoever put it acts on it first
         self._committed = self._view  # the registry's own thread: what the file holds
+        self._puts: set[asyncio.Task[list[FunctionChange]]] = set()  # under way, whether or not anybody waits for them
 
     @classmethod
     async def open(
@@ -75,7 +76,9 @@ class Registry:
         return f"<Registry {self._path} {state}, {len(view.functions)} functions, {len(view.stacks)} stacks>"
 
     async def close(self) -> None:
-        """Move the write-ahead log into the file and close it. May be called twice."""
+        """Let commits under way end, move the write-ahead log into the file and close it. May be called twice."""
+        while self._puts:  # one whose caller was cancelled still has to reach the view
+            await asyncio.wait(self._puts)
         if self._connection is not None:
             await self._run(self._close)
         self._thread.shutdown(wait=True)
@@ -134,12 +137,16 @@ class Registry:
         """
         if self._connection is None:
             raise StateError(f"{self._path}: the registry is closed")
-        putting = asyncio.ensure_future(self._run(lambda: self._put_stack(stack)))
-        putting.add_done_callback(lambda _: self._publish())  # before whoever waits below goes on, and if nobody does
+        putting = asyncio.create_task(self._put_and_show(stack), name="registry put")
+        self._puts.add(putting)
+        putting.add_done_callback(self._puts.discard)
         return await asyncio.shield(putting)
 
-    def _publish(self) -> None:
-        self._view = self._committed
+    async def _put_and_show(self, stack: StackRecord) -> list[FunctionChange]:
+        try:
+            return await self._run(lambda: self._put_stack(stack))
+        finally:
+            self._view = self._committed  # in the step in which the commit is heard of, waited for or not
 
     async def _run(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()

@@ -201,7 +201,7 @@ async def test_a_cancelled_put_leaves_memory_and_file_the_same(path: Path) -> No
     await asyncio.sleep(0)
     put.cancel()
     await asyncio.gather(put, return_exceptions=True)
-    await registry.close()  # waits for the thread
+    await registry.close()  # waits for the commit that nobody waits for any more
     held = [record.spec.name for record in registry.functions()]
     again = await opened(path)
     assert held == [record.spec.name for record in again.functions()]
