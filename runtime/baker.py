@@ -2,12 +2,12 @@
 
     python -P -m glowplug.runtime.worker.bake --events-fd N
 
-Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "engine", "staging", "snapshots",
+Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "wanted", "staging", "snapshots",
 "again"}``. The child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
 
-    {"event": "progress", "phase": "import|export|compile|measure|check", "fraction": 0…1}
-    {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor"|"eager", "reason": …,
-     "measured": {"eager": {"cold_ms": …, "warm_ms": …, "refused": ""}, …}}
+    {"event": "progress", "phase": "import|export|compile …|measure …|check", "fraction": 0…1}
+    {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor", "reason": …,
+     "measured": {"eager": {"cold_ms": …, "warm_ms": …, "refused": "", …}, …}}
     {"event": "failed", "error_type": …, "message": …}
 
 Baking competes with serving, so the child is nice, alone (the queue in ``snapshots`` runs one at a time) and limited in
@@ -35,7 +35,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from glowplug.cache.digest import bytes_digest
-from glowplug.snapshot.assignments import Measured
+from glowplug.snapshot.assignments import FIGURES, Measured
+from glowplug.snapshot.candidates import AUTO
+from glowplug.snapshot.choice import Wanted
 
 from .process import wire
 from .process.enter import format_environment
@@ -77,7 +79,7 @@ class BakeJob:
 
     load: wire.Load
     model: str
-    engine: str
+    wanted: Wanted
     uid: int = -1
     again: str = ""
 
@@ -134,12 +136,16 @@ class Baker:
     def __repr__(self) -> str:
         return f"Baker({str(self._directory)!r}, jobs={self._jobs})"
 
-    def obstacle(self) -> str:
-        """Return why engines that need a compiler cannot be made here; empty when they can."""
+    def obstacle(self, engine: str = AUTO) -> str:
+        """Return why nothing better than eager can be made here for who asks for ``engine``; empty when it can."""
         compiler = self._environment.get("CXX", "g++")
-        if shutil.which(compiler, path=self._environment["PATH"]) is None:
-            return f"no C++ compiler ({compiler} is not in PATH); install g++ and bake again"
-        return ""
+        missing = {
+            "aot_inductor": f"no C++ compiler ({compiler} is not in PATH); install g++ and bake again"
+            if shutil.which(compiler, path=self._environment["PATH"]) is None
+            else "",
+        }
+        asked = [reason for name, reason in missing.items() if engine in (AUTO, name)]
+        return "; ".join(asked) if asked and all(asked) else ""
 
     def sweep(self) -> None:
         """Remove what the bakes of a killed node left behind. Call once, at start, when none of them lives any more."""
@@ -228,7 +234,7 @@ class Baker:
         fields = {
             "load": dataclasses.asdict(job.load),
             "model": job.model,
-            "engine": job.engine,
+            "wanted": job.wanted.to_json(),
             "staging": str(home / "staging"),
             "snapshots": str(self._snapshots),
             "again": job.again,
@@ -306,11 +312,11 @@ def _event(line: bytes) -> dict[str, Any]:
 
 
 def _figures(measured: Any) -> tuple[Measured, ...]:
-    """Return what the child measured, by engine's name; nothing where it is not in the form that a baker writes."""
+    """Return what the child measured, by label; nothing where it is not in the form that a baker writes."""
     try:
         return tuple(
-            Measured(str(name), _milliseconds(row["cold_ms"]), _milliseconds(row["warm_ms"]), str(row["refused"]))
-            for name, row in sorted(measured.items())
+            Measured(str(label), **{name: _KINDS[name](row[name]) for name in FIGURES})
+            for label, row in sorted(measured.items())
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return ()
@@ -318,6 +324,15 @@ def _figures(measured: Any) -> tuple[Measured, ...]:
 
 def _milliseconds(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def _sizes(value: Any) -> dict[str, float]:
+    return {str(sizes): float(took) for sizes, took in value.items()}
+
+
+_KINDS: dict[str, Callable[[Any], Any]] = {name: _milliseconds for name in FIGURES if name.endswith("_ms")} | {
+    "private_bytes": int, "shared_bytes": int, "worst_error": float, "refused": str, "shapes": _sizes
+}  # fmt: skip
 
 
 def _ending(status: int) -> str:

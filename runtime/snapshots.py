@@ -30,6 +30,7 @@ from typing import Literal
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot import fingerprint
 from glowplug.snapshot.assignments import Assignment, Assignments, Measured
+from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
 from glowplug.snapshot.manifest import Manifest
 from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
@@ -118,9 +119,9 @@ class Snapshots:
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
-        if self._baker.obstacle():
-            return  # status says why; looked at each time, so that installing a compiler is enough
         for model in spec.models:
+            if self._baker.obstacle(model.engine):
+                continue  # status says why; looked at each time, so that installing a compiler is enough
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
                 self._enqueue(spec, model)
 
@@ -128,8 +129,10 @@ class Snapshots:
         """Queue a bake of each model whatever came of the last one. Where there is a verdict with a snapshot, its
         engines are measured again, without compiling; an engine that was given up is made anew."""
         for model in spec.models:
+            if model.engine == "eager" or self._baker.obstacle(model.engine):
+                continue
             bake = self._queue.find(spec.revision, model.name)
-            if model.engine != "eager" and not self._baker.obstacle() and (bake is None or bake.done.done()):
+            if bake is None or bake.done.done():
                 self._enqueue(spec, model)
 
     async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
@@ -141,7 +144,7 @@ class Snapshots:
         for model in spec.models:
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                if self._is_settled(spec, model) or self._baker.obstacle():
+                if self._is_settled(spec, model) or self._baker.obstacle(model.engine):
                     continue
                 bake = self._enqueue(spec, model)
             if on_progress is not None:
@@ -196,7 +199,7 @@ class Snapshots:
     def _assignment(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
         """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
         assignment = self._assignments.get(spec.revision, model.name)
-        if assignment is None or assignment.requested != model.engine:
+        if assignment is None or assignment.requested != asked(spec, model):
             return None
         if assignment.engine == "eager" and assignment.fingerprint != self._fingerprint:
             return None  # eager was the best of another machine or another torch
@@ -235,7 +238,7 @@ class Snapshots:
         if assignment is not None:
             reason, key, measured = assignment.reason, assignment.key, assignment.measured
             return BakeStatus(model.name, "ready", serving, reason, key=key, measurements=measured)
-        obstacle = self._baker.obstacle()
+        obstacle = self._baker.obstacle(model.engine)
         if obstacle:
             return BakeStatus(model.name, "unavailable", "eager", obstacle)
         return BakeStatus(model.name, "none", "eager", "not baked yet")
@@ -281,12 +284,13 @@ class Snapshots:
                 again = (await asyncio.to_thread(self._store.open, before.key)).key
         weights = await self._sources.files(spec)
         with contextlib.closing(weights):
-            job = BakeJob(self._load_of(spec, weights.paths), model.name, model.engine, self._user_of(spec.name), again)
+            load = self._load_of(spec, weights.paths)
+            job = BakeJob(load, model.name, wanted(spec, model), self._user_of(spec.name), again)
             async with self._baker.bake(job, bake.tell) as (verdict, staging):
                 key = await self._accept(model, verdict, staging)
             if key:
                 await self._keep_weights(spec, model, self._store.root / key)
-        self._assign(spec, model.name, verdict.engine, key, verdict.reason, model.engine, verdict.measured)
+        self._assign(spec, model.name, verdict.engine, key, verdict.reason, asked(spec, model), verdict.measured)
         _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
 
     async def _keep_weights(self, spec: FunctionSpec, model: ModelSpec, snapshot: Path) -> None:
@@ -310,6 +314,16 @@ class Snapshots:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")
         return key
+
+
+def wanted(spec: FunctionSpec, model: ModelSpec) -> Wanted:
+    """Return what a bake of this model is to decide by."""
+    return Wanted(model.engine, model.precision, model.max_error, spec.objective)
+
+
+def asked(spec: FunctionSpec, model: ModelSpec) -> str:
+    """Return ``wanted`` in one line: a verdict answers exactly that."""
+    return json.dumps(wanted(spec, model).to_json(), sort_keys=True)
 
 
 def _eager(model: ModelSpec, reason: str) -> EnginePlan:

@@ -15,8 +15,11 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from glowplug.snapshot import candidates
+from glowplug.snapshot.choice import Objective
 
 from .errors import DefinitionError
 
@@ -32,6 +35,7 @@ _EXEC_PREFIXES = ("LD_", "OMP_", "GOMP_", "MKL_", "MALLOC_", "PYTHON")
 ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
 """What this machine is called in ``Architectures``."""
 ENGINES = ("auto", "eager", "aot_inductor")
+PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
     "ReservedConcurrentExecutions SnapStart FunctionUrlConfig Architectures Glowplug".split()
@@ -40,7 +44,8 @@ _GLOWPLUG = frozenset(
     "Model Device Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
     "InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances MaxParkedAgeSeconds".split()
 )
-_MODEL = frozenset("Source Engine Precision".split())
+_MODEL = frozenset("Source Engine Precision MaxError".split())
+_OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes".split())
 _WARMUP = frozenset("Event Compare".split())
 
 
@@ -58,13 +63,15 @@ class ModelSpec:
     """A model of a function: where its files are and how to run them.
 
     ``files`` is empty until the source is resolved, which happens once, at deploy; a revision pins the result.
-    ``engine`` is what the author asked for (``auto`` included), not what serves.
+    ``engine`` and ``precision`` are what the author asked for (``auto`` included), not what serves. ``max_error`` is
+    the largest absolute difference from eager in fp32 that an engine may have; None: the precision's own tolerance.
     """
 
     name: str
     source: str
     engine: str = "auto"
     precision: str = "fp32"
+    max_error: float | None = None
     files: tuple[SourceFile, ...] = ()
 
     @property
@@ -115,6 +122,7 @@ class FunctionSpec:
     max_held: int = 100
     max_parked_age_s: float = 3600.0
     warmup_event: str | None = None
+    objective: Objective = field(default_factory=Objective)
 
     @property
     def config_digest(self) -> str:
@@ -147,10 +155,12 @@ class FunctionSpec:
         out["models"] = [
             {
                 "name": model.name, "source": model.source, "engine": model.engine, "precision": model.precision,
+                "max_error": model.max_error,
                 "files": [[file.name, file.size, file.sha256] for file in model.files],
             }
             for model in self.models
         ]  # fmt: skip
+        out["objective"] = asdict(self.objective) | {"batch_sizes": list(self.objective.batch_sizes)}
         out["url"] = None if self.url is None else [self.url.url_id, self.url.auth_type, self.url.invoke_mode]
         return out
 
@@ -162,6 +172,9 @@ class FunctionSpec:
             ModelSpec(**{**model, "files": tuple(SourceFile(*file) for file in model["files"])})
             for model in given["models"]
         )
+        if "objective" in given:  # a registry of before there was one
+            sizes = tuple(given["objective"]["batch_sizes"])
+            given["objective"] = Objective(**{**given["objective"], "batch_sizes": sizes})
         given["url"] = None if given["url"] is None else UrlSpec(*given["url"])
         return cls(**given)
 
@@ -211,6 +224,7 @@ class FunctionSpec:
             max_held=glowplug.whole("MaxHeldRequests", 100, low=0),
             max_parked_age_s=glowplug.number("MaxParkedAgeSeconds", 3600, low=1),
             warmup_event=warmup.text("Event") or None,
+            objective=_objective(glowplug.section("Objective", _OBJECTIVE)),
         )
 
 
@@ -304,10 +318,26 @@ def _model(name: str, section: _Reader) -> ModelSpec:
         raise DefinitionError(section.at("Engine"), f"{engine} is not supported yet; use {', '.join(ENGINES)}")
     if engine not in ENGINES:
         raise DefinitionError(section.at("Engine"), f"{engine!r} is not one of {', '.join(ENGINES)}")
-    precision = section.text("Precision") or "fp32"
-    if precision != "fp32":
-        raise DefinitionError(section.at("Precision"), f"{precision!r} is not supported yet; use fp32")
-    return ModelSpec(name=name, source=source, engine=engine, precision=precision)
+    precision = section.choice("Precision", PRECISIONS, "fp32")
+    max_error = None
+    if section.values.get("MaxError") is not None:
+        max_error = section.number("MaxError", 0, low=0)
+    elif precision == candidates.AUTO:
+        raise DefinitionError(section.at("MaxError"), "is missing: Precision auto chooses within that error")
+    return ModelSpec(name=name, source=source, engine=engine, precision=precision, max_error=max_error)
+
+
+def _objective(section: _Reader) -> Objective:
+    sizes = section.values.get("BatchSizes") or []
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 1 for size in sizes):
+        raise DefinitionError(
+            section.at("BatchSizes"), f"must be a list of whole numbers, 1 or more, not {_kind(sizes)}"
+        )
+    return Objective(
+        cold_weight=section.number("ColdWeight", 1, low=0),
+        warm_calls=section.number("WarmCalls", 20, low=0),
+        batch_sizes=tuple(sizes),
+    )
 
 
 def _environment(section: _Reader) -> dict[str, str]:
@@ -346,8 +376,6 @@ def _refuse_unbuilt(glowplug: _Reader, warmup: _Reader, storage: _Reader) -> Non
     """Known keys whose behaviour is not built: refused, never accepted and ignored. A default value changes nothing."""
     if glowplug.choice("Device", ("auto", "cpu", "cuda"), "auto") == "cuda":
         raise DefinitionError(glowplug.at("Device"), "cuda is not supported yet; use auto or cpu")
-    if glowplug.values.get("Objective") is not None:
-        raise DefinitionError(glowplug.at("Objective"), "is not supported yet")
     if warmup.choice("Compare", ("none", "json"), "none") == "json":
         raise DefinitionError(warmup.at("Compare"), "json is not supported yet; use none")
     if storage.whole("Size", 512, low=512, high=32768) != 512:

@@ -1,8 +1,8 @@
 """Which engine serves whom: one small JSON file per owner, replaced by rename.
 
 ``assigned/<owner>.json`` below the snapshots' root: ``{"<model>": {"engine", "key", "reason", "requested",
-"fingerprint", "measured": [{"engine", "cold_ms", "warm_ms", "refused"}, …]}, …}``. The owner is an opaque name (the
-runtime uses a function's revision).
+"fingerprint", "measured": [{fields of Measured}, …]}, …}``. The owner is an opaque name (the runtime uses a function's
+revision).
 
 Not signed: all that an assignment can do is to name a snapshot, and that is signed (``store.py``). One that cannot be
 read counts as none; the model is then baked again, which ends at once where the snapshot is still there.
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from glowplug.cache.errors import StoreError
@@ -26,13 +27,24 @@ _OWNER = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one engine: milliseconds to restore and answer, and to answer when warm; None where it was
-    not. ``refused`` says why it must not serve."""
+    """What was measured of one engine, by label; fields as in ``manifest.EngineRecord``. ``refused`` says why it must
+    not serve."""
 
     engine: str
-    cold_ms: float | None
-    warm_ms: float | None
+    restore_ms: float | None = None
+    first_ms: float | None = None
+    cold_ms: float | None = None
+    parked_ms: float | None = None
+    warm_ms: float | None = None
+    private_bytes: int = 0
+    shared_bytes: int = 0
+    worst_error: float = 0.0
     refused: str = ""
+    shapes: Mapping[str, float] = field(default_factory=dict)
+
+
+FIGURES = tuple(name for name in Measured.__dataclass_fields__ if name != "engine")
+"""The fields of ``Measured`` that a bake reports for each engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,21 @@
 """The manifest of a snapshot: ``manifest.json``, canonical JSON (sorted keys, no spaces), written last.
 
-    {"format": 1,
+    {"format": 2,
      "key": "<sha256>",                        see ``key_of``; the snapshot directory's name
      "source": "<sha256>",                     digest of the model's files (names, sizes, digests)
      "graph": "<sha256>",                      digest of the exported program (``program``)
-     "precision": "fp32",
      "fingerprint": {…},                       what must match here (``fingerprint``)
      "signature": {…},                         inputs and outputs (``signature``)
      "computed": {"rope.inv_freq": ["snapshot", "extra.safetensors", "rope.inv_freq"]},
                                                module tensors that no file of the source holds as the module wants them
      "aliases": {"head.weight": "embed.weight"},     a module tensor's further names (tied weights)
-     "engines": {"eager": {"artefact": "", "constants": {}, "cold_ms": 31.0, "warm_ms": 9.5, "worst_error": 0.0,
-                           "refused": ""},
-                 "aot_inductor": {"artefact": "model.so",
+     "engines": {"eager": {"engine": "eager", "precision": "fp32", "variant": "", …},
+                 "aot_inductor": {"engine": "aot_inductor", "artefact": "model.so",
                                   "constants": {"embed_weight": ["source", "model.safetensors", "embed.weight"]}, …}},
-                                               the weight map: engine constant -> [place, file, tensor];
-                                               ``refused``: why it must not serve, empty when it may
-     "verdict": "aot_inductor", "reason": "…", the engine for ``auto``, and why
-     "check": {"file": "check.safetensors", "absolute": 0.0001, "relative": 0.0001},
-                                               tensors input.N and output.N, flat, as the signature orders them
+                                               by label (``candidates``); fields: ``EngineRecord``
+     "verdict": "aot_inductor", "reason": "…", the engine for ``auto`` under the objective of whoever baked, and why
+     "check": {"file": "check.safetensors"},   tensors input.N and output.N, flat, as the signature orders them; the
+                                               tolerance is each engine's
      "artefacts": {"model.so": {"sha256": "…", "size": 1790008}, …}}     every file of the directory but this one
 
 The source's own bytes are never in a snapshot. Function names and handler code are in neither manifest nor key, so
@@ -40,7 +37,7 @@ from typing import Any
 from .checkpoint import Origin
 from .errors import SnapshotCorrupt
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 EXTRA_FILE = "extra.safetensors"
 CHECK_FILE = "check.safetensors"
@@ -56,20 +53,36 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What a bake made and found out about one engine. Times in milliseconds, None before they are measured."""
+    """What a bake made and found out about one engine. Times in milliseconds, None before they are measured.
 
+    ``constants`` is the weight map: engine constant -> where its bytes are. ``options`` belong to the engine's module.
+    ``absolute`` and ``relative`` are the tolerance of its outputs against eager in fp32, and ``worst_error`` the
+    largest absolute difference that was seen. ``restore_ms`` is load, bind and open; ``first_ms`` the first call;
+    ``cold_ms`` both; ``parked_ms`` the part of that which a start from a parked zygote pays. ``warm_ms`` is a call of
+    the example's sizes; ``shapes`` has others by sizes (``2x16``), ``batches`` by batch size. ``private_bytes`` is what
+    a process adds for itself, ``shared_bytes`` what it maps together with others. ``refused`` says why it must not
+    serve, empty when it may.
+    """
+
+    engine: str = "eager"
+    precision: str = "fp32"
+    variant: str = ""
     artefact: str = ""
     constants: Mapping[str, Origin] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    absolute: float = 0.0
+    relative: float = 0.0
+    restore_ms: float | None = None
+    first_ms: float | None = None
     cold_ms: float | None = None
+    parked_ms: float | None = None
     warm_ms: float | None = None
+    shapes: Mapping[str, float] = field(default_factory=dict)
+    batches: Mapping[str, float] = field(default_factory=dict)
+    private_bytes: int = 0
+    shared_bytes: int = 0
     worst_error: float = 0.0
     refused: str = ""
-
-    def cost_ms(self, cold_weight: float = 1.0, warm_calls: float = 20.0) -> float:
-        """Return the objective of ``Engine: auto``: one cold start and a few warm calls; infinite when refused."""
-        if self.refused or self.cold_ms is None or self.warm_ms is None:
-            return float("inf")
-        return cold_weight * self.cold_ms + warm_calls * self.warm_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,6 @@ class Manifest:
     key: str
     source: str
     graph: str
-    precision: str
     fingerprint: Mapping[str, Any]
     signature: Mapping[str, Any]
     computed: Mapping[str, Origin]
@@ -95,11 +107,7 @@ class Manifest:
         value: dict[str, Any] = {"format": FORMAT} | {name: getattr(self, name) for name in self.__dataclass_fields__}
         value["computed"] = {name: origin.to_json() for name, origin in self.computed.items()}
         value["artefacts"] = {name: {"sha256": a.sha256, "size": a.size} for name, a in self.artefacts.items()}
-        value["engines"] = {
-            name: {field: getattr(record, field) for field in record.__dataclass_fields__}
-            | {"constants": {constant: origin.to_json() for constant, origin in record.constants.items()}}
-            for name, record in self.engines.items()
-        }
+        value["engines"] = {label: record_to_json(record) for label, record in self.engines.items()}
         return canonical(value)
 
     @classmethod
@@ -120,7 +128,7 @@ class Manifest:
         try:
             value["computed"] = _origins(value["computed"])
             value["artefacts"] = {name: _artefact(name, item) for name, item in value["artefacts"].items()}
-            value["engines"] = {name: _record(item) for name, item in value["engines"].items()}
+            value["engines"] = {label: record_from_json(item) for label, item in value["engines"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotCorrupt(f"manifest: {type(error).__name__}: {error}") from error
         return cls(**value)
@@ -136,8 +144,9 @@ def key_of(
 ) -> str:
     """Return the key of a snapshot: everything that its bytes depend on and nothing else.
 
-    ``signature`` holds the dynamic shapes; ``options`` precision and engines. The compiler's own options are constants
-    of this release: ``fingerprint`` has an ``engine_format`` that is raised when they change.
+    ``signature`` holds the dynamic shapes; ``options`` who takes part in the bake-off, and the batch sizes. The
+    compiler's own options are constants of this release: ``fingerprint`` has an ``engine_format`` that is raised when
+    they change.
     """
     parts = {"source": source, "graph": graph, "signature": signature, "options": options, "here": fingerprint}
     return hashlib.sha256(canonical({"format": FORMAT, **parts})).hexdigest()
@@ -174,8 +183,19 @@ def _artefact(name: str, item: Mapping[str, Any]) -> Artefact:
     return Artefact(item["sha256"], item["size"])
 
 
-def _record(item: Mapping[str, Any]) -> EngineRecord:
+def record_to_json(record: EngineRecord) -> dict[str, Any]:
+    """Return an engine's record as JSON-able values."""
+    value = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return value | {"constants": {constant: origin.to_json() for constant, origin in record.constants.items()}}
+
+
+def record_from_json(item: Mapping[str, Any]) -> EngineRecord:
+    """Read what ``record_to_json`` wrote. Raises ``SnapshotCorrupt``, ``KeyError`` or ``TypeError``."""
     record = EngineRecord(**{**item, "constants": _origins(item["constants"])})
-    if Path(record.artefact).name != record.artefact or not isinstance(record.refused, str):
-        raise SnapshotCorrupt("manifest: an engine's artefact is not a file name, or its refusal is not text")
+    if not isinstance(record.artefact, str) or Path(record.artefact).name != record.artefact:
+        raise SnapshotCorrupt("manifest: an engine's artefact is not a file name")
+    if not all(isinstance(text, str) for text in (record.engine, record.precision, record.variant, record.refused)):
+        raise SnapshotCorrupt("manifest: an engine's name, precision, variant or refusal is not text")
+    if not all(isinstance(part, Mapping) for part in (record.options, record.shapes, record.batches)):
+        raise SnapshotCorrupt("manifest: an engine's options, shapes or batches are not by name")
     return record

@@ -1,81 +1,155 @@
-"""Measure one engine as a worker would meet it: restore, first call, warm calls; and check every recorded case.
+"""Measure one candidate as a worker would meet it: restore, first call, warm calls; and check every recorded case.
 
-Run in a fresh process (``runtime.worker.bake`` starts it): no compiler, no thread pool, no earlier engine has been
-there, and a crash costs one measurement.
+Run in a process of its own that was forked from one with torch and the author's module imported, as workers are
+(``runtime.worker.bake``): no compiler, no thread pool, no earlier engine has been there, and a crash costs one
+measurement.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from . import verify
-from .bake import CASES, CASES_FILE, Measurement
+from . import cases, verify
 from .checkpoint import SNAPSHOT
 from .definition import ModelDefinition
-from .errors import CheckFailed, EngineError, TensorUnbound
+from .errors import CheckFailed, EngineError, SnapshotError, TensorUnbound
 from .manifest import CHECK_FILE, Manifest
-from .restore import Plan, Restored, numbered, restore
+from .restore import Plan, Restored, numbered, restore, tolerance
 from .signature import Signature
 
 WARM_CALLS = 20
 WARM_S = 3.0
-"""Most seconds for the warm calls; a slow model is measured on fewer."""
+"""Most seconds for the warm calls of one shape; a slow model is measured on fewer."""
+
+_OTHER_CALLS = 8  # warm calls of the shapes that are only shown
+_REFUSED = (EngineError, TensorUnbound, CheckFailed)
 
 
-def measure(
-    definition: ModelDefinition, files: Mapping[str, Path], staging: Path, manifest: Manifest, engine: str, threads: int
-) -> Measurement:
-    """Return times and the worst error of ``engine``, restored from ``staging`` with ``threads`` threads.
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was found out; fields as in ``manifest.EngineRecord``. ``refused`` says why the candidate must not serve:
+    the figures mean nothing then."""
 
-    An engine that cannot be restored or is wrong comes back as refused; eager's errors are raised.
-    """
+    restore_ms: float = 0.0
+    first_ms: float = 0.0
+    cold_ms: float = 0.0
+    parked_ms: float = 0.0
+    warm_ms: float = 0.0
+    shapes: Mapping[str, float] = field(default_factory=dict)
+    batches: Mapping[str, float] = field(default_factory=dict)
+    private_bytes: int = 0
+    shared_bytes: int = 0
+    worst_error: float = 0.0
+    refused: str = ""
+
+
+def prepare() -> None:
+    """Bring a process into the state of a base zygote. Call once, before anything is measured in forks of it."""
     torch.set_num_threads(1)
     with torch.device("meta"):
         torch.empty(1).normal_()  # imports a second's worth of modules, which a base zygote has done long before
+
+
+def measure(
+    definition: ModelDefinition, files: Mapping[str, Path], staging: Path, manifest: Manifest, label: str, threads: int
+) -> Measurement:
+    """Return figures of the candidate ``label``, restored from ``staging`` with ``threads`` threads.
+
+    One that cannot be restored or is wrong comes back as refused; eager's errors are raised.
+    """
     signature = Signature.from_json(manifest.signature)
-    gc.collect()
-    gc.freeze()  # as in a zygote: a collection over all of torch's objects takes a tenth of a second
+    private = _private_bytes()
     begin = time.perf_counter()
     try:
-        restored = restore(definition, files, Plan(engine, staging, manifest.to_bytes()))
-    except (EngineError, TensorUnbound) as error:
-        if engine == "eager":
+        restored = restore(definition, files, Plan(label, staging, manifest.to_bytes()))
+        torch.set_num_threads(threads)
+        restored.engine.open(threads)
+        opened = time.perf_counter()
+        inputs = signature.unflatten_inputs(numbered(restored.tensors.of(SNAPSHOT, CHECK_FILE), "input"))
+        restored.engine.run((), inputs)
+        answered = time.perf_counter()
+        warm_ms = _warm_ms(restored, inputs, WARM_CALLS)
+        worst = _worst_error(restored, signature)
+        shapes, batches = _other_shapes(restored, signature)
+    except _REFUSED as error:
+        if manifest.engines[label].engine == "eager":
             raise
-        return Measurement(0.0, 0.0, 0.0, refused=f"{type(error).__name__}: {error}")
-    torch.set_num_threads(threads)
-    inputs = signature.unflatten_inputs(numbered(restored.tensors.of(SNAPSHOT, CHECK_FILE), "input"))
-    restored.engine.run((), inputs)
-    cold_ms = (time.perf_counter() - begin) * 1e3
+        return Measurement(refused=f"{type(error).__name__}: {error}")
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what engines raise when they run
+        if manifest.engines[label].engine == "eager" or isinstance(error, SnapshotError):
+            raise
+        return Measurement(refused=f"{type(error).__name__}: {error}")
+    restore_ms, first_ms = (opened - begin) * 1e3, (answered - opened) * 1e3
+    return Measurement(
+        restore_ms=restore_ms,
+        first_ms=first_ms,
+        cold_ms=restore_ms + first_ms,
+        parked_ms=first_ms if restored.engine.fork_safe else restore_ms + first_ms,
+        warm_ms=warm_ms,
+        shapes=shapes,
+        batches=batches,
+        private_bytes=max(0, _private_bytes() - private),
+        shared_bytes=restored.mapped_bytes,
+        worst_error=worst,
+    )
+
+
+def _warm_ms(restored: Restored, inputs: Mapping[str, Any], most: int) -> float:
+    """Return the lower quartile of some calls: undisturbed ones."""
     warm: list[float] = []
-    while len(warm) < WARM_CALLS and sum(warm) < WARM_S:
+    while len(warm) < most and sum(warm) < WARM_S:
         call = time.perf_counter()
         restored.engine.run((), inputs)
         warm.append(time.perf_counter() - call)
-    warm_ms = statistics.quantiles(warm, n=4)[0] * 1e3 if len(warm) > 1 else warm[0] * 1e3  # undisturbed calls
-    try:
-        worst = _worst_error(restored, signature, manifest)
-    except CheckFailed as error:
-        return Measurement(cold_ms, warm_ms, 0.0, refused=f"CheckFailed: {error}")
-    return Measurement(cold_ms, warm_ms, worst)
+    return (statistics.quantiles(warm, n=4)[0] if len(warm) > 1 else warm[0]) * 1e3
 
 
-def _worst_error(restored: Restored, signature: Signature, manifest: Manifest) -> float:
-    tolerance = verify.Tolerance(manifest.check["absolute"], manifest.check["relative"])
-    recorded = restored.tensors.of(SNAPSHOT, CASES_FILE)
-    worst = 0.0
-    cases = [restored.tensors.of(SNAPSHOT, CHECK_FILE)]
-    cases += [
-        {name.removeprefix(f"{number}."): tensor for name, tensor in recorded.items() if name.startswith(f"{number}.")}
-        for number in range(CASES)
-    ]
-    for case in cases:
-        if case:
-            outputs = restored.engine.run((), signature.unflatten_inputs(numbered(case, "input")))
-            worst = max(worst, verify.compare(outputs, signature.unflatten(numbered(case, "output")), tolerance))
+def _other_shapes(restored: Restored, signature: Signature) -> tuple[dict[str, float], dict[str, float]]:
+    """Return warm times by sizes, and by batch size where the template names some."""
+    shapes: dict[str, float] = {}
+    batches: dict[str, float] = {}
+    for name, case in _recorded(restored).items():
+        kind, _, number = name.partition(".")
+        if kind == "random":
+            continue
+        flat = numbered(case, "input")
+        inputs = signature.unflatten_inputs(flat)
+        restored.engine.run((), inputs)
+        took = _warm_ms(restored, inputs, WARM_CALLS if kind == "batch" else _OTHER_CALLS)
+        shapes[cases.shape_of(flat)] = took
+        if kind == "batch":
+            batches[number] = took
+    return shapes, batches
+
+
+def _worst_error(restored: Restored, signature: Signature) -> float:
+    """Return the largest difference from eager over all cases. Raises ``CheckFailed`` with the name of the case."""
+    allowed, worst = tolerance(restored), 0.0
+    for name, case in {"example": restored.tensors.of(SNAPSHOT, CHECK_FILE), **_recorded(restored)}.items():
+        outputs = restored.engine.run((), signature.unflatten_inputs(numbered(case, "input")))
+        try:
+            worst = max(worst, verify.compare(outputs, signature.unflatten(numbered(case, "output")), allowed))
+        except CheckFailed as error:
+            raise CheckFailed(f"{name}: {error}") from error
     return worst
+
+
+def _recorded(restored: Restored) -> dict[str, dict[str, torch.Tensor]]:
+    return cases.read(restored.tensors.of(SNAPSHOT, cases.CASES_FILE))
+
+
+def _private_bytes() -> int:
+    """Return this process's anonymous memory that is its own: what it has written since it was forked."""
+    found = 0
+    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith(("Private_Dirty:", "Private_Hugetlb:")):
+                found += int(line.split()[1]) * 1024
+    return found

@@ -43,6 +43,10 @@ class Program:
         """Return the tensors that export lifted out of the code, by name."""
         return {name: value for name, value in self.exported.constants.items() if isinstance(value, Tensor)}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what engines are bound to and no file of the source holds, by name."""
+        return {**self.constants(), **self.assembled.computed}
+
 
 def export(assembled: Assembled, example: Example) -> Program:
     """Trace the model. Raises ``ExampleInvalid``, or ``ExportFailed`` saying what cannot be traced or run."""
@@ -50,15 +54,22 @@ def export(assembled: Assembled, example: Example) -> Program:
         name: value.contiguous() if isinstance(value, Tensor) else value
         for name, value in example.named(assembled.module.forward).items()
     }
-    shapes = {name: _dimensions(example.dynamic.get(name), value) for name, value in inputs.items()}
+    return traced(assembled, inputs, example.dynamic)
+
+
+def traced(
+    assembled: Assembled, inputs: Mapping[str, Any], dynamic: Mapping[str, tuple[str | int | None, ...]]
+) -> Program:
+    """Trace a module on inputs by parameter name. Raises as ``export``."""
+    shapes = {name: _dimensions(dynamic.get(name), value) for name, value in inputs.items()}
     try:
         with torch_private.quiet(), torch.no_grad():
-            exported = torch.export.export(assembled.module, (), inputs, dynamic_shapes=shapes)
+            exported = torch.export.export(assembled.module, (), dict(inputs), dynamic_shapes=shapes)
     except Exception as error:
         raise ExportFailed(f"torch.export: {type(error).__name__}: {_first_lines(error)}") from error
     _refuse_mutation(exported)
     signature = _signature(exported, inputs)
-    return Program(exported, assembled, inputs, example.dynamic, signature, _digest(exported, assembled, signature))
+    return Program(exported, assembled, inputs, dynamic, signature, _digest(exported, assembled, signature))
 
 
 def _first_lines(error: Exception) -> str:

@@ -10,29 +10,32 @@ from typing import Any
 import torch
 
 from . import fingerprint, verify
+from .candidates import EAGER
 from .checkpoint import SNAPSHOT, TensorFiles
 from .definition import ModelDefinition
-from .engines import Engine
+from .engines import Engine, Given
 from .engines.table import create
-from .errors import CheckFailed, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
+from .errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from .manifest import CHECK_FILE, Manifest
 from .signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to serve a model with. ``snapshot`` is the published directory and ``manifest`` its verified text; both are
-    empty (None, ``b""``) before the first bake."""
+    """What to serve a model with. ``engine`` is a label (``candidates``), ``snapshot`` the published directory and
+    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake."""
 
-    engine: str = "eager"
+    engine: str = EAGER
     snapshot: Path | None = None
     manifest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """An engine with its weights. ``mapped_bytes`` of them are pages shared with every process that maps the file."""
+    """An engine with its weights, not opened yet. ``label`` is the plan's; ``mapped_bytes`` of the weights are pages
+    shared with every process that maps the file."""
 
+    label: str
     engine: Engine
     definition: ModelDefinition
     manifest: Manifest | None
@@ -51,10 +54,23 @@ def restore(definition: ModelDefinition, files: Mapping[str, Path], plan: Plan) 
         differences = fingerprint.compare(manifest.fingerprint)
         if differences:
             raise FingerprintMismatch(f"model {definition.name}: {plan.engine} engine: {'; '.join(differences)}")
-    engine = create(plan.engine)
+    record = manifest.engines.get(plan.engine) if manifest is not None else None
+    if record is None and plan.engine != EAGER:
+        raise EngineUnavailable(f"model {definition.name}: the snapshot has no {plan.engine} engine")
+    engine = create(record.engine if record is not None else plan.engine)
     tensors = TensorFiles(files, plan.snapshot)
-    engine.load(definition, files, plan.snapshot, manifest)
-    return Restored(engine, definition, manifest, tensors, engine.bind(tensors))
+    engine.load(Given(definition, files, plan.snapshot, manifest, record))
+    return Restored(plan.engine, engine, definition, manifest, tensors, engine.bind(tensors))
+
+
+def tolerance(restored: Restored) -> verify.Tolerance:
+    """Return how far the engine's outputs may be from those that were recorded. Only with a manifest."""
+    if restored.manifest is None:
+        raise RuntimeError("nothing was recorded")
+    record = restored.manifest.engines.get(restored.label)
+    if record is None:
+        raise SnapshotCorrupt(f"manifest: no record of {restored.label}")
+    return verify.Tolerance(record.absolute, record.relative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +97,7 @@ def check(restored: Restored) -> Checked:
         raise SnapshotCorrupt(f"{CHECK_FILE}: {len(inputs)} inputs and {len(expected)} outputs")
     outputs = _run(restored, (), signature.unflatten_inputs(inputs))
     try:
-        tolerance = verify.Tolerance(restored.manifest.check["absolute"], restored.manifest.check["relative"])
-    except KeyError as error:
-        raise SnapshotCorrupt(f"manifest: check has no {error}") from error
-    try:
-        return Checked(verify.compare(outputs, signature.unflatten(expected), tolerance), recorded=True)
+        return Checked(verify.compare(outputs, signature.unflatten(expected), tolerance(restored)), recorded=True)
     except CheckFailed as error:
         raise _named(error, restored) from error
 
@@ -105,13 +117,13 @@ def _run(restored: Restored, args: Any, kwargs: Mapping[str, Any]) -> Any:
     try:
         return restored.engine.run(args, kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what torch operations raise
-        where = f"model {restored.definition.name}: {restored.engine.name} raised on its example"
+        where = f"model {restored.definition.name}: {restored.label} raised on its example"
         kind = ExampleInvalid if restored.manifest is None else CheckFailed
         raise kind(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _named(error: CheckFailed, restored: Restored) -> CheckFailed:
-    return CheckFailed(f"model {restored.definition.name}, {restored.engine.name} engine: {error}")
+    return CheckFailed(f"model {restored.definition.name}, {restored.label} engine: {error}")
 
 
 def numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:

@@ -35,6 +35,21 @@ _BY_DTYPE = {
 half types (their tolerance is that of one wrong rounding per layer, not of one operation)."""
 
 
+_BY_PRECISION = {"bf16": 4e-2, "fp16": 1e-2, "int8": 1e-1}
+"""For a model in another precision than its own: the part of the largest value of an output by which any value of it
+may be off, and the part of itself. bf16 has 8 bits of mantissa and fp16 11, of which a few get lost on the way through
+the layers; 8-bit weights have 256 levels per row."""
+
+
+def tolerance_in(precision: str, plain: Tolerance, outputs: Sequence[Tensor]) -> Tolerance:
+    """Return the tolerance of a candidate in ``precision``: ``plain`` in fp32, else by the scale of eager's outputs."""
+    part = _BY_PRECISION.get(precision)
+    if part is None:
+        return plain
+    largest = max((float(leaf.abs().max()) for leaf in outputs if leaf.is_floating_point() and leaf.numel()), default=1)
+    return Tolerance(max(plain.absolute, part * largest), max(plain.relative, part))
+
+
 def tolerance_for(dtypes: Sequence[torch.dtype]) -> Tolerance:
     """Return the tolerance of the coarsest of ``dtypes``: those of a model's weights and outputs."""
     return max((_BY_DTYPE[dtype] for dtype in dtypes if dtype in _BY_DTYPE), key=lambda item: item.absolute,

@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class ExitCode(enum.IntEnum):
@@ -194,7 +194,7 @@ class Start(Message):
     """Become an instance: per-instance environment, after-restore hooks, memory limit. Answered by ``Ready``.
 
     ``restored`` says that the handler was imported before a fork (the hooks run); ``memory_bytes`` bounds what the
-    process adds from here on (0: no bound).
+    process adds from here on (0: no bound). ``threads`` is for engines that settle theirs when they are opened.
     """
 
     CODE: ClassVar[int] = 24
@@ -206,6 +206,7 @@ class Start(Message):
     function_version: str
     log_group: str
     log_stream: str
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)

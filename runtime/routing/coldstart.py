@@ -254,7 +254,7 @@ class Starter:
                 await self._start(worker, spec, instance_id, restored=restored)
 
     async def _start(self, worker: Worker, spec: FunctionSpec, instance_id: str, *, restored: bool) -> None:
-        await worker.start(start_order(spec, instance_id, at_s=self._clock.time(), restored=restored))
+        await worker.start(start_order(self._site, spec, instance_id, at_s=self._clock.time(), restored=restored))
 
     async def _call_handler(self, canary: Worker, spec: FunctionSpec, event: str) -> str:
         """Call the handler with Warmup.Event, JSON text by now. Raises ``CheckFailed`` when it fails."""

@@ -41,7 +41,7 @@ def load_order(
     )
 
 
-def start_order(spec: FunctionSpec, instance_id: str, *, at_s: float, restored: bool) -> wire.Start:
+def start_order(site: Site, spec: FunctionSpec, instance_id: str, *, at_s: float, restored: bool) -> wire.Start:
     """Return the order to become an instance. ``at_s`` is Unix time; ``restored``: the import was before a fork."""
     stream = environment.log_stream(spec, instance_id, at_s=at_s)
     return wire.Start(
@@ -53,6 +53,7 @@ def start_order(spec: FunctionSpec, instance_id: str, *, at_s: float, restored: 
         function_version=spec.version,
         log_group=environment.log_group(spec),
         log_stream=stream,
+        threads=site.cores,
     )
 
 

@@ -4,18 +4,17 @@
 
 The job, one JSON object on standard input:
 
-    {"load": {…the fields of wire.Load…}, "model": "", "engine": "auto",
+    {"load": {…the fields of wire.Load…}, "model": "", "wanted": {…what the template asks for…},
      "staging": "/…/bake/17", "snapshots": "/…/snapshots", "again": "<key of a snapshot to measure again>"}
 
 Events, one JSON object a line, on descriptor 3 (1 and 2 are the author's, whose module may print):
 
-    {"event": "progress", "phase": "import" | "export" | "compile" | "measure" | "check", "fraction": 0.15}
+    {"event": "progress", "phase": "import" | "export" | "compile LABEL" | "measure LABEL" | "check", "fraction": 0.15}
     {"event": "done", "key": "…", "reused": false, "verdict": "aot_inductor", "reason": "…", "measured": {…}}
     {"event": "failed", "error_type": "ExportFailed", "message": "…"}                               exit status 1
 
-Each engine is measured by the same program in a further fresh process, whose job has ``measure`` (an engine's name),
-``manifest`` as well and which answers ``{"event": "measured", …}``. TMPDIR and the compiler's caches are those of the
-environment that the node starts this in; the author's module sees the function's environment.
+Candidates are measured by the same program in a further process (``measuring``). TMPDIR and the compiler's caches are
+those of the environment that the node starts this in; the author's module sees the function's environment.
 
 Whoever reads the events is who the work is for. When that end is closed, because the node was killed, the bake ends at
 once with all that it started: compilers too, which is why a thread watches the pipe and PR_SET_PDEATHSIG does not do.
@@ -24,12 +23,10 @@ once with all that it started: compilers too, which is why a thread watches the 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -38,16 +35,15 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.process.wire import Load
-from glowplug.snapshot.bake import Baked, Job, Measurement, bake
-from glowplug.snapshot.errors import CheckFailed, EngineUnavailable
-from glowplug.snapshot.manifest import EngineRecord, Manifest
-from glowplug.snapshot.measure import measure
+from glowplug.snapshot.assignments import FIGURES
+from glowplug.snapshot.bake import MAKING_S, Baked, Job, bake
+from glowplug.snapshot.choice import Wanted
+from glowplug.snapshot.errors import EngineUnavailable
+from glowplug.snapshot.manifest import EngineRecord
 
 from . import models, shadow
 from .loader import enter, find_handler, roots_of, top_level
-
-MEASURE_TIMEOUT_S = 180.0
-"""A measuring process imports torch and the handler, then runs for about WARM_S; beyond this the engine hangs."""
+from .measuring import Measuring, serve
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CXX")
 """Names whose value stays the baker's own after the function's environment is in place: the compiler reads them."""
@@ -90,16 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--events-fd", type=int, default=3)
     events = Events(parser.parse_args(arguments).events_fd)
     events.watch()
-    text = sys.stdin.buffer.read()
     try:
-        job = json.loads(text)
-        events.progress("import", 0.0)
+        job = json.loads(sys.stdin.buffer.readline())
         own = dict(os.environ)
-        model = _import(job, own)
-        if "measure" in job:
-            events("measured", **_measure_here(job, model))
+        if job.get("measures"):
+            serve(job, _import(job, own), sys.stdin.buffer, events)
         else:
-            events("done", **_bake(job, model, own, events))
+            events.progress("import", 0.0)
+            events("done", **_bake(job, _import(job, own), own, events))
     except Exception as error:  # the seam to the node: whatever went wrong becomes an event, with its trace in the log
         sys.excepthook(type(error), error, error.__traceback__)
         events("failed", error_type=type(error).__name__, message=str(error))
@@ -133,29 +127,22 @@ def _make_way(load: Load) -> None:
 
 
 def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], events: Events) -> dict[str, Any]:
-    staging = Path(job["staging"])
-
-    def measured(draft: Manifest, engine: str) -> Measurement:
-        return _measure_apart({**job, "measure": engine, "manifest": draft.to_bytes().decode()}, own)
-
-    baked = bake(
-        Job(
-            model.definition,
-            model.files,
-            staging,
-            Path(job["snapshots"]),
-            engine=job.get("engine", "auto"),
-            again=job.get("again", ""),
-        ),
-        progress=events.progress,
-        measure=measured,
+    work = Job(
+        model.definition,
+        model.files,
+        Path(job["staging"]),
+        Path(job["snapshots"]),
+        wanted=Wanted.from_json(job["wanted"]),
+        again=job.get("again", ""),
+        making_s=job.get("making_s", MAKING_S),
     )
-    return _summary(baked)
+    with Measuring(job, own) as measure:
+        return _summary(bake(work, progress=events.progress, measure=measure))
 
 
 def _summary(baked: Baked) -> dict[str, Any]:
     def figures(record: EngineRecord) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in ("cold_ms", "warm_ms", "worst_error", "refused")}
+        return {name: getattr(record, name) for name in FIGURES}
 
     return {
         "key": baked.manifest.key,
@@ -164,43 +151,6 @@ def _summary(baked: Baked) -> dict[str, Any]:
         "reason": baked.reason,
         "measured": {name: figures(record) for name, record in baked.manifest.engines.items()},
     }
-
-
-def _measure_here(job: Mapping[str, Any], model: models.Model) -> dict[str, Any]:
-    manifest = Manifest.from_bytes(job["manifest"].encode())
-    threads = len(os.sched_getaffinity(0))
-    found = measure(model.definition, model.files, Path(job["staging"]), manifest, job["measure"], threads)
-    return dataclasses.asdict(found)
-
-
-def _measure_apart(job: Mapping[str, Any], own: Mapping[str, str]) -> Measurement:
-    """Measure in a fresh process. One that dies or hangs refuses the engine, and says how."""
-    receive, send = os.pipe()
-    command = [sys.executable, "-P", "-m", "glowplug.runtime.worker.bake", "--events-fd", str(send)]
-    with os.fdopen(receive, "rb") as events:
-        try:
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(send,), env=dict(own), cwd="/")
-        finally:
-            os.close(send)
-        try:
-            child.communicate(json.dumps(job).encode(), timeout=MEASURE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            return Measurement(0.0, 0.0, 0.0, refused=f"no answer within {MEASURE_TIMEOUT_S:.0f} s")
-        lines = [json.loads(line) for line in events.read().splitlines()]
-    last = lines[-1] if lines else {}
-    if last.get("event") == "measured":
-        return Measurement(**{name: value for name, value in last.items() if name != "event"})
-    if last.get("event") == "failed":
-        if job["measure"] == "eager":
-            raise CheckFailed(f"eager in a fresh process: {last['error_type']}: {last['message']}")
-        return Measurement(0.0, 0.0, 0.0, refused=f"{last['error_type']}: {last['message']}")
-    return Measurement(0.0, 0.0, 0.0, refused=_death(child.returncode))
-
-
-def _death(status: int) -> str:
-    return f"crashed with {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
 if __name__ == "__main__":

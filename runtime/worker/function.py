@@ -52,6 +52,7 @@ class Function:
         self.generators = Generators()
         self._name = ""
         self._hooks_due = False
+        self._has_models = False
         self._recorder: firstuse.Recorder | None = None
         self._steps: dict[type[Any], Callable[[Any], wire.Message]] = {
             wire.Load: self.load,
@@ -95,6 +96,7 @@ class Function:
                 return wire.Loaded(_ms_since(started), obstacle, [])
             self.log = requestlog.install()
             self._recorder = firstuse.Recorder() if load.observe else None
+            self._has_models = bool(load.models)
             if load.models:
                 _models().declare(load.models)
             self.generators = Generators()
@@ -134,9 +136,14 @@ class Function:
         return wire.Checked(took_ms, report.worst_error, report.recorded, reads)
 
     def start(self, start: wire.Start) -> wire.Ready:
-        """Become an instance: its environment, the after-restore hooks, its memory limit."""
+        """Become an instance: its environment, its engines opened, the after-restore hooks, its memory limit."""
         started = perf_counter()
         os.environ.update(start.environment)
+        if self._has_models:
+            try:
+                _models().open_all(start.threads)
+            except Exception as error:
+                raise _failed("start", error, ExitCode.BIND_FAILED) from error
         if start.restored or self._hooks_due:
             try:
                 hooks.run_after_restore()

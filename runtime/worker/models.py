@@ -63,6 +63,7 @@ class Model:
         self._declared = declared
         self._files: Mapping[str, Path] | None = declared.files if declared is not None else None
         self._restored: Restored | None = None
+        self._opened = False
         self._plain: Restored | None = None
 
     def __repr__(self) -> str:
@@ -75,8 +76,8 @@ class Model:
 
     @property
     def engine(self) -> str:
-        """The engine that serves it; empty before it is bound."""
-        return self._restored.engine.name if self._restored is not None else ""
+        """The label of the engine that serves it; empty before it is bound."""
+        return self._restored.label if self._restored is not None else ""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -92,27 +93,37 @@ class Model:
         """
         from glowplug.snapshot.restore import Plan, restore  # late: the first import of torch, as documented above
 
-        self._restored = restore(self.definition, self.files, plan or Plan())
+        self._restored, self._opened = restore(self.definition, self.files, plan or Plan()), False
         self._plain = None
         return self._restored.mapped_bytes
 
-    def check(self) -> CheckReport:
-        """Run the engine check. Raises ``CheckFailed`` and what ``snapshot.restore.check`` raises."""
-        from glowplug.snapshot.restore import check  # late, as in ``bind``
+    def open(self, threads: int) -> Restored:
+        """Make ready what must not be forked, binding before if nobody has; a second call changes nothing.
 
+        Raises as ``bind``, or ``EngineError``.
+        """
         if self._restored is None:
             self.bind()
         assert self._restored is not None  # noqa: S101 - bind has just set it
-        checked = check(self._restored)
+        if not self._opened:
+            self._restored.engine.open(threads)
+            self._opened = True
+        return self._restored
+
+    def check(self, threads: int) -> CheckReport:
+        """Run the engine check. Raises ``CheckFailed`` and what ``snapshot.restore.check`` raises."""
+        from glowplug.snapshot.restore import check  # late, as in ``bind``
+
+        checked = check(self.open(threads))
         return CheckReport(checked.worst_error, checked.recorded)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; binds it eagerly when nobody has bound it yet."""
-        if self._restored is None:
-            self.bind()
-        assert self._restored is not None  # noqa: S101 - bind has just set it
+        restored = self._restored
+        if restored is None or not self._opened:
+            restored = self.open(len(os.sched_getaffinity(0)))
         try:
-            return self._restored.engine.run(args, kwargs)
+            return restored.engine.run(args, kwargs)
         except InputUnsupported as refusal:
             return self._run_plain(refusal, args, kwargs)
 
@@ -234,8 +245,17 @@ def check(threads: int) -> CheckReport:
     import torch  # late, as in ``bind``
 
     torch.set_num_threads(max(1, threads))
-    reports = [model.check() for model in _models.values()]
+    reports = [model.check(max(1, threads)) for model in _models.values()]
     return CheckReport(max(report.worst_error for report in reports), all(report.recorded for report in reports))
+
+
+def open_all(threads: int) -> None:
+    """Make every model's engine ready to be called, in a process that nobody forks from afterwards.
+
+    Raises ``SnapshotError``.
+    """
+    for model in _models.values():
+        model.open(max(1, threads))
 
 
 def redefine(model: Model, **changes: Any) -> None:

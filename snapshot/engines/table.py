@@ -1,18 +1,37 @@
-"""The engines there are, by name."""
+"""The engines there are, by name. An engine's module is imported when it is asked for: what it needs may be large, or
+not installed."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+
+from ..candidates import Kind
 from ..errors import EngineUnavailable
 from . import Engine
-from .aot_inductor import AotInductor
-from .eager import Eager
 
-ENGINES: dict[str, type[Eager] | type[AotInductor]] = {Eager.name: Eager, AotInductor.name: AotInductor}
+ENGINES = {
+    "eager": "eager:Eager",
+    "aot_inductor": "aot_inductor:AotInductor",
+}
+"""Engine -> module of this package and class. The order is that of reports."""
 
 
 def create(name: str) -> Engine:
     """Return a new engine by name. Raises ``EngineUnavailable`` for an unknown one."""
-    engine = ENGINES.get(name)
-    if engine is None:
+    return _class(name)()
+
+
+def kinds() -> dict[str, Kind]:
+    """Return every engine with its precisions, and why it cannot be made here."""
+    return {name: Kind(_class(name).precisions, _class(name).obstacle(making=True)) for name in ENGINES}
+
+
+@functools.cache
+def _class(name: str) -> type[Engine]:
+    where = ENGINES.get(name)
+    if where is None:
         raise EngineUnavailable(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    return engine()
+    module, _, wanted = where.partition(":")
+    found: type[Engine] = getattr(importlib.import_module(f".{module}", __package__), wanted)
+    return found

@@ -143,6 +143,7 @@ def start_frame(
         function_version="$LATEST",
         log_group="/aws/lambda/f",
         log_stream="stream",
+        threads=1,
     )
 
 

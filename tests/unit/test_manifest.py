@@ -26,7 +26,6 @@ MANIFEST = Manifest(
     key="k" * 64,
     source="s" * 64,
     graph="g" * 64,
-    precision="fp32",
     fingerprint={"torch": "2.13.0"},
     signature={"names": ["ids"]},
     computed={"rope.frequencies": Origin("snapshot", "extra.safetensors", "rope.frequencies")},
@@ -34,6 +33,7 @@ MANIFEST = Manifest(
     engines={
         "eager": EngineRecord(cold_ms=31.0, warm_ms=9.5),
         "aot_inductor": EngineRecord(
+            engine="aot_inductor",
             artefact="model.so",
             constants={"embed_weight": Origin("source", "model.safetensors", "model.embed.weight")},
             cold_ms=16.0,
@@ -42,7 +42,7 @@ MANIFEST = Manifest(
     },
     verdict="aot_inductor",
     reason="least cost",
-    check={"file": "check.safetensors", "absolute": 1e-4, "relative": 1e-4},
+    check={"file": "check.safetensors"},
     artefacts={"model.so": Artefact("a" * 64, 1790008)},
 )
 
@@ -65,8 +65,8 @@ def test_the_text_is_canonical() -> None:
     ("data", "message"),
     [
         (b"", "not JSON"),
-        (b"[]", "not of format 1"),
-        (changed(format=2), "not of format 1"),
+        (b"[]", "not of format 2"),
+        (changed(format=1), "not of format 2"),
         (changed(more={}), "fields more"),
         (changed(key=7), "key is int, not str"),
         (changed(engines=[]), "engines is list, not dict"),
@@ -112,9 +112,3 @@ def test_artefacts_are_all_files_but_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b"{}")
     expected = {"model.so": Artefact(hashlib.sha256(b"\x7fELF").hexdigest(), 4)}
     assert expected == describe_artefacts(tmp_path)
-
-
-def test_the_objective_is_one_cold_start_and_twenty_warm_calls() -> None:
-    assert 31.0 + 20 * 9.5 == EngineRecord(cold_ms=31.0, warm_ms=9.5).cost_ms()
-    assert float("inf") == EngineRecord(cold_ms=1.0, warm_ms=1.0, refused="CheckFailed: …").cost_ms()
-    assert float("inf") == EngineRecord().cost_ms()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from glowplug.snapshot.definition import ModelDefinition
-from glowplug.snapshot.engines import torch_private
+from glowplug.snapshot.engines import Given, torch_private
 from glowplug.snapshot.engines.table import create
 from glowplug.snapshot.errors import EngineUnavailable
 
@@ -24,7 +22,7 @@ def test_a_torch_without_the_loader_is_named_and_the_engine_unavailable(monkeypa
     assert "has no torch._C._aoti.AOTIModelContainerRunnerCpu" in torch_private.obstacle()
     definition = ModelDefinition("tiny", lambda files: torch.nn.Identity())
     with pytest.raises(EngineUnavailable, match=r"aot_inductor: torch .* has no torch\._C\._aoti"):
-        create("aot_inductor").load(definition, {}, Path("/"), None)
+        create("aot_inductor").load(Given(definition, {}))
 
 
 def test_a_loader_that_takes_other_parameters_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

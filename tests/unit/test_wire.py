@@ -40,7 +40,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Check(threads=2),
     wire.Start(
         instance_id="i1", environment={"AWS_LAMBDA_LOG_STREAM_NAME": "s"}, restored=True, memory_bytes=2**30,
-        memory_mb=1024, function_version="$LATEST", log_group="/aws/lambda/embed", log_stream="s",
+        memory_mb=1024, function_version="$LATEST", log_group="/aws/lambda/embed", log_stream="s", threads=2,
     ),
     wire.Stop(grace_s=2.0),
     wire.Invoke(

@@ -89,7 +89,7 @@ class Node:
 
 def start(*, restored: bool) -> wire.Start:
     """Return an ordinary Start without a memory limit."""
-    return wire.Start("i1", {}, restored, 0, 128, "$LATEST", "/aws/lambda/f", "stream")
+    return wire.Start("i1", {}, restored, 0, 128, "$LATEST", "/aws/lambda/f", "stream", 1)
 
 
 def invoke(event: str = "{}", invocation_id: str = "r1") -> wire.Invoke:

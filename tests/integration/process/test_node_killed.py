@@ -26,7 +26,7 @@ async def main(state):
     await zygotes.start()
     zygote = await zygotes.function_zygote("z1", lean=True)
     await zygote.load(wire.Load("f", "h.handler", str(state / "code"), [], {}, [], "on-demand", True, False))
-    start = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream")
+    start = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream", 1)
     forked = await zygote.fork("w1")
     await forked.start(start)
     executed = await zygotes.execute("e1", environment={})

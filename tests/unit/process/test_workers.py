@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
     from conftest import Peer
 
 LOAD = wire.Load("f", "h.handler", "/code", [], {}, [], "on-demand", True, False)
-START = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream")
+START = wire.Start("i1", {}, True, 0, 128, "$LATEST", "group", "stream", 1)
 READY = wire.Ready(0.5, 1000)
 EXITED_3 = Exit(3 << 8, 2048)
 
