@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from glowplug.runtime.process.wire import Load
+from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.manifest import Manifest
 
 MODELS = Path(__file__).parent / "models"
@@ -73,7 +74,7 @@ class Bakery:
         directory: Path,
         load: Load,
         *,
-        engine: str = "auto",
+        wanted: Wanted | None = None,
         published: Path,
         path: str | None = None,
         again: str = "",
@@ -82,7 +83,12 @@ class Bakery:
         staging = directory / "staging"
         for made in (staging, directory / "tmp", published):
             made.mkdir(parents=True, exist_ok=True)
-        job = {"load": dataclasses.asdict(load), "model": "", "engine": engine, "again": again}
+        job = {
+            "load": dataclasses.asdict(load),
+            "model": "",
+            "wanted": (wanted or Wanted()).to_json(),
+            "again": again,
+        }
         receive, send = os.pipe()
         with (directory / "log").open("w+") as log, os.fdopen(receive) as events:
             child = subprocess.Popen(
