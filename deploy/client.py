@@ -123,9 +123,14 @@ class NodeClient:
         """Sink a function to the tier ``to``. Raises ``Conflict`` when it cannot be there."""
         return self._json("POST", f"{_function(name)}/cool", {"to": to})
 
-    def bake(self, name: str, *, wait: bool, on_progress: Progress | None = None) -> dict[str, Any]:
-        """Make snapshots of a function's models; with ``wait`` return when they are made."""
-        return self._stream("POST", f"{_function(name)}/bake", {"wait": wait}, on_progress)
+    def bake(self, name: str, *, wait: bool, engine: str = "", on_progress: Progress | None = None) -> dict[str, Any]:
+        """Make engines for a function's models; with ``wait`` return when they are made. ``engine`` is the label of one
+        to serve with if it passes."""
+        return self._stream("POST", f"{_function(name)}/bake", {"wait": wait, "engine": engine}, on_progress)
+
+    def engines(self, name: str) -> dict[str, Any]:
+        """Return the engines of a function's models with what they were measured at."""
+        return self._json("GET", f"{_function(name)}/bake")
 
     def logs(self, name: str, *, request_id: str | None = None, last: int | None = None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""

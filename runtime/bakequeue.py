@@ -21,13 +21,14 @@ Watcher = Callable[[str, BakeProgress], None]
 @dataclass(slots=True, eq=False)
 class Bake:
     """One bake of one model of a revision. ``done`` resolves when it is over, also when it was dropped; ``error`` is
-    empty unless it failed."""
+    empty unless it failed. ``label`` names the engine that an operator wants to serve with; empty: the best."""
 
     spec: FunctionSpec
     model: ModelSpec
     done: asyncio.Future[None]
     progress: BakeProgress = field(default=BakeProgress("import", 0.0))
     error: str = ""
+    label: str = ""
     watchers: list[Watcher] = field(default_factory=list)
 
     @property
@@ -65,9 +66,9 @@ class BakeQueue:
         """Return whether ``bake`` is the one under way."""
         return bake is self._running
 
-    def add(self, spec: FunctionSpec, model: ModelSpec) -> Bake:
+    def add(self, spec: FunctionSpec, model: ModelSpec, label: str = "") -> Bake:
         """Queue a bake; needs a running event loop."""
-        bake = Bake(spec, model, asyncio.get_running_loop().create_future())
+        bake = Bake(spec, model, asyncio.get_running_loop().create_future(), label=label)
         self._known[bake.place] = bake
         self._waiting.append(bake)
         if self._task is None or self._task.done():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from glowplug.snapshot.assignments import Measured
+
 from .invocation import Tier
 from .registry import FunctionChange, StackRecord
 from .routing.records import StartRecord
@@ -28,7 +30,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class EngineListing:
-    """One model's engine: which serves, and whether a better one is on its way (``fraction`` is 0 to 1)."""
+    """One model's engine: which serves, and whether a better one is on its way (``fraction`` is 0 to 1).
+    ``measurements`` has what the last bake found out about each candidate."""
 
     model: str
     engine: str
@@ -36,6 +39,7 @@ class EngineListing:
     phase: str
     fraction: float
     reason: str
+    measurements: tuple[Measured, ...] = ()
 
     def describe(self) -> str:
         """Return ``aot_inductor``, ``eager, baking 40 %`` or ``eager, unavailable``."""
@@ -113,8 +117,14 @@ class ControlPlane(Protocol):
         Raises ``Conflict`` when it cannot be at that tier, ``InvalidParameter`` where there is nothing to drop.
         """
 
-    async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
-        """Make engines for the function's models; with ``wait`` return when that is over."""
+    def engines(self, name: str) -> tuple[EngineListing, ...]:
+        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` without one."""
+
+    async def bake(self, name: str, *, wait: bool, engine: str, on_event: OnEvent) -> tuple[EngineListing, ...]:
+        """Make engines for the function's models; with ``wait`` return when that is over.
+
+        ``engine`` is the label of one to serve with, if it passes; empty: the best for what the template asks.
+        """
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""

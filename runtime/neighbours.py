@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from glowplug.snapshot.assignments import Measured
+
 from .invocation import Tier
 from .routing.status import FunctionStatus
 from .spec import FunctionSpec
@@ -71,6 +73,10 @@ class EngineState(Protocol):
     def fraction(self) -> float:
         """0 to 1."""
 
+    @property
+    def measurements(self) -> tuple[Measured, ...]:
+        """What the last bake found out about each candidate."""
+
 
 class Engines(Protocol):
     """Makes engines. ``runtime.snapshots.Snapshots`` is one."""
@@ -78,8 +84,9 @@ class Engines(Protocol):
     def request_bake(self, spec: FunctionSpec, /) -> None:
         """Ask for a bake in the background of what has no verdict."""
 
-    def bake_again(self, spec: FunctionSpec, /) -> None:
-        """Ask for a bake in the background of every model, whatever came of the last one."""
+    def bake_again(self, spec: FunctionSpec, /, *, label: str = "") -> None:
+        """Ask for a bake in the background of every model, whatever came of the last one; ``label`` names an engine to
+        serve with, if it passes."""
 
     async def bake(
         self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /

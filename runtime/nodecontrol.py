@@ -9,6 +9,7 @@ from pathlib import Path
 
 from glowplug import __version__
 from glowplug.cache.errors import CacheError
+from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
 from .clock import Clock
 from .codestore import CodeStore
@@ -20,7 +21,7 @@ from .registry import FunctionChange, FunctionRecord, Registry, StackRecord
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
-from .spec import FunctionSpec
+from .spec import ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 log = logging.getLogger(__name__)
@@ -141,14 +142,20 @@ class NodeControl:
         except CacheError as error:
             raise StateError(f"{name}: its weights were not dropped: {error}") from error
 
-    async def bake(self, name: str, *, wait: bool, on_event: OnEvent) -> tuple[EngineListing, ...]:
+    def engines(self, name: str) -> tuple[EngineListing, ...]:
+        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` without one."""
+        return self._engines_of(self._with_models(name))
+
+    async def bake(self, name: str, *, wait: bool, engine: str, on_event: OnEvent) -> tuple[EngineListing, ...]:
         """Make engines for the function's models: with ``wait`` those that are missing, and return when that is over;
-        else all of them again, in the background. Raises ``InvalidParameter`` when it has none."""
-        spec = self._registry.get(name).spec
-        if not spec.models:
-            raise InvalidParameter(f"{name} has no model: there is nothing to bake")
+        else, or where ``engine`` names one to serve with, all of them again. Raises ``InvalidParameter`` when it has no
+        model, or for an engine that there is not."""
+        spec = self._with_models(name)
+        if engine:
+            _refuse_unknown(engine)
+        if engine or not wait:
+            self._engines.bake_again(spec, label=engine)
         if not wait:
-            self._engines.bake_again(spec)
             return self._engines_of(spec)
 
         def tell(model: str, progress: Baking) -> None:
@@ -156,6 +163,12 @@ class NodeControl:
             on_event({**about, "phase": progress.phase, "fraction": progress.fraction})
 
         return tuple(_engine(status) for status in await self._engines.bake(spec, tell))
+
+    def _with_models(self, name: str) -> FunctionSpec:
+        spec = self._registry.get(name).spec
+        if not spec.models:
+            raise InvalidParameter(f"{name} has no model: there is nothing to bake")
+        return spec
 
     # --- deploying ----------------------------------------------------------------------------------------------------
 
@@ -273,4 +286,11 @@ def _engine(status: EngineState) -> EngineListing:
         phase=status.phase,
         fraction=status.fraction,
         reason=status.reason,
+        measurements=status.measurements,
     )
+
+
+def _refuse_unknown(label: str) -> None:
+    candidate = Candidate.parse(label)
+    if candidate.engine not in ENGINES[1:] or candidate.precision not in PRECISIONS:
+        raise InvalidParameter(f"engine: {label!r} is not one such as {', '.join(ENGINES[1:])} or aot_inductor-bf16")

@@ -30,6 +30,7 @@ from typing import Literal
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot import fingerprint
 from glowplug.snapshot.assignments import Assignment, Assignments, Measured
+from glowplug.snapshot.candidates import AUTO, EAGER, Candidate
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
 from glowplug.snapshot.manifest import Manifest
@@ -125,15 +126,18 @@ class Snapshots:
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
                 self._enqueue(spec, model)
 
-    def bake_again(self, spec: FunctionSpec) -> None:
+    def bake_again(self, spec: FunctionSpec, *, label: str = "") -> None:
         """Queue a bake of each model whatever came of the last one. Where there is a verdict with a snapshot, its
-        engines are measured again, without compiling; an engine that was given up is made anew."""
+        engines are measured again, without compiling; an engine that was given up is made anew.
+
+        ``label`` names the engine to serve with from then on, if it passes, whatever the objective says.
+        """
         for model in spec.models:
             if model.engine == "eager" or self._baker.obstacle(model.engine):
                 continue
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                self._enqueue(spec, model)
+                self._enqueue(spec, model, label)
 
     async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
         """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
@@ -245,8 +249,8 @@ class Snapshots:
 
     # --- bakes ------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, spec: FunctionSpec, model: ModelSpec) -> Bake:
-        bake = self._queue.add(spec, model)
+    def _enqueue(self, spec: FunctionSpec, model: ModelSpec, label: str = "") -> Bake:
+        bake = self._queue.add(spec, model, label)
         bake.done.add_done_callback(lambda _: self._ended(bake))
         return bake
 
@@ -285,13 +289,14 @@ class Snapshots:
         weights = await self._sources.files(spec)
         with contextlib.closing(weights):
             load = self._load_of(spec, weights.paths)
-            job = BakeJob(load, model.name, wanted(spec, model), self._user_of(spec.name), again)
+            job = BakeJob(load, model.name, wanted(spec, model, bake.label), self._user_of(spec.name), again)
             async with self._baker.bake(job, bake.tell) as (verdict, staging):
                 key = await self._accept(model, verdict, staging)
             if key:
                 await self._keep_weights(spec, model, self._store.root / key)
-        self._assign(spec, model.name, verdict.engine, key, verdict.reason, asked(spec, model), verdict.measured)
-        _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, verdict.engine, verdict.reason)
+        engine, reason = _chosen(verdict, bake.label)
+        self._assign(spec, model.name, engine, key, reason, asked(spec, model), verdict.measured)
+        _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, engine, reason)
 
     async def _keep_weights(self, spec: FunctionSpec, model: ModelSpec, snapshot: Path) -> None:
         """Pin what the snapshot binds: without its weights an engine is nothing."""
@@ -316,9 +321,24 @@ class Snapshots:
         return key
 
 
-def wanted(spec: FunctionSpec, model: ModelSpec) -> Wanted:
-    """Return what a bake of this model is to decide by."""
-    return Wanted(model.engine, model.precision, model.max_error, spec.objective)
+def wanted(spec: FunctionSpec, model: ModelSpec, label: str = "") -> Wanted:
+    """Return what a bake of this model is to decide by. ``label`` is an engine that the operator asks for: what the
+    template asks for, where that includes it, so that nothing is compiled twice."""
+    candidate = Candidate.parse(label or EAGER)
+    included = model.engine in (AUTO, candidate.engine) and model.precision in (AUTO, candidate.precision)
+    if not label or included:
+        return Wanted(model.engine, model.precision, model.max_error, spec.objective)
+    return Wanted(candidate.engine, candidate.precision, None, spec.objective)
+
+
+def _chosen(verdict: BakeVerdict, label: str) -> tuple[str, str]:
+    """Return the engine to serve with, and why: the verdict's, or the one that the operator asked for if it passed."""
+    if not label:
+        return verdict.engine, verdict.reason
+    found = next((row for row in verdict.measured if row.engine == label), None)
+    if found is None or found.refused:
+        return verdict.engine, f"{label}: {found.refused if found is not None else 'not made'}; {verdict.reason}"
+    return label, "asked for by the operator"
 
 
 def asked(spec: FunctionSpec, model: ModelSpec) -> str:

@@ -30,6 +30,13 @@ class Candidate:
         precision = "" if self.precision == "fp32" else self.precision
         return "-".join(part for part in (self.engine, precision, self.variant) if part)
 
+    @classmethod
+    def parse(cls, label: str) -> Candidate:
+        """Return the candidate that a label names; whether there is such an engine is another question."""
+        engine, *rest = label.split("-")
+        precision = rest.pop(0) if rest and rest[0] in PRECISIONS else "fp32"
+        return cls(engine, precision, "-".join(rest))
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

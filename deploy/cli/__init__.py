@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "invoke": ("invoke", "Call a function and print its answer."),
     "warm": ("functions", "Start an instance of a function."),
     "cool": ("functions", "Sink a function to a colder tier."),
-    "bake": ("functions", "Compile a function's models into snapshots."),
+    "bake": ("bake", "Make a function's engines, and show what they were measured at."),
     "explain": ("starts", "Say in words what a request waited for."),
     "logs": ("logs", "Print a function's log."),
     "cache": ("cache", "List, fetch, check, evict and pin cached model files."),

@@ -11,7 +11,7 @@ import click
 from .. import apply
 from ..apply import DeployResult
 from ..client import NodeClient, Progress
-from .functions import all_baked, show_engines
+from .bake import all_baked, show_engines
 from .options import connect, of_a_node
 from .output import counted, show_json, size
 from .progress import display

