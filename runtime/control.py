@@ -118,7 +118,7 @@ class ControlPlane(Protocol):
         """
 
     def engines(self, name: str) -> tuple[EngineListing, ...]:
-        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` without one."""
+        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` else."""
 
     async def bake(self, name: str, *, wait: bool, engine: str, on_event: OnEvent) -> tuple[EngineListing, ...]:
         """Make engines for the function's models; with ``wait`` return when that is over.

@@ -143,7 +143,7 @@ class NodeControl:
             raise StateError(f"{name}: its weights were not dropped: {error}") from error
 
     def engines(self, name: str) -> tuple[EngineListing, ...]:
-        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` without one."""
+        """Return the engines of the function's models. Raises ``FunctionNotFound``, ``InvalidParameter`` else."""
         return self._engines_of(self._with_models(name))
 
     async def bake(self, name: str, *, wait: bool, engine: str, on_event: OnEvent) -> tuple[EngineListing, ...]:

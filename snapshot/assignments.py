@@ -16,11 +16,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from glowplug.cache.errors import StoreError
 from glowplug.cache.files import make_directory, store_errors
 
 from .errors import SnapshotStoreFailed
+from .manifest import EngineRecord
 
 _OWNER = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 
@@ -45,6 +47,11 @@ class Measured:
 
 FIGURES = tuple(name for name in Measured.__dataclass_fields__ if name != "engine")
 """The fields of ``Measured`` that a bake reports for each engine."""
+
+
+def figures(record: EngineRecord) -> dict[str, Any]:
+    """Return those of an engine's record, by name."""
+    return {name: getattr(record, name) for name in FIGURES}
 
 
 @dataclass(frozen=True, slots=True)

