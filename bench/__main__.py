@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import coldstart, inprocess, memory, startup, throughput
+from . import coldstart, engines, inprocess, memory, startup, throughput
 from .cache_files import workspace
 from .cache_sections import CACHE_SECTIONS
 from .figures import Figure, show
 from .served import ROOT, Node, serve, wait_until_answers
 
-NODE_SECTIONS = ("coldstart", "throughput", "memory", "idle", "startup", "many")
+NODE_SECTIONS = ("coldstart", "throughput", "memory", "idle", "startup", "many", "engines")
 SECTIONS = (*NODE_SECTIONS, *CACHE_SECTIONS)
 ALL_OF_CACHE = "cache"
 
@@ -80,18 +80,20 @@ def _of_a_node(chosen: set[str], keep: Path | None) -> list[Figure]:
             rows += startup.figures(state)
         if "many" in chosen:
             rows += memory.many_parked(Path(scratch))
+        if "engines" in chosen:
+            rows += engines.restores(state) + engines.choices(Path(scratch))
     return rows
 
 
 def _wait_for_engine(node: Node, limit_s: float = 600.0) -> None:
-    """Wait until ``embed`` is served by its baked engine rather than by eager."""
+    """Wait until ``embed`` is served by the engine that its bake has chosen."""
     wait_until_answers(node, "/_url/embed/", coldstart.SIXTEEN_TOKENS)
     print("baking the engine of embed …", flush=True)
     node.admin("POST", "functions/embed/bake", {"wait": True})
     end = time.monotonic() + limit_s
-    while (row := node.function("embed"))["engine"] != "aot_inductor":
+    while (row := node.function("embed"))["engines"][0]["state"] != "ready":
         if time.monotonic() > end:
-            raise RuntimeError(f"embed is still served by another engine: {row}")
+            raise RuntimeError(f"embed is not baked: {row}")
         time.sleep(0.5)
 
 

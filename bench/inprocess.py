@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .engine_restores import assigned
 from .served import ROOT
 
 EVENT = {"text": "The quick brown fox jumps over the lazy dog while the sun is setting"}
@@ -62,9 +63,9 @@ def main(state: Path) -> None:
     models.declare([{"name": "", "source": source, "files": {n: str(p) for n, p in models.locate(source).items()}}])
     sys.path.insert(0, str(ROOT / "handlers"))
     handler = importlib.import_module("embed").handler
-    (snapshot,) = [path.parent for path in (state / "snapshots").glob("*/manifest.json")]
+    snapshot, label = assigned(state)
     manifest = (snapshot / "manifest.json").read_bytes()
-    models.bind([{"name": "", "engine": "aot_inductor", "snapshot": str(snapshot), "manifest": manifest}])
+    models.bind([{"name": "", "engine": label, "snapshot": str(snapshot), "manifest": manifest}])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     for _ in sys.stdin:
         begun = time.perf_counter()

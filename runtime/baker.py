@@ -331,7 +331,8 @@ def _sizes(value: Any) -> dict[str, float]:
 
 
 _KINDS: dict[str, Callable[[Any], Any]] = {name: _milliseconds for name in FIGURES if name.endswith("_ms")} | {
-    "private_bytes": int, "shared_bytes": int, "worst_error": float, "refused": str, "shapes": _sizes
+    "private_bytes": int, "shared_bytes": int, "worst_error": float, "refused": str, "shapes": _sizes,
+    "batches": _sizes,
 }  # fmt: skip
 
 

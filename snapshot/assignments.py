@@ -43,6 +43,7 @@ class Measured:
     worst_error: float = 0.0
     refused: str = ""
     shapes: Mapping[str, float] = field(default_factory=dict)
+    batches: Mapping[str, float] = field(default_factory=dict)
 
 
 FIGURES = tuple(name for name in Measured.__dataclass_fields__ if name != "engine")
