@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -56,13 +57,25 @@ class _Converted(nn.Module):
         self.module = module
         self._dtype = dtype
         self._outputs = outputs
+        self.forward = _named_like(module.forward, self._run)
 
-    def forward(self, **inputs: Any) -> Any:
+    def _run(self, inputs: Mapping[str, Any]) -> Any:
         given = inputs if self._dtype is None else _cast(inputs, self._dtype)
         leaves, structure = torch_private.flatten(self.module(**given))
         return torch_private.unflatten(
             [leaf.to(dtype) for leaf, dtype in zip(leaves, self._outputs, strict=True)], structure
         )
+
+
+def _named_like(forward: Callable[..., Any], run: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
+    """Return ``run`` with the parameters of ``forward``: tracing goes by their names."""
+    signature = inspect.signature(forward)
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return run(signature.bind(*args, **kwargs).arguments)
+
+    named.__signature__ = signature  # type: ignore[attr-defined]  # what inspect looks at first
+    return named
 
 
 def _cast(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:

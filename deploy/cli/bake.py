@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from .options import connect, of_a_node
 from .output import console, milliseconds, show_json, size, table
 from .progress import display
 
 _COLUMNS = (
-    ("ENGINE", "left"), ("PARKED", "right"), ("COLD", "right"), ("WARM", "right"), ("OWN MEMORY", "right"),
-    ("SHARED", "right"), ("ERROR", "right"), ("", "left"),
+    ("ENGINE", "left"), ("PARKED", "right"), ("COLD", "right"), ("WARM", "right"), ("OWN", "right"),
+    ("SHARED", "right"), ("ERROR", "right"),
 )  # fmt: skip
 
 
@@ -60,11 +61,17 @@ def show_engines(name: str, engines: list[dict[str, Any]]) -> None:
 
 
 def show_report(name: str, engines: list[dict[str, Any]]) -> None:
-    """Print a table per model: every engine of this machine, and the reason for the one that serves."""
+    """Print a table per model: every engine that was measured, below it those that must not serve, and why."""
     for engine in engines:
-        click.echo(f"{_model(name, engine)} is served by {described(engine)}")
-        if engine["measurements"]:
-            console().print(table(_COLUMNS, [_row(row, engine["engine"]) for row in ordered(engine["measurements"])]))
+        reason, rows = engine["reason"].partition(" (")[0], ordered(engine["measurements"])
+        click.echo(f"{_model(name, engine)} is served by {described({**engine, 'reason': reason})}")
+        if rows:
+            console().print(
+                table(_COLUMNS, [_row(row, engine["engine"]) for row in rows if row["warm_ms"] is not None])
+            )
+        for row in rows:
+            if row["refused"]:
+                click.echo(f"{row['engine']}: {row['refused'].splitlines()[0]}")
 
 
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -82,19 +89,12 @@ def _model(name: str, engine: Mapping[str, Any]) -> str:
     return f"{name} {engine['model']}".rstrip()
 
 
-def _row(row: Mapping[str, Any], serving: str) -> list[str]:
-    label = f"{row['engine']} *" if row["engine"] == serving else row["engine"]
-    if row["warm_ms"] is None:
-        return [
-            label,
-            *("-" * 6),
-            row["refused"].splitlines()[0] if row["refused"] else "not measured",
-        ]
+def _row(row: Mapping[str, Any], serving: str) -> list[str | Text]:
+    label = Text(row["engine"] + (" *" if row["engine"] == serving else ""), no_wrap=True)
     return [
         label,
         *(milliseconds(row[name]) for name in ("parked_ms", "cold_ms", "warm_ms")),
         size(row["private_bytes"]),
         size(row["shared_bytes"]),
         f"{row['worst_error']:.1g}",
-        row["refused"].splitlines()[0] if row["refused"] else "",
     ]
