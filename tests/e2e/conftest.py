@@ -1,4 +1,5 @@
-"""Real nodes for the end-to-end tests: ``glowplug up`` in a process of its own, which dies with the session."""
+"""Real nodes for the end-to-end tests: ``glowplug up`` in a process of its own, which dies with the session, even one
+that is killed."""
 
 from __future__ import annotations
 
@@ -7,11 +8,10 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,22 @@ from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = {"AWS_SECRET_ACCESS_KEY": "the-operators-own", "OPERATOR_TOKEN": "never-to-be-seen"}
+
+# PR_SET_PDEATHSIG is 1 in linux/prctl.h; exec keeps it. A parent that died before it was set is seen by its number.
+_MORTAL = """
+import ctypes, os, signal, sys
+if ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0) or os.getppid() != int(sys.argv[1]):
+    sys.exit("its parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def mortal(*arguments: str) -> list[str]:
+    """Return the command of Python with ``arguments`` as a server that gets SIGTERM when the tests' process dies.
+
+    Start it from the main thread: the kernel sends the signal at the end of the thread that started the process.
+    """
+    return [sys.executable, "-S", "-c", _MORTAL, str(os.getpid()), sys.executable, *arguments]
 
 
 class ServedNode:
@@ -43,21 +59,9 @@ class ServedNode:
 
     def start(self, limit_s: float = 60.0) -> None:
         """Start and wait until every function of the template is deployed."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "glowplug.deploy.cli",
-            "up",
-            "--port",
-            str(self.port),
-            "--state",
-            str(self.state),
-        ]
-        if self.template is not None:
-            command.insert(4, str(self.template))
+        template = [] if self.template is None else [str(self.template)]
+        # Port 0: one that was free a moment ago may be taken by whatever else connects to something now.
+        command = mortal("-m", "glowplug.deploy.cli", "up", *template, "--port", "0", "--state", str(self.state))
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -67,12 +71,20 @@ class ServedNode:
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 pytest.fail(f"the node ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self.port = self._announced_port()
                 self.admin("GET", "health")
                 if self.template is None or self.admin("GET", "stacks")["stacks"]:
                     return
             time.sleep(0.02)
         pytest.fail(f"the node did not come up:\n{self.log.read_text()[-4000:]}")
+
+    def _announced_port(self) -> int:
+        """Return the port that this process has written down. ``ValueError`` or ``OSError`` until it has."""
+        address = json.loads((self.state / "node.lock").read_text())
+        if address["pid"] != self.pid or not address["endpoint"]:  # that of the process before, or not listening yet
+            raise ValueError(address)
+        return int(address["endpoint"].rpartition(":")[2])
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Signal the node, wait for its end and return its exit status."""
@@ -141,6 +153,12 @@ def served(template: Path | None, state: Path, **environ: str) -> Iterator[Serve
 def serving() -> Any:
     """``served``, for tests that run a node of their own."""
     return served
+
+
+@pytest.fixture(scope="session")
+def mortal_command() -> Callable[..., list[str]]:
+    """``mortal``, for tests that run a server of their own."""
+    return mortal
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,28 @@ Resources:
 """
 
 
+def unasked_port() -> int:
+    """Return a free port that the kernel gives to nobody who does not ask for it, so that it stays free in between."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(first_given // 2, first_given)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Bucket:
     """A moto server in a process of its own, on a port that it keeps when it is stopped and started again."""
 
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    def __init__(self, mortal_command: Callable[..., list[str]]) -> None:
+        self.port = unasked_port()
+        self._command = mortal_command("-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port))
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start with the model's files and a tiny checkpoint in it; moto keeps nothing over a restart."""
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -125,8 +134,8 @@ def model_files() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    running = Bucket()
+def bucket(mortal_command: Callable[..., list[str]]) -> Iterator[Bucket]:
+    running = Bucket(mortal_command)
     running.start()
     try:
         yield running
