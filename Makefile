@@ -9,6 +9,8 @@ PYTHON ?= python3
 PORT ?= 9000
 TEMPLATE ?= template.yaml
 TESTS ?= tests
+# Processes that share the tests; 0 runs them in pytest's own, as a debugger needs it.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
@@ -57,7 +59,7 @@ fix: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 test: $(VENV)/installed-dev compiler
-	$(BIN)/python -m pytest -q -m 'not gpu' $(TESTS)
+	$(BIN)/python -m pytest -q -m 'not gpu' -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 bench: $(VENV)/installed-bench compiler
 	$(BIN)/python -m bench

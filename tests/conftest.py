@@ -1,20 +1,30 @@
-"""What every test can rely on: the operator's own settings and credentials are not there; and the web servers that
-tests of several folders want."""
+"""What every test can rely on: the operator's own settings and credentials are not there; how the tests are shared out
+between processes; and the web servers that tests of several folders want."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
+import signal
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHUNK_BYTES = 64 * 1024
+
+TESTS = Path(__file__).parent
+DEAR_FIRST = ("integration/bake", "e2e", "hostile", "integration")
+"""Folders of tests that take seconds. The others' take milliseconds."""
+SHARED = ("decoder", "shipped", "misbehaving")
+"""Session fixtures that take long to make and that several files use: a bake, and nodes."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +33,28 @@ def pytest_configure(config: pytest.Config) -> None:
         if name.startswith(("GLOWPLUG_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # boto3 would ask the network for credentials, for seconds
+    if hasattr(config, "workerinput"):  # one of several processes: it must not outlive a first one that is killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the tests are shared out between processes: say which stay together, and which come first.
+
+    A file's tests stay together because of its fixtures, and so do those that use the same one of ``SHARED``: each
+    process would make its own. What takes long comes first, or one process would still be at it when the other has
+    nothing left to do.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(used[0] if used else item.path.relative_to(TESTS).as_posix()))
+    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
+
+
+def _turn(path: str) -> int:
+    return next((turn for turn, folder in enumerate(DEAR_FIRST) if path.startswith(f"{folder}/")), len(DEAR_FIRST))
 
 
 @contextlib.contextmanager

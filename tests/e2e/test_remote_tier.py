@@ -11,7 +11,7 @@ import pytest
 
 from glowplug.cache import pins, residency
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # a bake takes minutes on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a bake takes minutes on a busy machine
 
 FOX = "The quick brown fox jumps over the lazy dog."
 
