@@ -59,7 +59,7 @@ fix: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 test: $(VENV)/installed-dev compiler
-	$(BIN)/python -m pytest -q -m 'not gpu' -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -q -m 'not gpu' -n $(WORKERS) $(TESTS)
 
 bench: $(VENV)/installed-bench compiler
 	$(BIN)/python -m bench

@@ -16,14 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 CHUNK_BYTES = 64 * 1024
 
 TESTS = Path(__file__).parent
 DEAR_FIRST = ("integration/bake", "e2e", "hostile", "integration")
 """Folders of tests that take seconds. The others' take milliseconds."""
-SHARED = ("decoder", "shipped", "misbehaving")
-"""Session fixtures that take long to make and that several files use: a bake, and nodes."""
+TOGETHER = {
+    "tests/integration/bake/test_bake.py": "decoder",
+    "tests/integration/bake/test_engines.py": "decoder",
+    "tests/e2e/test_embed.py": "shipped",
+    "tests/e2e/test_remote_tier.py": "shipped",
+    "tests/e2e/test_snapshot_damaged.py": "shipped",
+    "tests/e2e/test_function_errors.py": "misbehaving",
+    "tests/e2e/test_refusals.py": "misbehaving",
+    "tests/e2e/test_scaling.py": "misbehaving",
+}
+"""Files that share a bake or a node (a fixture of the session), which each process would have to make for itself."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -37,24 +47,29 @@ def pytest_configure(config: pytest.Config) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the tests are shared out between processes: say which stay together, and which come first.
-
-    A file's tests stay together because of its fixtures, and so do those that use the same one of ``SHARED``: each
-    process would make its own. What takes long comes first, or one process would still be at it when the other has
-    nothing left to do.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(used[0] if used else item.path.relative_to(TESTS).as_posix()))
-    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
+    """Where processes share the tests, put what takes long first: else one would be at it when the other is done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
 
 
 def _turn(path: str) -> int:
     return next((turn for turn, folder in enumerate(DEAR_FIRST) if path.startswith(f"{folder}/")), len(DEAR_FIRST))
+
+
+class _ByFile(LoadScopeScheduling):
+    """Gives a process all tests of a file, which share its fixtures, or of several files that share a dear one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return TOGETHER.get(path, path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Say how ``pytest -n 2`` shares the tests out."""
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their time
+    return _ByFile(config, log)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,24 @@ class ServedNode:
             raise RuntimeError(f"{method} {path}: {status} {answer}")
         return answer
 
+    def family(self) -> list[int]:
+        """Return every process below the node."""
+        return below(self.pid)
+
+    def bake(self, name: str) -> None:
+        """Bake what is missing and wait for it, at the priority of everything else.
+
+        A bake is nice, and beside whatever else the machine does, such as other tests, it would take many minutes.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            baking = pool.submit(self.admin, "POST", f"functions/{name}/bake", {"wait": True})
+            while not wait([baking], timeout=0.5).done:
+                for pid in self.family():
+                    with contextlib.suppress(OSError):  # gone, or we are not root
+                        os.setpriority(os.PRIO_PROCESS, pid, 0)
+                        Path(f"/proc/{pid}/autogroup").write_text("0")
+            baking.result()
+
     def function(self, name: str) -> dict[str, Any]:
         """Return one function's row of the listing."""
         return next(row for row in self.admin("GET", "functions")["functions"] if row["name"] == name)
@@ -136,6 +155,15 @@ class ServedNode:
             aws_access_key_id="test", aws_secret_access_key="test",
             config=Config(read_timeout=120, retries={"max_attempts": 0}, max_pool_connections=50),
         )  # fmt: skip
+
+
+def below(pid: int) -> list[int]:
+    """Return every process below ``pid``; none when it is gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [found for child in map(int, children) for found in (child, *below(child))]
 
 
 @contextlib.contextmanager

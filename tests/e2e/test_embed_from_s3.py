@@ -224,12 +224,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def below(pid: int) -> list[int]:
-    """Every process below ``pid``."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [found for child in children for found in [child, *below(child)]]
-
-
 def test_the_answer_is_that_of_the_packaged_model(node: Any) -> None:
     check_answers(node)
     assert digests(node) == {sha256(path) for path in model_files().values()}
@@ -251,7 +245,7 @@ def test_no_process_of_a_function_has_the_operators_credentials(node: Any, bucke
     assert [] == [value for value in OPERATORS.values() if value in environment.values()]
     assert environment["AWS_ENDPOINT_URL"] != bucket.endpoint
     check_answers(node)
-    family = below(node.pid)
+    family = node.family()
     assert len(family) >= 3  # base zygotes, zygotes, workers
     secrets = [OPERATORS["AWS_SECRET_ACCESS_KEY"].encode(), OPERATORS["AWS_SESSION_TOKEN"].encode()]
     for pid in family:

@@ -19,7 +19,7 @@ FOX = "The quick brown fox jumps over the lazy dog."
 @pytest.fixture(scope="module")
 def embed(shipped: Any) -> Any:
     """The node with ``embed`` baked: a bake has the weights open."""
-    shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    shipped.bake("embed")
     return shipped
 
 
