@@ -57,19 +57,18 @@ def _turn(path: str) -> int:
     return next((turn for turn, folder in enumerate(DEAR_FIRST) if path.startswith(f"{folder}/")), len(DEAR_FIRST))
 
 
-class _ByFile(LoadScopeScheduling):
-    """Gives a process all tests of a file, which share its fixtures, or of several files that share a dear one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return TOGETHER.get(path, path)
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Say how ``pytest -n 2`` shares the tests out."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say how ``pytest -n 2`` shares the tests out: a file's stay together, as do those of files in ``TOGETHER``."""
     config.option.loadscopereorder = False  # by the number of tests, which says nothing of their time
-    return _ByFile(config, log)
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _group
+    return scheduler
+
+
+def _group(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return TOGETHER.get(path, path)
 
 
 @contextlib.contextmanager
