@@ -2,7 +2,7 @@
 #   make up [PORT=9000] [TEMPLATE=template.yaml]   install into .venv what is missing, then serve the template
 #   make check                                     lint, format and types, changing nothing
 #   make fix                                       what of that can be mended by itself
-#   make test [TESTS=tests/unit]                   every test that this machine can run
+#   make test [TESTS=tests/unit] [WORKERS=2]       every test that this machine can run
 #   make bench                                     the figures of the README, as a table and as JSON
 
 PYTHON ?= python3
