@@ -2,13 +2,15 @@
 #   make up [PORT=9000] [TEMPLATE=template.yaml]   install into .venv what is missing, then serve the template
 #   make check                                     lint, format and types, changing nothing
 #   make fix                                       what of that can be mended by itself
-#   make test [TESTS=tests/unit]                   every test that this machine can run
+#   make test [TESTS=tests/unit] [WORKERS=2]       every test that this machine can run
 #   make bench                                     the figures of the README, as a table and as JSON
 
 PYTHON ?= python3
 PORT ?= 9000
 TEMPLATE ?= template.yaml
 TESTS ?= tests
+# Processes that share the tests; 0 runs them in pytest's own, as a debugger needs it.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
@@ -57,7 +59,7 @@ fix: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 test: $(VENV)/installed-dev compiler
-	$(BIN)/python -m pytest -q -m 'not gpu' $(TESTS)
+	$(BIN)/python -m pytest -q -m 'not gpu' -n $(WORKERS) $(TESTS)
 
 bench: $(VENV)/installed-bench compiler
 	$(BIN)/python -m bench

@@ -1,20 +1,40 @@
-"""What every test can rely on: the operator's own settings and credentials are not there; and the web servers that
-tests of several folders want."""
+"""What every test can rely on: the operator's own settings and credentials are not there; how the tests are shared out
+between processes; and the web servers that tests of several folders want."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
+import signal
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 CHUNK_BYTES = 64 * 1024
+
+TESTS = Path(__file__).parent
+DEAR_FIRST = ("integration/bake", "e2e", "hostile", "integration")
+"""Folders of tests that take seconds. The others' take milliseconds."""
+TOGETHER = {
+    "tests/integration/bake/test_bake.py": "decoder",
+    "tests/integration/bake/test_engines.py": "decoder",
+    "tests/e2e/test_embed.py": "shipped",
+    "tests/e2e/test_remote_tier.py": "shipped",
+    "tests/e2e/test_snapshot_damaged.py": "shipped",
+    "tests/e2e/test_function_errors.py": "misbehaving",
+    "tests/e2e/test_refusals.py": "misbehaving",
+    "tests/e2e/test_scaling.py": "misbehaving",
+}
+"""Files that share a bake or a node (a fixture of the session), which each process would have to make for itself."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +43,32 @@ def pytest_configure(config: pytest.Config) -> None:
         if name.startswith(("GLOWPLUG_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # boto3 would ask the network for credentials, for seconds
+    if hasattr(config, "workerinput"):  # one of several processes: it must not outlive a first one that is killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, put what takes long first: else one would be at it when the other is done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
+
+
+def _turn(path: str) -> int:
+    return next((turn for turn, folder in enumerate(DEAR_FIRST) if path.startswith(f"{folder}/")), len(DEAR_FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say how ``pytest -n 2`` shares the tests out: a file's stay together, as do those of files in ``TOGETHER``."""
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their time
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _group
+    return scheduler
+
+
+def _group(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return TOGETHER.get(path, path)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""Real nodes for the end-to-end tests: ``glowplug up`` in a process of its own, which dies with the session."""
+"""Real nodes for the end-to-end tests: ``glowplug up`` in a process of its own, which dies with the session, even one
+that is killed."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,22 @@ from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = {"AWS_SECRET_ACCESS_KEY": "the-operators-own", "OPERATOR_TOKEN": "never-to-be-seen"}
+
+# PR_SET_PDEATHSIG is 1 in linux/prctl.h; exec keeps it. A parent that died before it was set is seen by its number.
+_MORTAL = """
+import ctypes, os, signal, sys
+if ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0) or os.getppid() != int(sys.argv[1]):
+    sys.exit("its parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def mortal(*arguments: str) -> list[str]:
+    """Return the command of Python with ``arguments`` as a server that gets SIGTERM when the tests' process dies.
+
+    Start it from the main thread: the kernel sends the signal at the end of the thread that started the process.
+    """
+    return [sys.executable, "-S", "-c", _MORTAL, str(os.getpid()), sys.executable, *arguments]
 
 
 class ServedNode:
@@ -43,21 +60,9 @@ class ServedNode:
 
     def start(self, limit_s: float = 60.0) -> None:
         """Start and wait until every function of the template is deployed."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "glowplug.deploy.cli",
-            "up",
-            "--port",
-            str(self.port),
-            "--state",
-            str(self.state),
-        ]
-        if self.template is not None:
-            command.insert(4, str(self.template))
+        template = [] if self.template is None else [str(self.template)]
+        # Port 0: one that was free a moment ago may be taken by whatever else connects to something now.
+        command = mortal("-m", "glowplug.deploy.cli", "up", *template, "--port", "0", "--state", str(self.state))
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -67,12 +72,20 @@ class ServedNode:
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 pytest.fail(f"the node ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self.port = self._announced_port()
                 self.admin("GET", "health")
                 if self.template is None or self.admin("GET", "stacks")["stacks"]:
                     return
             time.sleep(0.02)
         pytest.fail(f"the node did not come up:\n{self.log.read_text()[-4000:]}")
+
+    def _announced_port(self) -> int:
+        """Return the port that this process has written down. ``ValueError`` or ``OSError`` until it has."""
+        address = json.loads((self.state / "node.lock").read_text())
+        if address["pid"] != self.pid or not address["endpoint"]:  # that of the process before, or not listening yet
+            raise ValueError(address)
+        return int(address["endpoint"].rpartition(":")[2])
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Signal the node, wait for its end and return its exit status."""
@@ -90,7 +103,7 @@ class ServedNode:
         self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], str]:
         """Send one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=900)  # no test may take as long
         with contextlib.closing(connection):
             connection.request(method, path, data, headers or {})
             response = connection.getresponse()
@@ -113,6 +126,24 @@ class ServedNode:
             raise RuntimeError(f"{method} {path}: {status} {answer}")
         return answer
 
+    def family(self) -> list[int]:
+        """Return every process below the node."""
+        return below(self.pid)
+
+    def bake(self, name: str) -> None:
+        """Bake what is missing and wait for it, at the priority of everything else.
+
+        A bake is nice, and beside whatever else the machine does, such as other tests, it would take many minutes.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            baking = pool.submit(self.admin, "POST", f"functions/{name}/bake", {"wait": True})
+            while not wait([baking], timeout=0.5).done:
+                for pid in self.family():
+                    with contextlib.suppress(OSError):  # gone, or we are not root
+                        os.setpriority(os.PRIO_PROCESS, pid, 0)
+                        Path(f"/proc/{pid}/autogroup").write_text("0")
+            baking.result()
+
     def function(self, name: str) -> dict[str, Any]:
         """Return one function's row of the listing."""
         return next(row for row in self.admin("GET", "functions")["functions"] if row["name"] == name)
@@ -124,6 +155,15 @@ class ServedNode:
             aws_access_key_id="test", aws_secret_access_key="test",
             config=Config(read_timeout=120, retries={"max_attempts": 0}, max_pool_connections=50),
         )  # fmt: skip
+
+
+def below(pid: int) -> list[int]:
+    """Return every process below ``pid``; none when it is gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [found for child in map(int, children) for found in (child, *below(child))]
 
 
 @contextlib.contextmanager
@@ -141,6 +181,12 @@ def served(template: Path | None, state: Path, **environ: str) -> Iterator[Serve
 def serving() -> Any:
     """``served``, for tests that run a node of their own."""
     return served
+
+
+@pytest.fixture(scope="session")
+def mortal_command() -> Callable[..., list[str]]:
+    """``mortal``, for tests that run a server of their own."""
+    return mortal
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,28 @@ Resources:
 """
 
 
+def unasked_port() -> int:
+    """Return a free port that the kernel gives to nobody who does not ask for it, so that it stays free in between."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(first_given // 2, first_given)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Bucket:
     """A moto server in a process of its own, on a port that it keeps when it is stopped and started again."""
 
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    def __init__(self, mortal_command: Callable[..., list[str]]) -> None:
+        self.port = unasked_port()
+        self._command = mortal_command("-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port))
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start with the model's files and a tiny checkpoint in it; moto keeps nothing over a restart."""
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -125,8 +134,8 @@ def model_files() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    running = Bucket()
+def bucket(mortal_command: Callable[..., list[str]]) -> Iterator[Bucket]:
+    running = Bucket(mortal_command)
     running.start()
     try:
         yield running
@@ -215,12 +224,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def below(pid: int) -> list[int]:
-    """Every process below ``pid``."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [found for child in children for found in [child, *below(child)]]
-
-
 def test_the_answer_is_that_of_the_packaged_model(node: Any) -> None:
     check_answers(node)
     assert digests(node) == {sha256(path) for path in model_files().values()}
@@ -242,7 +245,7 @@ def test_no_process_of_a_function_has_the_operators_credentials(node: Any, bucke
     assert [] == [value for value in OPERATORS.values() if value in environment.values()]
     assert environment["AWS_ENDPOINT_URL"] != bucket.endpoint
     check_answers(node)
-    family = below(node.pid)
+    family = node.family()
     assert len(family) >= 3  # base zygotes, zygotes, workers
     secrets = [OPERATORS["AWS_SECRET_ACCESS_KEY"].encode(), OPERATORS["AWS_SESSION_TOKEN"].encode()]
     for pid in family:

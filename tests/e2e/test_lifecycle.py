@@ -15,18 +15,6 @@ import pytest
 TEMPLATE = Path(__file__).parent / "misbehaving.yaml"
 
 
-def of_node(pid: int) -> list[int]:
-    """Every process below ``pid``."""
-    below: list[int] = []
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return below
-    for child in map(int, children):
-        below += [child, *of_node(child)]
-    return below
-
-
 def alive(pids: list[int]) -> list[int]:
     """Those of ``pids`` that still run (a zombie does not)."""
     running = []
@@ -57,7 +45,7 @@ def node(tmp_path: Path, serving: Any) -> Any:
 def test_a_clean_stop_drains_and_leaves_no_process(node: Any, how: signal.Signals) -> None:
     node.admin("POST", "functions/answers/warm")
     node.admin("POST", "functions/sleeps/warm")
-    family = of_node(node.pid)
+    family = node.family()
     assert len(family) >= 3
     path = "/2015-03-31/functions/sleeps/invocations"
     caller = subprocess.Popen(
@@ -74,7 +62,7 @@ def test_workers_notice_that_the_node_was_killed(node: Any) -> None:
     for name in ("answers", "answers-unparked", "leaks-thread"):
         node.admin("POST", f"functions/{name}/warm")
     node.request("POST", "/2015-03-31/functions/strays/invocations", {})
-    family = of_node(node.pid)
+    family = node.family()
     node.stop(signal.SIGKILL)
     assert [] == wait_gone(family)
 
@@ -130,7 +118,7 @@ def test_a_read_only_state_directory_is_named(tmp_path: Path) -> None:
 
 def test_a_killed_zygote_is_rebuilt_and_instances_keep_answering(node: Any) -> None:
     node.admin("POST", "functions/answers/warm")
-    for pid in of_node(node.pid):
+    for pid in node.family():
         if "process.zygote" in Path(f"/proc/{pid}/cmdline").read_text() and pid not in (node.pid,):
             os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 30

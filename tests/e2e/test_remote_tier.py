@@ -11,7 +11,7 @@ import pytest
 
 from glowplug.cache import pins, residency
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # a bake takes minutes on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a bake takes minutes on a busy machine
 
 FOX = "The quick brown fox jumps over the lazy dog."
 
@@ -19,7 +19,7 @@ FOX = "The quick brown fox jumps over the lazy dog."
 @pytest.fixture(scope="module")
 def embed(shipped: Any) -> Any:
     """The node with ``embed`` baked: a bake has the weights open."""
-    shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    shipped.bake("embed")
     return shipped
 
 

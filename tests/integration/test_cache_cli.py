@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from glowplug.cache.partial import PIECE_BYTES
+
 SIZE = 40 * 1024 * 1024
 BODY = random.Random(0).randbytes(SIZE)
 HOLDING = """
@@ -33,7 +35,8 @@ sys.stdin.read()
 
 
 class Source(ThreadingHTTPServer):
-    """Serves one file in ranges. While ``gate`` is shut each answer stops after half of what was asked for."""
+    """Serves one file in ranges. While ``gate`` is shut each answer stops after half of what was asked for, or where
+    the first ``through_bytes`` of the file end, if that is later."""
 
     daemon_threads = True
 
@@ -41,6 +44,7 @@ class Source(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Ranges)
         self.gate = threading.Event()
         self.lock = threading.Lock()
+        self.through_bytes = 0
         self.sent_bytes = 0
 
     @property
@@ -64,8 +68,8 @@ class _Ranges(BaseHTTPRequestHandler):
         start, stop = int(first), min(SIZE, int(last or SIZE - 1) + 1)
         extra = {"Content-Range": f"bytes {start}-{stop - 1}/{SIZE}"} if asked else {}
         self._head(206 if asked else 200, stop - start, **extra)
-        half = start + (stop - start) // 2
-        for begin, end in ((start, half), (half, stop)):
+        pause = max(start + (stop - start) // 2, min(stop, self.server.through_bytes))
+        for begin, end in ((start, pause), (pause, stop)):
             self.wfile.write(BODY[begin:end])
             with self.server.lock:
                 self.server.sent_bytes += end - begin
@@ -119,11 +123,9 @@ def wait_for(what: Callable[[], bool], limit_s: float = 20.0) -> None:
 @pytest.mark.slow
 def test_a_pull_that_is_interrupted_goes_on_where_it_stopped(source: Source, tmp_path: Path) -> None:
     store = tmp_path / "cache"
+    source.through_bytes = PIECE_BYTES
     with begin(store, "pull", source.url) as process:
-        wait_for(lambda: source.sent_bytes > 0)
-        source.gate.set()
         wait_for(lambda: marked(store) >= 1)
-        source.gate.clear()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (130, "") == (process.returncode, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -71,7 +70,8 @@ def fresh(directory: Path) -> Venv:
     venv = Venv(directory)
     # --system-site-packages shows the base interpreter's packages, not those of the venv that runs the tests. Python
     # does not read .pth files of a directory that a .pth file added, so the checkout's own stays out of sight.
-    (venv.packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    libraries = [path for path in sys.path if path.endswith("-packages")]  # one more where that venv borrows others'
+    (venv.packages / "libraries.pth").write_text("\n".join(libraries) + "\n")
     return venv
 
 

@@ -331,9 +331,10 @@ def test_a_read_that_never_ends_keeps_no_error_back_and_writes_into_no_other_fil
         raise SourceForbidden("no")
 
     source.answer = answer
+    before = set(threading.enumerate())
     with pytest.raises(SourceForbidden):
         bring(source, store)
-    stray = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    stray = set(threading.enumerate()) - before
     assert stray
     (part,) = (store.root / "partial").rglob("*.part")
     assert part in [path.resolve() for path in Path("/proc/self/fd").iterdir()]

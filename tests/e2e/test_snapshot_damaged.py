@@ -1,0 +1,29 @@
+"""An engine that was damaged on disk, on a real node. Its snapshot has to be made again, so no test with it comes later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+FOX = "The quick brown fox jumps over the lazy dog."
+
+
+@pytest.mark.timeout(600)
+def test_a_snapshot_with_one_flipped_byte_is_retired_and_the_function_still_answers(shipped: Any) -> None:
+    shipped.bake("embed")
+    if shipped.function("embed")["engines"][0]["engine"] != "aot_inductor":
+        pytest.skip("eager was measured to be the better engine here: there is no compiled one to corrupt")
+    _, _, hot = shipped.request("POST", "/_url/embed/", {"text": FOX})
+    shipped.admin("POST", "functions/embed/cool", {"to": "stored"})  # first: no process has the engine mapped any more
+    (engine,) = (shipped.state / "snapshots").glob("*/model.so")
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.chmod(0o644)
+    engine.write_bytes(data)
+    status, headers, answer = shipped.request("POST", "/_url/embed/", {"text": FOX})
+    assert (200, "stored") == (status, headers["x-glowplug-tier"])
+    assert answer["embedding"] == pytest.approx(hot["embedding"], abs=1e-5)
+    told = shipped.request("GET", f"/_glowplug/explain/{headers['x-amzn-requestid']}")[2]
+    assert "Engine eager; not a better one: " in told
+    assert list((shipped.state / "snapshots").glob(".retired-*"))
