@@ -38,11 +38,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take glowplug's and AWS's names out of the environment, for this process and all that it starts."""
+    """Take glowplug's and AWS's names out of the environment, for this process and all that it starts, and have
+    signals mean what they should."""
     for name in list(os.environ):
         if name.startswith(("GLOWPLUG_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # boto3 would ask the network for credentials, for seconds
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt what they start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):  # one of several processes: it must not outlive a first one that is killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
