@@ -35,7 +35,7 @@ CRASHES_FORGIVEN = 5
 class Remedy(enum.Enum):
     """What a start does about an error."""
 
-    EAGER = "retire the engine, start once more with eager"
+    EAGER = "give the engine up, start once more with the next best one, with eager in the end"
     FAIL = "fail; who waited gets the error, and the next start backs off"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .enginefigures import EngineRow
 from .records import Fetch, ReadAhead, RequestRecord, StartRecord
 
 _CAUSES: dict[str, str] = {
@@ -10,6 +11,7 @@ _CAUSES: dict[str, str] = {
     "cool": "`cool --to parked`",
     "bake": "a finished bake",
     "age": "the age of its zygote",
+    "distrust": "an engine that was given up",
 }
 _WAYS: dict[str, str] = {
     "fork": "a worker was forked from the parked zygote",
@@ -27,6 +29,25 @@ def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
         lines += _start_lines(start)
     ending = "It ended in a function error after" if request.failed else "The handler took"
     return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
+
+
+def describe_engine(row: EngineRow) -> str:
+    """Return the live figures of one engine in plain words."""
+    times = [
+        f"{milliseconds:.1f} ms {what}"
+        for milliseconds, what in (
+            (row.warm_ms, "a warm call"),
+            (row.parked_ms, "the first after a start from parked"),
+            (row.cold_ms, "the first after one from stored, with its restore"),
+        )
+        if milliseconds is not None
+    ]
+    said = f"So far {row.engine}{f' of {row.model}' if row.model else ''} answered {row.calls} calls"
+    said += f": {', '.join(times)} (medians)" if times else ""
+    said += f"; {row.failed} raised" if row.failed else ""
+    if row.verified:
+        said += f"; {row.verified} were verified, the largest difference was {row.worst_error:.2g}"
+    return f"{said}."
 
 
 def describe_start(start: StartRecord) -> str:

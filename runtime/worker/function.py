@@ -37,7 +37,8 @@ class StepFailed(Exception):
 
 
 class Function:
-    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``.
+    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``; ``models`` is the
+    module of that name where the function has any, else None.
 
     ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork. ``forked`` is False
     in a process that was started as a program for this function alone.
@@ -50,6 +51,7 @@ class Function:
         self.instance: Instance | None = None
         self.log: requestlog.RequestLog | None = None
         self.generators = Generators()
+        self.models: Any = None
         self._name = ""
         self._hooks_due = False
         self._has_models = False
@@ -104,6 +106,7 @@ class Function:
                 self.handler = loader.find_handler(load.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
+            self.models = _models() if models else None
         except Exception as error:
             raise _failed("load", error, ExitCode.LOAD_FAILED) from error
         if load.parked or load.initialization_type == _SNAP_START:
@@ -157,6 +160,8 @@ class Function:
             log_group_name=start.log_group,
             log_stream_name=start.log_stream,
         )
+        if self.models is not None:
+            self.models.begin()
         _offer_to_oom_killer()
         vm_data_bytes = _vm_data_bytes()
         if start.memory_bytes > 0:

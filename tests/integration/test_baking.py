@@ -343,7 +343,7 @@ async def test_an_engine_that_was_given_up_is_made_again_only_when_asked(make: C
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
     assert "eager" == (await bench.status()).engine
     bench.snapshots.bake_again(bench.spec)
     assert "aot_inductor" == (await queued(bench)).engine
@@ -456,8 +456,8 @@ async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[...
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
-    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire")
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
+    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire", "check")
     assert 1 == bench.snapshots.distrusted
     assert [] == bench.store.keys()
     bench.snapshots.request_bake(bench.spec)

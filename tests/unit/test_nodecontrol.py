@@ -26,9 +26,10 @@ from glowplug.runtime.errors import (
     StateError,
 )
 from glowplug.runtime.invocation import Tier
-from glowplug.runtime.neighbours import Baking, EngineState
+from glowplug.runtime.neighbours import Baking, EngineState, Retired
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.registry import FunctionChange, Registry
+from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, SourceFile
@@ -63,6 +64,7 @@ class Status:
     phase: str = "compile"
     fraction: float = 0.4
     measurements: tuple[Measured, ...] = (Measured("aot_inductor", warm_ms=4.0),)
+    given_up: Sequence[Retired] = ()
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Neighbours:
     failure: Exception | None = None
     resolving: asyncio.Event | None = None
     deployed: list[str] = field(default_factory=list)
+    figures: tuple[EngineRow, ...] = ()
 
     async def changed(self, specs: Sequence[FunctionSpec]) -> None:
         self.deployed = [spec.name for spec in specs]
@@ -112,6 +115,9 @@ class Neighbours:
 
     def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
         return [Status(model.name) for model in spec.models]
+
+    def rows(self, revision: str, model: str, /) -> tuple[EngineRow, ...]:
+        return self.figures
 
     def drop(self, revision: str, /) -> None:
         self.told.append(("drop", revision))
@@ -167,7 +173,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await code.put(digest, archive.getvalue())
     neighbours, removed = Neighbours(), list[str]()
     control = NodeControl(
-        registry=registry, code=code, placement=neighbours, engines=neighbours, sources=neighbours,
+        registry=registry, code=code, placement=neighbours, engines=neighbours, figures=neighbours, sources=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
         on_changed=neighbours.changed,
