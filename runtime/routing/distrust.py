@@ -5,8 +5,8 @@
 | it cannot be loaded, bound or opened | ``restore`` | at once | the same start tries the next engine |
 | its check fails: outputs are not the recorded ones | ``check`` | at once | the same start tries the next engine |
 | the process ends while a start has it loaded | ``crash`` | at once | the same start tries the next engine |
-| an answer is not eager's on the same inputs | ``mismatch`` | at once | what has it goes, an instance without is started |
-| it starts slower than the next one was measured | ``cold`` | after ``STARTS`` | the next one's zygote is built beside it |
+| an answer is not eager's on the same inputs | ``mismatch`` | at once | what has it goes, another is started |
+| it starts slower than the next was measured | ``cold`` | after ``STARTS`` | the next one's zygote is built first |
 | a call raises | | never | most often it is the caller's input |
 | eager does any of this | | never | there is nothing behind it |
 
@@ -58,16 +58,16 @@ def kind_of(error: BaseException) -> Kind:
 def too_slow(live: EngineRow, own: Expected | None, rival: Expected | None) -> str:
     """Return why an engine that serves is worse from cold than the next one was measured to be; empty when it is not,
     or nobody can tell."""
-    if rival is None or live.starts < STARTS:
+    if rival is None:
         return ""
     known = own is not None and own.warm_ms and live.warm_ms is not None
     load = max(1.0, live.warm_ms / own.warm_ms) if known and own is not None and own.warm_ms and live.warm_ms else 1.0
     margin = MARGIN if known else MARGIN_UNKNOWN
-    for tier, seen_ms, rival_ms in (
-        ("parked", live.parked_ms, rival.parked_ms),
-        ("stored", live.cold_ms, rival.cold_ms),
+    for tier, starts, seen_ms, rival_ms in (
+        ("parked", live.parked_starts, live.parked_ms, rival.parked_ms),
+        ("stored", live.cold_starts, live.cold_ms, rival.cold_ms),
     ):
-        if seen_ms is None or rival_ms is None:
+        if starts < STARTS or seen_ms is None or rival_ms is None:
             continue
         bound_ms = rival_ms * load * margin
         if seen_ms > bound_ms and seen_ms - rival_ms * load > LEAST_MS:

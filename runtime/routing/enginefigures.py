@@ -38,7 +38,7 @@ _CALL_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 @dataclass(frozen=True, slots=True)
 class EngineRow:
     """One engine of one model, live. ``calls`` answered, ``failed`` raised; milliseconds are medians, None before there
-    is a sample; ``starts`` is how many starts from cold they are of, parked ones included.
+    is a sample; of the two cold ones over so many starts.
 
     ``verified`` answers were made again by eager, ``wrong`` of them differed, by ``worst_error`` at most.
     """
@@ -47,10 +47,11 @@ class EngineRow:
     engine: str
     calls: int
     failed: int
-    starts: int
     warm_ms: float | None
     parked_ms: float | None
+    parked_starts: int
     cold_ms: float | None
+    cold_starts: int
     verified: int = 0
     wrong: int = 0
     worst_error: float = 0.0
@@ -76,10 +77,11 @@ class Live:
             engine,
             self.calls,
             self.failed,
-            len(self.parked_ms) + len(self.cold_ms),
             _median(self.warm_ms),
             _median(self.parked_ms),
+            len(self.parked_ms),
             _median(self.cold_ms),
+            len(self.cold_ms),
             self.verified,
             self.wrong,
             self.worst_error,
