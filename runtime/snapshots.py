@@ -21,22 +21,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot import fingerprint
-from glowplug.snapshot.assignments import FIGURES, Assignment, Assignments, GivenUp, Measured
-from glowplug.snapshot.candidates import AUTO, EAGER, Candidate
-from glowplug.snapshot.choice import Wanted, ranked
+from glowplug.snapshot.assignments import Assignment, Assignments, GivenUp, Measured
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
-from glowplug.snapshot.manifest import EngineRecord, Manifest
+from glowplug.snapshot.manifest import Manifest
 from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
 
 from .bakequeue import Bake, BakeQueue, Watcher
@@ -46,6 +43,7 @@ from .routing.distrust import Expected, Kind
 from .routing.ports import EnginePlan
 from .sources import Sources
 from .spec import FunctionSpec, ModelSpec
+from .verdicts import asked, chosen, ladder, wanted
 
 State = Literal["none", "queued", "baking", "ready", "failed", "unavailable"]
 LoadOf = Callable[[FunctionSpec, Mapping[str, Mapping[str, str]]], wire.Load]
@@ -305,21 +303,17 @@ class Snapshots:
                 again = (await asyncio.to_thread(self._store.open, before.key)).key
         weights = await self._sources.files(spec)
         with contextlib.closing(weights):
-            load, user, want = (
-                self._load_of(spec, weights.paths),
-                self._user_of(spec.name),
-                wanted(spec, model, bake.label),
-            )
-            job = BakeJob(load, model.name, want, user, again, anew)
+            load, want = self._load_of(spec, weights.paths), wanted(spec, model, bake.label)
+            job = BakeJob(load, model.name, want, self._user_of(spec.name), again, anew)
             async with self._baker.bake(job, bake.tell) as (verdict, staging):
                 key = await self._accept(model, verdict, staging)
             if key:
                 await self._keep_weights(spec, model, self._store.root / key)
-        engine, reason = _chosen(verdict, bake.label)
+        engine, reason = chosen(verdict, bake.label)
         decided = Assignment(
             *(engine, key, reason, asked(spec, model), self._fingerprint),
             measured=verdict.measured,
-            ladder=_ladder(engine, verdict.measured, want),
+            ladder=ladder(engine, verdict.measured, want),
         )
         for one in self._given_up_since(bake, before) if verdict.reused else ():
             decided = decided.without(one)
@@ -353,42 +347,6 @@ class Snapshots:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")
         return key
-
-
-def wanted(spec: FunctionSpec, model: ModelSpec, label: str = "") -> Wanted:
-    """Return what a bake of this model is to decide by. ``label`` is an engine that the operator asks for: what the
-    template asks for, where that includes it, so that nothing is compiled twice."""
-    candidate = Candidate.parse(label or EAGER)
-    included = model.engine in (AUTO, candidate.engine) and model.precision in (AUTO, candidate.precision)
-    if not label or included:
-        return Wanted(model.engine, model.precision, model.max_error, spec.objective)
-    return Wanted(candidate.engine, candidate.precision, None, spec.objective)
-
-
-def _chosen(verdict: BakeVerdict, label: str) -> tuple[str, str]:
-    """Return the engine to serve with, and why: the verdict's, or the one that the operator asked for if it passed."""
-    if not label:
-        return verdict.engine, verdict.reason
-    found = next((row for row in verdict.measured if row.engine == label), None)
-    if found is None or found.refused:
-        return verdict.engine, f"{label}: {found.refused if found is not None else 'not made'}; {verdict.reason}"
-    return label, "asked for by the operator"
-
-
-def asked(spec: FunctionSpec, model: ModelSpec) -> str:
-    """Return ``wanted`` in one line: a verdict answers exactly that."""
-    return json.dumps(wanted(spec, model).to_json(), sort_keys=True)
-
-
-def _ladder(serving: str, measured: Sequence[Measured], wanted: Wanted) -> tuple[str, ...]:
-    """Return the engines that passed, the best first: the one that serves, then by cost, as far as they beat eager."""
-    records = {}
-    for row in measured:
-        about = Candidate.parse(row.engine)
-        figures = {name: getattr(row, name) for name in FIGURES}
-        records[row.engine] = EngineRecord(about.engine, about.precision, about.variant, **figures)
-    others = itertools.takewhile(lambda label: label != EAGER, ranked(records, wanted))
-    return (serving, *(label for label in others if label != serving))
 
 
 def _eager(model: ModelSpec, reason: str) -> EnginePlan:

@@ -242,7 +242,8 @@ class Outcome(Message):
 
     ``error_type`` is Lambda's errorType when ``failed``, else empty. ``handler_ms`` is the time in the handler alone.
     ``models`` has a row for each model that was called: name, engine, calls that answered, milliseconds of those but
-    for the process's first, milliseconds of that first one (-1 when it was not among them), calls that raised.
+    for the process's first, milliseconds of that first one and of opening the engine for it (-1 when it was not among
+    them), calls that raised.
     ``checking`` says that a ``Verified`` follows; the worker reads nothing before it has sent that.
     """
 

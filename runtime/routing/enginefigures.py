@@ -4,9 +4,9 @@ What a worker tells of its models' calls with each outcome (``wire.Outcome.model
 are of the last ``WINDOW`` samples:
 
 - warm: one sample per invocation, the mean of its calls but an instance's first;
-- parked: the first call of an instance that was forked from a zygote that was there already, and what the start
-  restored, if anything;
-- cold: the same where the start also built the zygote, or needs none.
+- parked: the first call of an instance that was forked from a zygote that was there already, with the time to open
+  the engine for it;
+- cold: the same where the start also built the zygote, or needs none, with the restore.
 
 A worker is its author's: it can only ever lie about its own function, and about no more than ``MOST_ENGINES`` engines.
 In memory only; after a restart the figures begin anew. What was given up is kept elsewhere (``assignments``).
@@ -31,7 +31,6 @@ MOST_PLACES = 1024
 """How many (revision, model) are kept, those called last: a kilobyte or two each."""
 
 _ENGINE = re.compile(r"[a-z0-9_-]{1,48}")
-_RESTORING = ("restore", "open")
 _CALL_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -194,7 +193,7 @@ def _restored_ms(spec: FunctionSpec, start: StartRecord) -> float:
     """Return what restoring engines took in this start. It is not known by model, so of several nobody is charged."""
     if len(spec.models) != 1:
         return 0.0
-    return sum(phase.duration_ms for phase in start.phases if phase.name in _RESTORING)
+    return sum(phase.duration_ms for phase in start.phases if phase.name == "restore")
 
 
 def _median(samples: deque[float]) -> float | None:

@@ -13,9 +13,10 @@ _SCALE = 1 << 32
 
 
 class Calls:
-    """The calls of one model since the last ``take``. ``cold`` until the first one of this process was answered."""
+    """The calls of one model since the last ``take``. ``cold`` until the first one of this process was answered;
+    ``opened_s`` is what its engine took to be opened for it."""
 
-    __slots__ = ("answered", "cold", "failed", "first_s", "warm_s")
+    __slots__ = ("answered", "cold", "failed", "first_s", "opened_s", "warm_s")
 
     def __init__(self) -> None:
         self.begin()
@@ -26,6 +27,7 @@ class Calls:
     def begin(self) -> None:
         """Forget what was called so far: the next call is an instance's first."""
         self.cold = True
+        self.opened_s = 0.0
         self._clear()
 
     def answer(self, took_s: float) -> None:
@@ -33,7 +35,7 @@ class Calls:
         self.answered += 1
         if self.cold:
             self.cold = False
-            self.first_s = took_s
+            self.first_s = self.opened_s + took_s
         else:
             self.warm_s += took_s
 

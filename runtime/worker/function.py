@@ -142,6 +142,8 @@ class Function:
         """Become an instance: its environment, its engines opened, the after-restore hooks, its memory limit."""
         started = perf_counter()
         os.environ.update(start.environment)
+        if self.models is not None:
+            self.models.begin()
         if self._has_models:
             try:
                 _models().open_all(start.threads)
@@ -160,8 +162,6 @@ class Function:
             log_group_name=start.log_group,
             log_stream_name=start.log_stream,
         )
-        if self.models is not None:
-            self.models.begin()
         _offer_to_oom_killer()
         vm_data_bytes = _vm_data_bytes()
         if start.memory_bytes > 0:

@@ -116,7 +116,9 @@ class Model:
             self.bind()
         assert self._restored is not None  # noqa: S101 - bind has just set it
         if not self._opened:
+            began_s = perf_counter()
             self._restored.engine.open(threads)
+            self.calls.opened_s = perf_counter() - began_s
             self._opened = True
         return self._restored
 
