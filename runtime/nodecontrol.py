@@ -120,13 +120,14 @@ class NodeControl:
 
     async def explain(self, request_id: str) -> str:
         """Return in words what a request waited for. Raises ``FunctionNotFound`` when it is not known."""
-        told, start = self._ledger.explain(request_id), self._ledger.find(request_id)
-        if start is None:
-            return told
+        return self._ledger.explain(request_id, self._live)
+
+    def _live(self, start: StartRecord) -> str:
         spec = next((record.spec for record in self._registry.functions() if record.spec.name == start.function), None)
         models = () if spec is None or spec.revision != start.revision else spec.models
-        rows = [row for model in models for row in self._figures.rows(start.revision, model.name)]
-        return "\n".join([told, *(describe_engine(row) for row in rows)])
+        return " ".join(
+            describe_engine(row) for model in models for row in self._figures.rows(start.revision, model.name)
+        )
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""

@@ -22,11 +22,11 @@ _WAYS: dict[str, str] = {
 }
 
 
-def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
-    """Return one request in plain words, with the start it waited for."""
+def describe_request(request: RequestRecord, start: StartRecord | None, live: str = "") -> str:
+    """Return one request in plain words, with the start it waited for. ``live`` says how its engines do by now."""
     lines = [f"{request.function} was {request.tier}; {_waited(request, start)}."]
     if start is not None:
-        lines += _start_lines(start)
+        lines += _start_lines(start, live)
     ending = "It ended in a function error after" if request.failed else "The handler took"
     return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
 
@@ -50,13 +50,13 @@ def describe_engine(row: EngineRow) -> str:
     return f"{said}."
 
 
-def describe_start(start: StartRecord) -> str:
-    """Return one start in plain words."""
+def describe_start(start: StartRecord, live: str = "") -> str:
+    """Return one start in plain words. ``live`` says how its engines do by now."""
     headline = f"{start.function} was {start.tier}, and was started because of {_CAUSES[start.cause]}."
-    return "\n".join([headline, *_start_lines(start)])
+    return "\n".join([headline, *_start_lines(start, live)])
 
 
-def _start_lines(start: StartRecord) -> list[str]:
+def _start_lines(start: StartRecord, live: str) -> list[str]:
     how = _WAYS[start.way] if start.outcome == "ready" else f"the start was {start.outcome}"
     longest = max(start.phases, key=lambda phase: phase.duration_ms, default=None)
     took = f"{start.total_ms:.1f} ms"
@@ -68,7 +68,7 @@ def _start_lines(start: StartRecord) -> list[str]:
         lines.append(f"It failed: {start.error}")
     if start.engine:
         better = f"; not a better one: {start.engine_reason}" if start.engine_reason else ""
-        lines.append(f"Engine {start.engine}{better}.")
+        lines.append(f"Engine {start.engine}{better}.{f' {live}' if live else ''}")
     if start.fetch is not None:
         lines.append(_fetched(start.fetch))
     if start.bytes_read:

@@ -8,7 +8,7 @@ import io
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from glowplug.cache.errors import SourceNotFound, StoreFull
 from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.control import GivenUpListing
 from glowplug.runtime.errors import (
     Conflict,
     DefinitionError,
@@ -339,6 +340,18 @@ async def test_an_engine_to_serve_with_is_passed_on_or_refused_by_name(rig: Rig)
     for unknown in ("auto", "aot-inductor", "openvino"):
         with pytest.raises(InvalidParameter, match="is not one such as"):
             await rig.control.bake("a", wait=True, engine=unknown, on_event=lambda _: None)
+
+
+async def test_engines_that_were_given_up_and_live_figures_are_listed(rig: Rig) -> None:
+    live = EngineRow("", "fast", 3, 0, 10.0, None, 0, None, 0)
+    rig.neighbours.figures = (live,)
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    (listing,) = await rig.control.functions()
+    (engine,) = listing.engines
+    assert ((live,), "eager, baking 40 %") == (engine.figures, listing.engine)
+    lost = GivenUpListing("fast", "check", "off")
+    assert "eager, not fast!" == replace(engine, state="ready", given_up=(lost,)).describe()
+    assert "eager, unavailable, not fast!" == replace(engine, state="unavailable", given_up=(lost,)).describe()
 
 
 async def test_engines_come_with_what_was_measured(rig: Rig) -> None:
