@@ -204,6 +204,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         def removed(name: str) -> None:
             metrics.forget(name)
             watch.figures.forget(name)
+            models.snapshots.forget(name)
 
         control = NodeControl(
             registry=registry,

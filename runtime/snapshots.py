@@ -97,6 +97,7 @@ class Snapshots:
         self._assignments = Assignments(store.root)
         self._fingerprint = _digest(fingerprint.current())
         self._queue = BakeQueue(self._perform)
+        self._suspect: dict[str, tuple[GivenUp, ...]] = {}  # by snapshot: for revisions that come to share it
         self.retired: Counter[tuple[str, str, str, Kind]] = Counter()
 
     def __repr__(self) -> str:
@@ -121,7 +122,10 @@ class Snapshots:
         if engine == "eager" or before is None or before.engine != engine:
             return False
         after = before.without(GivenUp(engine, kind, reason))
-        gone = after.engine == "eager" and any(one.kind != "cold" for one in after.given_up)
+        faults = tuple(one for one in after.given_up if one.kind != "cold")
+        gone = after.engine == "eager" and bool(faults)
+        if faults:
+            self._suspect[before.key] = faults
         self.retired[spec.name, model_name, engine, kind] += 1
         _log.warning(
             "%s: engine %s of model %r is given up, %s is next: %s",
@@ -191,6 +195,11 @@ class Snapshots:
     def drop(self, revision: str) -> None:
         """Forget the bakes of a revision that was replaced or deleted; one that runs is killed with its group."""
         self._queue.drop(revision)
+
+    def forget(self, function: str) -> None:
+        """Drop the counts of a function that was deleted."""
+        for place in [place for place in self.retired if place[0] == function]:
+            del self.retired[place]
 
     def used(self, spec: FunctionSpec) -> list[Path]:
         """Return the directories of the snapshots that serve ``spec``, or would if they were here."""
@@ -315,16 +324,20 @@ class Snapshots:
             measured=verdict.measured,
             ladder=ladder(engine, verdict.measured, want),
         )
-        for one in self._given_up_since(bake, before) if verdict.reused else ():
+        if not verdict.reused:
+            self._suspect.pop(key, None)
+        for one in self._given_up_since(bake, before, key) if verdict.reused else ():
             decided = decided.without(one)
         self._assignments.set(spec.revision, model.name, decided)
         _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, decided.engine, decided.reason)
 
-    def _given_up_since(self, bake: Bake, before: Assignment | None) -> list[GivenUp]:
-        """Return what was given up while the bake ran: it has measured the same snapshot and cannot know."""
+    def _given_up_since(self, bake: Bake, before: Assignment | None, key: str) -> list[GivenUp]:
+        """Return what a bake that found its snapshot made already cannot know: what was given up while it ran, and, for
+        a new revision, what others of the same snapshot have found faults in."""
         now = self._assignments.get(*bake.place)
         known = () if before is None else before.given_up
-        return [] if now is None else [one for one in now.given_up if one not in known]
+        found = [] if now is None else [one for one in now.given_up if one not in known]
+        return found or list(self._suspect.get(key, ()) if before is None else ())
 
     async def _keep_weights(self, spec: FunctionSpec, model: ModelSpec, snapshot: Path) -> None:
         """Pin what the snapshot binds: without its weights an engine is nothing."""

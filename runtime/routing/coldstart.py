@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
@@ -35,7 +35,7 @@ from .home import Home, NotForkable, Parked, Started
 from .ledger import Recording
 from .materials import Materials
 from .orders import load_order, start_order, warmup_order
-from .policy import Remedy, remedy, to_runtime
+from .policy import Remedy, is_engines, remedy, to_runtime
 from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Pages, Snapshots, Worker, Zygotes
 from .timelimit import time_limit
 
@@ -121,6 +121,12 @@ class Starter:
                     raise
                 recording.notes.append("the parked zygote had died and was built again")
                 home.parked = None if home.parked is found else home.parked
+            except StartError as error:
+                if not found.engines or not is_engines(error):
+                    raise
+                self._give_up(home.spec, found.engines, error, recording)
+                home.parked = None if home.parked is found else home.parked
+                found.zygote.kill("its engine could not be opened")  # instances that have it open go on
         parked = await self.park(home, recording)
         built = parked.start_id == recording.start_id  # else another start, or a rebuild, was faster
         recording.way = "park and fork" if built else "fork"
@@ -172,6 +178,7 @@ class Starter:
             engine_reason=recording.engine_reason,
             warmup=recording.warmup,
             epoch=material.epoch,
+            engines=dict(material.engines),
         )
 
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
@@ -303,11 +310,15 @@ class Starter:
             except (GlowplugError, CacheError, SnapshotError) as error:
                 if not material.engines or remedy(error) is not Remedy.EAGER:
                     raise
-                reason = f"{type(error).__name__}: {error}"
-                for model_name, engine in material.engines.items():
-                    self._snapshots.distrust(spec, model_name, engine, reason, kind_of(error))
-                    recording.notes.append(f"{engine} was given up: {reason}")
-                await material.fall_back(reason)
+                await material.fall_back(self._give_up(spec, material.engines, error, recording))
+
+    def _give_up(self, spec: FunctionSpec, engines: Mapping[str, str], error: Exception, recording: Recording) -> str:
+        """Give ``engines``, by model, up for ``error``; return the reason."""
+        reason = f"{type(error).__name__}: {error}"
+        for model_name, engine in engines.items():
+            self._snapshots.distrust(spec, model_name, engine, reason, kind_of(error))
+            recording.notes.append(f"{engine} was given up: {reason}")
+        return reason
 
     async def _told(self, spec: FunctionSpec, attempt: Awaitable[Result]) -> Result:
         """Await an attempt to import and bind; the end of one that fails goes into the function's log."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from glowplug.runtime.spec import FunctionSpec
@@ -30,6 +31,7 @@ class Parked:
     warmup: str = ""
     looked_at_s: float = 0.0  # when it was last asked for pages that have left memory; when it was built, that is
     epoch: int = 0  # the home's, as its engines were planned
+    engines: Mapping[str, str] = field(default_factory=dict)  # by model, those better than eager
 
     @property
     def process(self) -> Loadable:

@@ -105,6 +105,11 @@ def remedy(error: BaseException) -> Remedy:
     return Remedy.FAIL
 
 
+def is_engines(error: BaseException) -> bool:
+    """Tell whether a process that failed to start blames its engine by name; another engine may do then."""
+    return getattr(error, "reported_type", "") in _BY_REPORT and remedy(error) is Remedy.EAGER
+
+
 def to_runtime(error: LowerError) -> errors.StartError:
     """Return the runtime's error for one of a lower layer; a class without a row counts as its nearest base."""
     kind = next(LOWER[base][0] for base in type(error).__mro__ if base in LOWER)

@@ -27,9 +27,9 @@ async def echo(invoke: wire.Invoke) -> bytes:
 class Script:
     """How the processes of a function behave. Durations in seconds of the test's clock; ``math.inf`` hangs.
 
-    ``bind_errors`` and ``check_errors`` are by engine. ``load_exit`` is a status that the import ends the process with.
-    ``calls`` are the rows of every outcome; where there are rows of ``verified``, a check follows that takes
-    ``verify_s``. ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
+    ``bind_errors``, ``check_errors`` and ``start_errors`` are by engine. ``load_exit`` is a status that the import ends
+    the process with. ``calls`` are the rows of every outcome; where there are rows of ``verified``, a check follows,
+    of ``verify_s``. ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
     """
 
     handler: Handler = echo
@@ -45,6 +45,7 @@ class Script:
     bind_errors: dict[str, StartError] = field(default_factory=dict)
     check_errors: dict[str, StartError] = field(default_factory=dict)
     start_error: StartError | None = None
+    start_errors: dict[str, StartError] = field(default_factory=dict)
     prints: bytes = b""
     calls: list[list[Any]] = field(default_factory=list)
     verified: list[list[Any]] = field(default_factory=list)
@@ -174,6 +175,10 @@ class FakeWorker(FakeProcess):
         if self.script.start_error is not None:
             self.die(wire.ExitCode.AFTER_RESTORE_FAILED << 8)
             raise self.script.start_error
+        for engine in self.engines.values():
+            if engine in self.script.start_errors:
+                self.die(wire.ExitCode.BIND_FAILED << 8)
+                raise self.script.start_errors[engine]
         self.starts.append(message)
         return wire.Ready(0.0, 0)
 

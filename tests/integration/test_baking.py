@@ -402,6 +402,22 @@ async def test_what_was_given_up_is_known_after_a_restart_and_cleared_by_a_bake(
     assert ("ready", "aot_inductor", ()) == (status.state, status.engine, status.given_up), status.reason
 
 
+async def test_a_new_revision_of_the_same_snapshot_does_not_begin_with_a_faulty_engine(
+    make: Callable[..., Any],
+) -> None:
+    """An edited handler compiles nothing again, and finds the snapshot as it was made."""
+    bench = await make(model={"precision": "auto", "max_error": 1.0})
+    bench.bakes(SEVERAL)
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "off", "mismatch")
+    edited = replace(bench.spec, code_digest="1" * 64)
+    bench.bakes(
+        SEVERAL.replace("stage()", f"say(event='done', key='{KEY}', reused=True, verdict='aot_inductor', reason='')")
+    )
+    (status,) = await bench.snapshots.bake(edited)
+    assert ("aot_inductor-bf16", "aot_inductor was given up: off") == (status.engine, status.reason)
+
+
 async def test_an_engine_that_was_only_slow_is_measured_again_not_made_anew(make: Callable[..., Any]) -> None:
     bench = await make()
     bench.bakes("stage()")

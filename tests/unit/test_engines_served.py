@@ -60,6 +60,28 @@ async def test_a_start_whose_last_engine_fails_fails_with_its_error() -> None:
     assert not any(zygote.alive for zygote in rig.zygotes.zygotes)
 
 
+async def test_an_engine_that_cannot_be_opened_after_a_fork_gives_way_in_the_same_start() -> None:
+    """It could when its zygote was built: a session needs memory that is not there any more."""
+    rig = Rig(SPEC, engine="fast")
+    rig.models.ladder = ["second"]
+    await rig.router.cool("f", "parked")
+    error = errors.LoadFailed("Glowplug.EngineError", "no session", [])
+    error.reported_type = "Glowplug.EngineError"
+    rig.script().start_errors["fast"] = error
+    assert b"{}" == (await rig.call()).payload
+    assert (["restore"], "second", "park and fork") == (rig.models.kinds, latest(rig).engine, latest(rig).way)
+    await settle()
+    assert [False, True] == [zygote.alive for zygote in rig.zygotes.zygotes]
+
+
+async def test_a_hook_that_fails_after_a_fork_costs_no_engine_its_place() -> None:
+    rig = Rig(SPEC, engine="fast")
+    await rig.router.cool("f", "parked")
+    rig.script().start_error = errors.LoadFailed("Runtime.AfterRestoreError", "boom", [])
+    assert b"boom" in (await rig.call()).payload
+    assert ([], "fast") == (rig.models.kinds, rig.models.engine)
+
+
 # --- what the node hears ----------------------------------------------------------------------------------------------
 
 
