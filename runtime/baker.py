@@ -74,7 +74,8 @@ class BakeProgress:
 class BakeJob:
     """What to bake, and as whom: a ``uid`` (and gid) of -1 leaves the user as it is.
 
-    ``again`` is the key of a snapshot that has been verified and whose engines are to be measured again.
+    ``again`` is the key of a snapshot that has been verified and whose engines are to be measured again; ``anew``
+    asks not to use any that is there, because an engine of it was given up.
     """
 
     load: wire.Load
@@ -82,6 +83,7 @@ class BakeJob:
     wanted: Wanted
     uid: int = -1
     again: str = ""
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,7 @@ class Baker:
             "model": job.model,
             "wanted": job.wanted.to_json(),
             "staging": str(home / "staging"),
-            "snapshots": str(self._snapshots),
+            "snapshots": str(home / "none" if job.anew else self._snapshots),
             "again": job.again,
         }
         return json.dumps(fields).encode()

@@ -12,6 +12,7 @@ from glowplug.snapshot.assignments import Measured
 
 from .invocation import Tier
 from .registry import FunctionChange, StackRecord
+from .routing.enginefigures import EngineRow
 from .routing.records import StartRecord
 from .stacks import OnEvent, StackRequest
 
@@ -29,9 +30,21 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUpListing:
+    """An engine that is not used any more. ``kind`` is restore, check, crash, mismatch or cold."""
+
+    engine: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineListing:
     """One model's engine: which serves, and whether a better one is on its way (``fraction`` is 0 to 1).
-    ``measurements`` has what the last bake found out about each candidate."""
+
+    ``measurements`` has what the last bake found out about each candidate; ``figures`` are live, a row per engine that
+    has answered a call since the node started.
+    """
 
     model: str
     engine: str
@@ -40,12 +53,16 @@ class EngineListing:
     fraction: float
     reason: str
     measurements: tuple[Measured, ...] = ()
+    given_up: tuple[GivenUpListing, ...] = ()
+    figures: tuple[EngineRow, ...] = ()
 
     def describe(self) -> str:
-        """Return ``aot_inductor``, ``eager, baking 40 %`` or ``eager, unavailable``."""
+        """Return ``aot_inductor``, ``eager, baking 40 %``, ``eager, unavailable`` or ``eager, not aot_inductor!``: one
+        that was given up."""
+        lost = f", not {', '.join(one.engine for one in self.given_up)}!" if self.given_up else ""
         if self.state == "baking":
-            return f"{self.engine}, baking {self.fraction * 100:.0f} %"
-        return self.engine if self.state in ("ready", "none") else f"{self.engine}, {self.state}"
+            return f"{self.engine}, baking {self.fraction * 100:.0f} %{lost}"
+        return f"{self.engine}{lost}" if self.state in ("ready", "none") else f"{self.engine}, {self.state}{lost}"
 
 
 @dataclass(frozen=True, slots=True)

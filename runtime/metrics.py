@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from .cachemetrics import CacheMetrics
+from .enginemetrics import EngineMetrics
 from .errors import FunctionNotFound, GlowplugError, HoldTimeout, Throttled
 from .invocation import Invocation, Outcome
 from .routing.records import StartRecord
@@ -79,11 +80,17 @@ class _Url:
 
 class Metrics(Collector):
     """All metrics of one node. ``statuses`` returns the router's account of its functions, ``cache`` has the families
-    of the cache."""
+    of the cache, ``engines`` those of the engines."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, *, statuses: Callable[[], Sequence[FunctionStatus]], cache: CacheMetrics | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        statuses: Callable[[], Sequence[FunctionStatus]],
+        cache: CacheMetrics | None = None,
+        engines: EngineMetrics | None = None,
+    ) -> None:
         self._statuses = statuses
         self._cache = cache
         self._versions: dict[tuple[str, str], _Version] = {}
@@ -93,6 +100,8 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
         if cache is not None:
             self._registry.register(cache)
+        if engines is not None:
+            self._registry.register(engines)
 
     def __repr__(self) -> str:
         return f"<Metrics versions={len(self._versions)} urls={len(self._urls)}>"

@@ -8,6 +8,7 @@ from typing import Protocol
 from glowplug.snapshot.assignments import Measured
 
 from .invocation import Tier
+from .routing.enginefigures import EngineRow
 from .routing.status import FunctionStatus
 from .spec import FunctionSpec
 
@@ -66,6 +67,10 @@ class EngineState(Protocol):
         """Why not a better one."""
 
     @property
+    def given_up(self) -> Sequence[Retired]:
+        """The engines that were given up."""
+
+    @property
     def phase(self) -> str:
         """What the bake does now."""
 
@@ -76,6 +81,29 @@ class EngineState(Protocol):
     @property
     def measurements(self) -> tuple[Measured, ...]:
         """What the last bake found out about each candidate."""
+
+
+class Retired(Protocol):
+    """An engine that was given up."""
+
+    @property
+    def engine(self) -> str:
+        """Its name."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of reason."""
+
+    @property
+    def reason(self) -> str:
+        """The reason."""
+
+
+class LiveFigures(Protocol):
+    """How engines do while they serve. ``runtime.enginewatch.EngineWatch`` is one."""
+
+    def rows(self, revision: str, model: str, /) -> tuple[EngineRow, ...]:
+        """Return a row for each engine of a model that has answered a call."""
 
 
 class Engines(Protocol):

@@ -26,6 +26,8 @@ from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
 from .config import NodeConfig
+from .enginemetrics import EngineMetrics
+from .enginewatch import EngineWatch
 from .http.admin import AdminApi
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
@@ -44,6 +46,7 @@ from .routing.environment import Site
 from .routing.ledger import Ledger
 from .routing.router import Router
 from .routing.sink import Memory, Sink
+from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
 
@@ -141,11 +144,16 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(registry.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
-        watch = MemoryWatch(clock=clock)
-        stack.callback(watch.close)
+        memory_watch = MemoryWatch(clock=clock)
+        stack.callback(memory_watch.close)
 
         code = CodeStore(state.code, config.limits)
         site = Site.of(config, http.endpoint, slot_of=registry.slot if zygotes.users else None)
+
+        def baked(spec: FunctionSpec) -> None:
+            watch.baked(spec)
+            router.rebind(spec.revision)
+
         models = modelpath.build(
             config,
             state,
@@ -153,11 +161,15 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             environ=environ,
             clock=clock,
-            on_baked=lambda spec: router.rebind(spec.revision),
+            on_baked=baked,
             on_kept=lambda spec, reason: router.keep(spec.revision, reason),
             relieve=lambda wanted: router.relieve(wanted),
         )
         stack.push_async_callback(models.close)
+        watch = EngineWatch(
+            models.snapshots,
+            on_given_up=lambda spec, why, at_once: router.retire(spec.revision, why, at_once=at_once),
+        )
         starter = Starter(
             site=site,
             zygotes=zygotes,
@@ -175,19 +187,31 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             cache=models.sources,
             ledger=ledger,
             logs=logs,
-            memory=watch,
+            memory=memory_watch,
             clock=clock,
             available_bytes=memory.available_bytes,
+            engines=watch,
         )
         stack.push_async_callback(router.close)
 
-        metrics = Metrics(statuses=router.describe, cache=CacheMetrics(config, models.sources, models.pages))
+        metrics = Metrics(
+            statuses=router.describe,
+            cache=CacheMetrics(config, models.sources, models.pages),
+            engines=EngineMetrics(watch.figures, lambda: models.snapshots.retired),
+        )
         ledger.subscribe(metrics.started)
+
+        def removed(name: str) -> None:
+            metrics.forget(name)
+            watch.figures.forget(name)
+            models.snapshots.forget(name)
+
         control = NodeControl(
             registry=registry,
             code=code,
             placement=router,
             engines=models.snapshots,
+            figures=watch,
             sources=models.sources,
             ledger=ledger,
             logs=logs,
@@ -195,7 +219,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
-            on_removed=metrics.forget,
+            on_removed=removed,
             on_changed=models.tidy,
         )
         stack.push_async_callback(control.close)

@@ -13,14 +13,16 @@ from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
 from .clock import Clock
 from .codestore import CodeStore
-from .control import EngineListing, FunctionListing, Health, StackResult
+from .control import EngineListing, FunctionListing, GivenUpListing, Health, StackResult
 from .errors import InvalidParameter, ResourceNotFound, StateError
 from .invocation import Tier
-from .neighbours import Baking, Engines, EngineState, LogReader, Placement
+from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement
 from .registry import FunctionChange, FunctionRecord, Registry, StackRecord
+from .routing.enginefigures import EngineRow
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
+from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
@@ -41,6 +43,7 @@ class NodeControl:
         code: CodeStore,
         placement: Placement,
         engines: Engines,
+        figures: LiveFigures,
         sources: Sources,
         ledger: Ledger,
         logs: LogReader,
@@ -55,6 +58,7 @@ class NodeControl:
         self._code = code
         self._placement = placement
         self._engines = engines
+        self._figures = figures
         self._sources = sources
         self._ledger = ledger
         self._logs = logs
@@ -116,7 +120,14 @@ class NodeControl:
 
     async def explain(self, request_id: str) -> str:
         """Return in words what a request waited for. Raises ``FunctionNotFound`` when it is not known."""
-        return self._ledger.explain(request_id)
+        return self._ledger.explain(request_id, self._live)
+
+    def _live(self, start: StartRecord) -> str:
+        spec = next((record.spec for record in self._registry.functions() if record.spec.name == start.function), None)
+        models = () if spec is None or spec.revision != start.revision else spec.models
+        return " ".join(
+            describe_engine(row) for model in models for row in self._figures.rows(start.revision, model.name)
+        )
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
@@ -162,7 +173,7 @@ class NodeControl:
             about = {"event": "progress", "step": "bake", "function": name, "model": model}
             on_event({**about, "phase": progress.phase, "fraction": progress.fraction})
 
-        return tuple(_engine(status) for status in await self._engines.bake(spec, tell))
+        return self._listed(spec, await self._engines.bake(spec, tell))
 
     def _with_models(self, name: str) -> FunctionSpec:
         spec = self._registry.get(name).spec
@@ -275,10 +286,13 @@ class NodeControl:
         )
 
     def _engines_of(self, spec: FunctionSpec) -> tuple[EngineListing, ...]:
-        return tuple(_engine(status) for status in self._engines.status(spec))
+        return self._listed(spec, self._engines.status(spec))
+
+    def _listed(self, spec: FunctionSpec, statuses: Sequence[EngineState]) -> tuple[EngineListing, ...]:
+        return tuple(_engine(status, self._figures.rows(spec.revision, status.model_name)) for status in statuses)
 
 
-def _engine(status: EngineState) -> EngineListing:
+def _engine(status: EngineState, figures: tuple[EngineRow, ...]) -> EngineListing:
     return EngineListing(
         model=status.model_name,
         engine=status.engine,
@@ -287,6 +301,8 @@ def _engine(status: EngineState) -> EngineListing:
         fraction=status.fraction,
         reason=status.reason,
         measurements=status.measurements,
+        given_up=tuple(GivenUpListing(one.engine, one.kind, one.reason) for one in status.given_up),
+        figures=figures,
     )
 
 

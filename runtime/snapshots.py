@@ -6,13 +6,14 @@ for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
 
 1. eager was asked for: eager, no reason.
 2. no verdict yet: eager, and the reason says how far the bake is, or why there is none.
-3. the verdict is eager (it was faster, or the engine was distrusted): eager, with the verdict's reason.
+3. the verdict is eager (it was faster, or nothing better is left): eager, with the verdict's reason.
 4. the snapshot is gone or altered: it is retired, eager, bake again.
 5. it was made for another machine or other software: eager, bake again.
 6. it is of other weights than this revision pins: eager, bake again.
-7. else the engine, with the verified manifest.
+7. else the engine, with the verified manifest; the reason says which better ones were given up.
 
-A bake that failed is not repeated by itself, and a verdict not drawn again; ``bake_again`` does both.
+When an engine is given up, and which comes next, is said in ``routing.distrust``. A bake that failed is not repeated by
+itself, and a verdict not drawn again; ``bake_again`` does both.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot import fingerprint
-from glowplug.snapshot.assignments import Assignment, Assignments, Measured
-from glowplug.snapshot.candidates import AUTO, EAGER, Candidate
-from glowplug.snapshot.choice import Wanted
+from glowplug.snapshot.assignments import Assignment, Assignments, GivenUp, Measured
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
 from glowplug.snapshot.manifest import Manifest
 from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
@@ -39,9 +39,11 @@ from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
 from .bakequeue import Bake, BakeQueue, Watcher
 from .baker import BakeFailed, BakeJob, Baker, BakeVerdict
 from .process import wire
+from .routing.distrust import Expected, Kind
 from .routing.ports import EnginePlan
 from .sources import Sources
 from .spec import FunctionSpec, ModelSpec
+from .verdicts import asked, chosen, ladder, wanted
 
 State = Literal["none", "queued", "baking", "ready", "failed", "unavailable"]
 LoadOf = Callable[[FunctionSpec, Mapping[str, Mapping[str, str]]], wire.Load]
@@ -54,7 +56,7 @@ class BakeStatus:
     """One model's engine, for listings. ``engine`` serves now; ``reason`` says why not a better one.
 
     ``phase`` and ``fraction`` (0 to 1) count while baking; ``measurements`` has a row per engine that was tried, by
-    name, empty before a bake.
+    name, empty before a bake. ``given_up`` are the engines that were, with the kind of reason and the reason.
     """
 
     model_name: str
@@ -65,6 +67,7 @@ class BakeStatus:
     fraction: float = 0.0
     key: str = ""
     measurements: tuple[Measured, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
 
 
 class Snapshots:
@@ -94,29 +97,56 @@ class Snapshots:
         self._assignments = Assignments(store.root)
         self._fingerprint = _digest(fingerprint.current())
         self._queue = BakeQueue(self._perform)
-        self.distrusted = 0
+        self._suspect: dict[str, tuple[GivenUp, ...]] = {}  # by snapshot: for revisions that come to share it
+        self.retired: Counter[tuple[str, str, str, Kind]] = Counter()
 
     def __repr__(self) -> str:
         return f"Snapshots({self._store!r}, {self._queue!r}, distrusted={self.distrusted})"
+
+    @property
+    def distrusted(self) -> int:
+        """How many engines were given up. ``retired`` has them by function, model, engine and kind of reason."""
+        return self.retired.total()
 
     async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
         """Return one plan per model. Never waits for a bake; never raises for a snapshot that cannot be used."""
         return [await self._plan(spec, model) for model in spec.models]
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str) -> None:
-        """Retire an engine that failed: no later plan of this revision returns it, and its snapshot is gone for all.
+    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+        """Give an engine up: later plans of this revision have the next one. Returns whether it was the one in use.
 
-        Eager cannot be retired: nothing happens then.
+        A snapshot of which nothing is left to serve is gone for all, unless its engine was only slow. Eager cannot be
+        given up, nor an engine that does not serve (any more): nothing happens then.
         """
+        before = self._assignments.get(spec.revision, model_name)
+        if engine == "eager" or before is None or before.engine != engine:
+            return False
+        after = before.without(GivenUp(engine, kind, reason))
+        faults = tuple(one for one in after.given_up if one.kind != "cold")
+        gone = after.engine == "eager" and bool(faults)
+        if faults:
+            self._suspect[before.key] = faults
+        self.retired[spec.name, model_name, engine, kind] += 1
+        _log.warning(
+            "%s: engine %s of model %r is given up, %s is next: %s",
+            *(spec.name, engine, model_name, after.engine, reason),
+        )
+        with _logged(spec, "giving an engine up"):
+            self._assignments.set(spec.revision, model_name, replace(after, key="") if gone else after)
+            if gone:
+                self._store.retire(before.key, f"{spec.name}: {reason}")
+        return True
+
+    def expected(self, spec: FunctionSpec, model_name: str, engine: str) -> tuple[Expected | None, Expected | None]:
+        """Return what was measured of an engine that serves, and of the one that would serve in its place; None for an
+        engine that does not serve, or where nothing would come next."""
         assignment = self._assignments.get(spec.revision, model_name)
         if engine == "eager" or assignment is None or assignment.engine != engine:
-            return
-        self.distrusted += 1
-        _log.warning("%s: engine %s of model %r is not used any more: %s", spec.name, engine, model_name, reason)
-        why = f"{engine} was given up: {reason}"
-        with _logged(spec, "retiring an engine"):
-            self._assign(spec, model_name, "eager", "", why, assignment.requested)
-            self._store.retire(assignment.key, f"{spec.name}: {reason}")
+            return None, None
+        rows = {
+            row.engine: Expected(row.engine, row.parked_ms, row.cold_ms, row.warm_ms) for row in assignment.measured
+        }
+        return rows.get(engine), rows.get(assignment.next_engine)
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
@@ -166,6 +196,11 @@ class Snapshots:
         """Forget the bakes of a revision that was replaced or deleted; one that runs is killed with its group."""
         self._queue.drop(revision)
 
+    def forget(self, function: str) -> None:
+        """Drop the counts of a function that was deleted."""
+        for place in [place for place in self.retired if place[0] == function]:
+            del self.retired[place]
+
     def used(self, spec: FunctionSpec) -> list[Path]:
         """Return the directories of the snapshots that serve ``spec``, or would if they were here."""
         assignments = (self._assignment(spec, model) for model in spec.models)
@@ -198,7 +233,8 @@ class Snapshots:
             self.request_bake(spec)
             return _eager(model, unusable)
         await self._keep_weights(spec, model, snapshot.directory)
-        return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, "")
+        reason = assignment.reason if assignment.given_up else ""
+        return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, reason)
 
     def _assignment(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
         """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
@@ -211,19 +247,6 @@ class Snapshots:
 
     def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
         return model.engine == "eager" or self._assignment(spec, model) is not None
-
-    def _assign(
-        self,
-        spec: FunctionSpec,
-        model_name: str,
-        engine: str,
-        key: str,
-        why: str,
-        requested: str,
-        measured: tuple[Measured, ...] = (),
-    ) -> None:
-        verdict = Assignment(engine, key, why, requested, self._fingerprint, measured)
-        self._assignments.set(spec.revision, model_name, verdict)
 
     def _status(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
         bake = self._queue.find(spec.revision, model.name)
@@ -241,7 +264,8 @@ class Snapshots:
             return BakeStatus(model.name, "failed", serving, f"the bake failed: {bake.error}")
         if assignment is not None:
             reason, key, measured = assignment.reason, assignment.key, assignment.measured
-            return BakeStatus(model.name, "ready", serving, reason, key=key, measurements=measured)
+            given_up = assignment.given_up
+            return BakeStatus(model.name, "ready", serving, reason, key=key, measurements=measured, given_up=given_up)
         obstacle = self._baker.obstacle(model.engine)
         if obstacle:
             return BakeStatus(model.name, "unavailable", "eager", obstacle)
@@ -282,21 +306,38 @@ class Snapshots:
 
     async def _bake(self, bake: Bake, before: Assignment | None) -> None:
         spec, model = bake.spec, bake.model
-        again = ""
-        if before is not None and before.key:
+        again, anew = "", before is not None and any(one.kind != "cold" for one in before.given_up)
+        if before is not None and before.key and not anew:
             with contextlib.suppress(SnapshotError):  # one that cannot be trusted is not measured but made anew
                 again = (await asyncio.to_thread(self._store.open, before.key)).key
         weights = await self._sources.files(spec)
         with contextlib.closing(weights):
-            load = self._load_of(spec, weights.paths)
-            job = BakeJob(load, model.name, wanted(spec, model, bake.label), self._user_of(spec.name), again)
+            load, want = self._load_of(spec, weights.paths), wanted(spec, model, bake.label)
+            job = BakeJob(load, model.name, want, self._user_of(spec.name), again, anew)
             async with self._baker.bake(job, bake.tell) as (verdict, staging):
                 key = await self._accept(model, verdict, staging)
             if key:
                 await self._keep_weights(spec, model, self._store.root / key)
-        engine, reason = _chosen(verdict, bake.label)
-        self._assign(spec, model.name, engine, key, reason, asked(spec, model), verdict.measured)
-        _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, engine, reason)
+        engine, reason = chosen(verdict, bake.label)
+        decided = Assignment(
+            *(engine, key, reason, asked(spec, model), self._fingerprint),
+            measured=verdict.measured,
+            ladder=ladder(engine, verdict.measured, want),
+        )
+        if not verdict.reused:
+            self._suspect.pop(key, None)
+        for one in self._given_up_since(bake, before, key) if verdict.reused else ():
+            decided = decided.without(one)
+        self._assignments.set(spec.revision, model.name, decided)
+        _log.info("%s: model %r is served by %s (%s)", spec.name, model.name, decided.engine, decided.reason)
+
+    def _given_up_since(self, bake: Bake, before: Assignment | None, key: str) -> list[GivenUp]:
+        """Return what a bake that found its snapshot made already cannot know: what was given up while it ran, and, for
+        a new revision, what others of the same snapshot have found faults in."""
+        now = self._assignments.get(*bake.place)
+        known = () if before is None else before.given_up
+        found = [] if now is None else [one for one in now.given_up if one not in known]
+        return found or list(self._suspect.get(key, ()) if before is None else ())
 
     async def _keep_weights(self, spec: FunctionSpec, model: ModelSpec, snapshot: Path) -> None:
         """Pin what the snapshot binds: without its weights an engine is nothing."""
@@ -319,31 +360,6 @@ class Snapshots:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")
         return key
-
-
-def wanted(spec: FunctionSpec, model: ModelSpec, label: str = "") -> Wanted:
-    """Return what a bake of this model is to decide by. ``label`` is an engine that the operator asks for: what the
-    template asks for, where that includes it, so that nothing is compiled twice."""
-    candidate = Candidate.parse(label or EAGER)
-    included = model.engine in (AUTO, candidate.engine) and model.precision in (AUTO, candidate.precision)
-    if not label or included:
-        return Wanted(model.engine, model.precision, model.max_error, spec.objective)
-    return Wanted(candidate.engine, candidate.precision, None, spec.objective)
-
-
-def _chosen(verdict: BakeVerdict, label: str) -> tuple[str, str]:
-    """Return the engine to serve with, and why: the verdict's, or the one that the operator asked for if it passed."""
-    if not label:
-        return verdict.engine, verdict.reason
-    found = next((row for row in verdict.measured if row.engine == label), None)
-    if found is None or found.refused:
-        return verdict.engine, f"{label}: {found.refused if found is not None else 'not made'}; {verdict.reason}"
-    return label, "asked for by the operator"
-
-
-def asked(spec: FunctionSpec, model: ModelSpec) -> str:
-    """Return ``wanted`` in one line: a verdict answers exactly that."""
-    return json.dumps(wanted(spec, model).to_json(), sort_keys=True)
 
 
 def _eager(model: ModelSpec, reason: str) -> EnginePlan:

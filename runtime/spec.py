@@ -44,7 +44,7 @@ _GLOWPLUG = frozenset(
     "Model Device Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
     "InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances MaxParkedAgeSeconds".split()
 )
-_MODEL = frozenset("Source Engine Precision MaxError".split())
+_MODEL = frozenset("Source Engine Precision MaxError VerifyRate".split())
 _OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes".split())
 _WARMUP = frozenset("Event Compare".split())
 
@@ -65,6 +65,7 @@ class ModelSpec:
     ``files`` is empty until the source is resolved, which happens once, at deploy; a revision pins the result.
     ``engine`` and ``precision`` are what the author asked for (``auto`` included), not what serves. ``max_error`` is
     the largest absolute difference from eager in fp32 that an engine may have; None: the precision's own tolerance.
+    ``verify_rate`` is the share of warm calls that eager makes again, to compare.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ModelSpec:
     precision: str = "fp32"
     max_error: float | None = None
     files: tuple[SourceFile, ...] = ()
+    verify_rate: float = 0.0
 
     @property
     def source_digest(self) -> str:
@@ -157,6 +159,7 @@ class FunctionSpec:
                 "name": model.name, "source": model.source, "engine": model.engine, "precision": model.precision,
                 "max_error": model.max_error,
                 "files": [[file.name, file.size, file.sha256] for file in model.files],
+                "verify_rate": model.verify_rate,
             }
             for model in self.models
         ]  # fmt: skip
@@ -324,7 +327,8 @@ def _model(name: str, section: _Reader) -> ModelSpec:
         max_error = section.number("MaxError", 0, low=0)
     elif precision == candidates.AUTO:
         raise DefinitionError(section.at("MaxError"), "is missing: Precision auto chooses within that error")
-    return ModelSpec(name=name, source=source, engine=engine, precision=precision, max_error=max_error)
+    verify_rate = section.number("VerifyRate", 0, low=0, high=1)
+    return ModelSpec(name, source, engine, precision, max_error, verify_rate=verify_rate)
 
 
 def _objective(section: _Reader) -> Objective:

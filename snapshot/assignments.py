@@ -1,8 +1,8 @@
 """Which engine serves whom: one small JSON file per owner, replaced by rename.
 
 ``assigned/<owner>.json`` below the snapshots' root: ``{"<model>": {"engine", "key", "reason", "requested",
-"fingerprint", "measured": [{fields of Measured}, …]}, …}``. The owner is an opaque name (the runtime uses a function's
-revision).
+"fingerprint", "measured": [{fields of Measured}, …], "ladder": ["<engine>", …], "given_up": [{"engine", "kind",
+"reason"}, …]}, …}``. The owner is an opaque name (the runtime uses a function's revision).
 
 Not signed: all that an assignment can do is to name a snapshot, and that is signed (``store.py``). One that cannot be
 read counts as none; the model is then baked again, which ends at once where the snapshot is still there.
@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,22 @@ def figures(record: EngineRecord) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An engine that is not used any more, and why. ``kind`` is a word for counting, the caller's."""
+
+    engine: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """The verdict of one bake. ``engine`` serves, with the snapshot ``key`` (empty where there is none); ``reason``
     says why it is not a better one. It answers the engine that was ``requested``, on machines with this ``fingerprint``
     digest.
+
+    ``ladder`` are the engines that passed the bake, the best first, as far as they are better than eager; ``given_up``
+    those that have failed since, in order.
 
     ``measured`` is what it was drawn from. The snapshot's manifest has the figures of its first bake and is immutable;
     a later measurement, which may have another verdict, is only here.
@@ -71,6 +83,24 @@ class Assignment:
     requested: str
     fingerprint: str
     measured: tuple[Measured, ...] = ()
+    ladder: tuple[str, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
+
+    @property
+    def next_engine(self) -> str:
+        """The engine that would serve if the one that does were given up."""
+        out = {self.engine, *(one.engine for one in self.given_up)}
+        return next((engine for engine in self.ladder if engine not in out), "eager")
+
+    def without(self, given: GivenUp) -> Assignment:
+        """Return the verdict after an engine was given up. The next one of the ladder serves where it was the one that
+        did; the snapshot is kept as long as one of its engines serves."""
+        known = tuple(one for one in self.given_up if one.engine != given.engine)
+        left = replace(self, given_up=(*known, given))
+        reason = "; ".join(f"{one.engine} was given up: {one.reason}" for one in left.given_up)
+        if given.engine != self.engine:
+            return replace(left, reason=reason)
+        return replace(left, engine=self.next_engine, reason=reason)
 
 
 class Assignments:
@@ -129,7 +159,14 @@ def _load(path: Path) -> dict[str, Assignment]:
     try:
         value = json.loads(path.read_bytes())
         return {
-            str(name): Assignment(**fields | {"measured": tuple(Measured(**row) for row in fields.get("measured", ()))})
+            str(name): Assignment(
+                **fields
+                | {
+                    "measured": tuple(Measured(**row) for row in fields.get("measured", ())),
+                    "ladder": tuple(str(engine) for engine in fields.get("ladder", ())),
+                    "given_up": tuple(GivenUp(**row) for row in fields.get("given_up", ())),
+                }
+            )
             for name, fields in value.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):

@@ -9,7 +9,7 @@ Import-light: standard library only (a test holds it to that).
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 PROTOCOL = 2
@@ -156,8 +156,9 @@ class Load(Message):
     """Set the environment, enter the task root and import the handler.
 
     ``models`` is one dict per declared model: ``name``, ``source``, ``files`` (file name -> absolute path of the
-    blob). ``environment`` is complete: it replaces ``os.environ``. ``initialization_type`` is Lambda's
-    (``on-demand``, ``snap-start``, ``provisioned-concurrency``). ``observe`` asks for ``Checked.reads``.
+    blob), ``verify`` (the share of its warm calls that are checked again, 0 to 1). ``environment`` is complete: it
+    replaces ``os.environ``. ``initialization_type`` is Lambda's (``on-demand``, ``snap-start``,
+    ``provisioned-concurrency``). ``observe`` asks for ``Checked.reads``.
     """
 
     CODE: ClassVar[int] = 21
@@ -240,6 +241,10 @@ class Outcome(Message):
     """The answer to ``Invoke``: one JSON result per event, or one error body when ``failed``.
 
     ``error_type`` is Lambda's errorType when ``failed``, else empty. ``handler_ms`` is the time in the handler alone.
+    ``models`` has a row for each model that was called: name, engine, calls that answered, milliseconds of those but
+    for the process's first, milliseconds of that first one and of opening the engine for it (-1 when it was not among
+    them), calls that raised.
+    ``checking`` says that a ``Verified`` follows; the worker reads nothing before it has sent that.
     """
 
     CODE: ClassVar[int] = 31
@@ -249,6 +254,21 @@ class Outcome(Message):
     error_type: str
     handler_ms: float
     final: bool
+    models: list[list[Any]] = field(default_factory=list)
+    checking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Message):
+    """Calls of an invocation that has been answered were run again by eager, on the same inputs.
+
+    ``models`` has a row for each: name, engine, the verdict (``right``, ``wrong``, or ``unknown`` where there is
+    nothing to compare with), the largest absolute difference, and what is wrong or why it is not known.
+    """
+
+    CODE: ClassVar[int] = 32
+    invocation_id: str
+    models: list[list[Any]]
 
 
 MESSAGES: dict[int, type[Any]] = {
@@ -257,6 +277,6 @@ MESSAGES: dict[int, type[Any]] = {
         *(Hello, Failed, Loaded, Bound, Checked, Ready),
         *(Spawned, Exited),
         *(Spawn, Load, Bind, Check, Start, Stop),
-        *(Invoke, Outcome),
+        *(Invoke, Outcome, Verified),
     )
 }

@@ -55,6 +55,7 @@ from .messages import (
     Spawned,
     Start,
     Stop,
+    Verified,
 )
 
 __all__ = [  # the messages too: who talks to a process needs them and the codec together
@@ -85,6 +86,7 @@ __all__ = [  # the messages too: who talks to a process needs them and the codec
     "Spawned",
     "Start",
     "Stop",
+    "Verified",
     "WireError",
     "encode",
 ]

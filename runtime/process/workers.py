@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from typing import Any
@@ -12,6 +13,10 @@ from glowplug.runtime.errors import CheckFailed, RestoreFailed, StartError
 from . import wire
 from .channel import Channel, ChannelClosed
 from .child import Child, load_fault
+
+_CALLED = (str, str, int, float, float, int)
+_VERIFIED = (str, str, str, float, str)
+"""The rows of ``Outcome.models`` and ``Verified.models``."""
 
 
 class Worker(Child):
@@ -36,6 +41,7 @@ class Worker(Child):
         self._invocations: dict[str, asyncio.Future[wire.Outcome]] = {}
         self._abandoned: set[str] = set()  # their outcomes may still come
         self._unsent: set[str] = set()
+        self._checks: dict[str, asyncio.Future[wire.Verified]] = {}
         self._hello: asyncio.Future[wire.Hello] = self._loop.create_future()
         if not forked:
             self._waiting = (wire.Hello, self._hello)
@@ -48,8 +54,8 @@ class Worker(Child):
 
     @property
     def busy(self) -> bool:
-        """Whether an invocation is in flight."""
-        return bool(self._invocations)
+        """Whether an invocation is in flight, or one that was answered is being checked."""
+        return bool(self._invocations) or any(not check.done() for check in self._checks.values())
 
     async def hello(self) -> wire.Hello:
         """Wait until an exec'ed worker is up; a forked one says nothing at first."""
@@ -97,6 +103,13 @@ class Worker(Child):
             self._give_up(invocation_id)
             raise
 
+    async def verified(self, invocation_id: str) -> wire.Verified:
+        """Return what came of the check that an outcome has announced (``Outcome.checking``); to be asked once."""
+        try:
+            return await asyncio.shield(self._checks[invocation_id])
+        finally:
+            del self._checks[invocation_id]
+
     def _give_up(self, invocation_id: str) -> None:
         """Forget an invocation whose caller is gone; an outcome that comes all the same is no protocol error."""
         self._unsent.discard(invocation_id)
@@ -104,6 +117,9 @@ class Worker(Child):
             self._abandoned.add(invocation_id)
 
     def _on_data(self, message: Any, descriptors: list[int]) -> None:
+        if type(message) is wire.Verified:
+            self._on_verified(message)
+            return
         if type(message) is not wire.Outcome or not message.final:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -113,11 +129,22 @@ class Worker(Child):
             if message.invocation_id not in self._abandoned:
                 raise wire.WireError(f"outcome of an invocation that is not in flight: {message.invocation_id!r}")
             self._abandoned.discard(message.invocation_id)
+        elif not _rows(message.models, _CALLED):
+            self._invocations[message.invocation_id] = future
+            raise wire.WireError("Outcome.models has a row that is none")
         elif not all(type(result) is bytes for result in message.results):
             self._invocations[message.invocation_id] = future
             raise wire.WireError("Outcome.results is not a list of bytes")
         elif not future.done():
             future.set_result(message)
+        if message.checking:
+            self._checks[message.invocation_id] = self._loop.create_future()
+
+    def _on_verified(self, message: wire.Verified) -> None:
+        check = self._checks.get(message.invocation_id)
+        if check is None or check.done() or not _rows(message.models, _VERIFIED):
+            raise wire.WireError(f"Verified of {message.invocation_id!r} was not announced, or has a row that is none")
+        check.set_result(message)
 
     def _release(self) -> None:
         super()._release()
@@ -129,6 +156,21 @@ class Worker(Child):
             if not future.done():
                 future.set_exception(self._death(sent=invocation_id not in self._unsent))
         self._invocations.clear()
+        for check in self._checks.values():
+            if not check.done():
+                check.set_exception(self._death())
+                check.exception()  # marks it as seen: nobody may have asked for it yet
+
+
+def _rows(rows: list[Any], kinds: tuple[type, ...]) -> bool:
+    """Tell whether ``rows`` have values of ``kinds``, the numbers among them finite: a worker is not trusted."""
+    return all(
+        type(row) is list
+        and len(row) == len(kinds)
+        and all(type(value) is kind for value, kind in zip(row, kinds, strict=True))
+        and all(math.isfinite(value) for value in row if type(value) is float)
+        for row in rows
+    )
 
 
 def restore_fault(failed: wire.Failed) -> StartError:

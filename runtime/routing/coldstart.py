@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
@@ -29,16 +29,17 @@ from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
+from .distrust import kind_of
 from .environment import Site, load_environment
 from .home import Home, NotForkable, Parked, Started
 from .ledger import Recording
 from .materials import Materials
 from .orders import load_order, start_order, warmup_order
-from .policy import Remedy, remedy, to_runtime
+from .policy import Remedy, is_engines, remedy, to_runtime
 from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Pages, Snapshots, Worker, Zygotes
 from .timelimit import time_limit
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", Parked, Started)
 
 LOOK_AGAIN_S = 1.0
 """Pages do not leave memory so soon after their use: within it, a start from a parked zygote does not ask."""
@@ -120,6 +121,12 @@ class Starter:
                     raise
                 recording.notes.append("the parked zygote had died and was built again")
                 home.parked = None if home.parked is found else home.parked
+            except StartError as error:
+                if not found.engines or not is_engines(error):
+                    raise
+                self._give_up(home.spec, found.engines, error, recording)
+                home.parked = None if home.parked is found else home.parked
+                found.zygote.kill("its engine could not be opened")  # instances that have it open go on
         parked = await self.park(home, recording)
         built = parked.start_id == recording.start_id  # else another start, or a rebuild, was faster
         recording.way = "park and fork" if built else "fork"
@@ -170,6 +177,8 @@ class Starter:
             engine=recording.engine,
             engine_reason=recording.engine_reason,
             warmup=recording.warmup,
+            epoch=material.epoch,
+            engines=dict(material.engines),
         )
 
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
@@ -221,7 +230,7 @@ class Starter:
         with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
         # After a bake too: another engine reads other files.
-        observe = bool(spec.models) and (recording.cause == "bake" or self._pages.unknown(spec))
+        observe = bool(spec.models) and (recording.cause in ("bake", "distrust") or self._pages.unknown(spec))
         root = self._code.path(spec.code_digest)
         order = load_order(self._site, spec, root, files, parked=parked, observe=observe)
         with recording.phase("import"):
@@ -268,26 +277,48 @@ class Starter:
     async def _with_engine(
         self, home: Home, recording: Recording, attempt: Callable[[Materials], Awaitable[Result]]
     ) -> Result:
-        """Make an attempt; where the policy says so, retire its engine and make one more, with eager."""
+        """Make an attempt; where the policy says so, give its engines up and make another with the next ones.
+
+        A result that was planned before its engine turned out wrong (``Home.epoch``) is not used: it is made again.
+        """
         spec = home.spec
-        with Materials(home, recording, cache=self._cache, pages=self._pages, snapshots=self._snapshots) as material:
-            try:
+        while True:
+            with Materials(
+                home, recording, cache=self._cache, pages=self._pages, snapshots=self._snapshots
+            ) as material:
                 try:
-                    result = await self._told(spec, attempt(material))
-                except (GlowplugError, CacheError, SnapshotError) as error:
-                    if not material.engines or remedy(error) is not Remedy.EAGER:
-                        raise
-                    reason = f"{type(error).__name__}: {error}"
-                    for model_name, engine in material.engines.items():
-                        self._snapshots.distrust(spec, model_name, engine, reason)
-                        recording.notes.append(f"{engine} was retired: {reason}")
-                    material.fall_back(f"retired: {reason}")
-                    result = await self._told(spec, attempt(material))
-            except (CacheError, SnapshotError) as error:
-                raise to_runtime(error) from error
-            if material.wants_bake:
-                self._snapshots.request_bake(spec)
-            return result
+                    result = await self._down_the_ladder(spec, recording, material, attempt)
+                except (CacheError, SnapshotError) as error:
+                    raise to_runtime(error) from error
+                if material.epoch == home.epoch:
+                    if material.wants_bake:
+                        self._snapshots.request_bake(spec)
+                    return result
+                result.process.kill("its engine was given up while it started")
+                recording.notes.append("its engine was given up while it started, and it was started again")
+
+    async def _down_the_ladder(
+        self,
+        spec: FunctionSpec,
+        recording: Recording,
+        material: Materials,
+        attempt: Callable[[Materials], Awaitable[Result]],
+    ) -> Result:
+        while True:
+            try:
+                return await self._told(spec, attempt(material))
+            except (GlowplugError, CacheError, SnapshotError) as error:
+                if not material.engines or remedy(error) is not Remedy.EAGER:
+                    raise
+                await material.fall_back(self._give_up(spec, material.engines, error, recording))
+
+    def _give_up(self, spec: FunctionSpec, engines: Mapping[str, str], error: Exception, recording: Recording) -> str:
+        """Give ``engines``, by model, up for ``error``; return the reason."""
+        reason = f"{type(error).__name__}: {error}"
+        for model_name, engine in engines.items():
+            self._snapshots.distrust(spec, model_name, engine, reason, kind_of(error))
+            recording.notes.append(f"{engine} was given up: {reason}")
+        return reason
 
     async def _told(self, spec: FunctionSpec, attempt: Awaitable[Result]) -> Result:
         """Await an attempt to import and bind; the end of one that fails goes into the function's log."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from glowplug.runtime.spec import FunctionSpec
 
-from .ports import FunctionZygote, Weights, Worker
+from .ports import FunctionZygote, Loadable, Weights, Worker
 
 
 class NotForkable(Exception):
@@ -29,6 +30,13 @@ class Parked:
     engine_reason: str = ""
     warmup: str = ""
     looked_at_s: float = 0.0  # when it was last asked for pages that have left memory; when it was built, that is
+    epoch: int = 0  # the home's, as its engines were planned
+    engines: Mapping[str, str] = field(default_factory=dict)  # by model, those better than eager
+
+    @property
+    def process(self) -> Loadable:
+        """The zygote."""
+        return self.zygote
 
 
 @dataclass(slots=True, eq=False)
@@ -36,12 +44,14 @@ class Home:
     """What a revision has on this node from one start to the next.
 
     ``exec_reason`` says why it must not be forked, once that is known; ``building`` makes sure that it gets one zygote
-    however many starts want it. ``weights`` are held from the start that asked for them until ``let_go``, which belongs
-    to whoever sees that the revision runs nowhere any more.
+    however many starts want it. ``epoch`` counts the engines that turned out wrong while they served: what was planned
+    in an earlier one must not serve. ``weights`` are held from the start that asked for them until ``let_go``, which
+    belongs to whoever sees that the revision runs nowhere any more.
     """
 
     spec: FunctionSpec
     exec_reason: str = ""
+    epoch: int = 0
     parked: Parked | None = None
     weights: Weights | None = None
     building: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -78,3 +88,8 @@ class Started:
     parked: Parked | None
     init_ms: float | None
     restore_ms: float | None
+
+    @property
+    def process(self) -> Loadable:
+        """The worker."""
+        return self.worker

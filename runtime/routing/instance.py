@@ -26,7 +26,7 @@ from glowplug.runtime.spec import FunctionSpec
 
 from .home import Parked
 from .policy import TIMEOUT, died_fault
-from .ports import FunctionLog, InvocationLog, Memory, Worker
+from .ports import EngineWatch, FunctionLog, InvocationLog, Memory, Worker
 from .records import StartRecord
 
 
@@ -50,7 +50,18 @@ class Instance:
 
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
-        *("leave_by_s", "_clock", "_log", "_memory", "_limits", "_init_ms", "_restore_ms", "_expired"),
+        *(
+            "leave_by_s",
+            "checking",
+            "_engines",
+            "_clock",
+            "_log",
+            "_memory",
+            "_limits",
+            "_init_ms",
+            "_restore_ms",
+            "_expired",
+        ),
     )
 
     def __init__(
@@ -62,6 +73,7 @@ class Instance:
         log: FunctionLog,
         memory: Memory,
         limits: Limits,
+        engines: EngineWatch | None = None,
     ) -> None:
         self.instance_id = instance_id
         self.spec = spec
@@ -73,6 +85,8 @@ class Instance:
         self.served = 0
         self.why = ""
         self.leave_by_s = 0.0  # while draining: when an invocation that nobody waits for runs into its deadline
+        self.checking = ""  # the invocation that was answered and is being checked: nobody's turn yet
+        self._engines = engines
         self._clock = clock
         self._log = log
         self._memory = memory
@@ -173,6 +187,8 @@ class Instance:
         finally:
             alarm.cancel()
         duration_ms = (self._clock.monotonic() - began_s) * 1e3
+        if type(answer) is wire.Outcome and (answer.models or answer.checking):
+            self._note_calls(answer)
         if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer):
             payload, failed, handler_ms = answer.results[0], answer.failed, answer.handler_ms
             lines = self._write(worker, invocation, duration_ms)
@@ -191,6 +207,29 @@ class Instance:
             phases=(*waited, ("handler", handler_ms)),
             log_tail=_tail(lines, self._limits.log_tail_bytes) if invocation.log_tail else b"",
         )
+
+    async def checked(self) -> None:
+        """Wait for the check of the last answer, and pass on what came of it. The lease goes on meanwhile.
+
+        Never fails: a process that dies of it, or takes longer than an invocation may, is an instance that failed.
+        """
+        worker, (invocation_id, self.checking) = self._owned(), (self.checking, "")
+        alarm = self._clock.call_later(self.spec.timeout_s, lambda: worker.kill("a check of its answer took too long"))
+        try:
+            found = await worker.verified(invocation_id)
+        except WorkerDied as death:
+            self.failed(str(death))
+        else:
+            if self._engines is not None:
+                self._engines.verified(self.spec, found.models)
+        finally:
+            alarm.cancel()
+
+    def _note_calls(self, answer: wire.Outcome) -> None:
+        if answer.checking and not self._expired and self.state in (State.BUSY, State.DRAINING):
+            self.checking = answer.invocation_id
+        if self._engines is not None and self.record is not None:
+            self._engines.called(self.spec, self.record, answer.models)
 
     def _owned(self) -> Worker:
         if self.worker is None or self.state not in (State.BUSY, State.DRAINING):

@@ -17,7 +17,7 @@ from .home import NotForkable, Parked
 from .instance import Instance, State
 from .ledger import Ledger, Recording
 from .pool import Pool
-from .ports import Logs, Memory
+from .ports import EngineWatch, Logs, Memory
 from .records import Cause
 from .starts import StartQueue
 from .tasks import OwnedTasks, first_of
@@ -41,6 +41,7 @@ class Launches:
         memory: Memory,
         clock: Clock,
         forget: Callable[[Pool], None],
+        engines: EngineWatch | None = None,
     ) -> None:
         self._config = config
         self._starter = starter
@@ -49,6 +50,7 @@ class Launches:
         self._memory = memory
         self._clock = clock
         self._forget = forget
+        self._engines = engines
         self._tasks = OwnedTasks()
         self._queue = StartQueue(config.cores, clock=clock, tasks=self._tasks)
         self._under_way: dict[Pool, set[asyncio.Task[Any]]] = {}
@@ -97,6 +99,7 @@ class Launches:
             log=self._logs.of(spec.name),
             memory=self._memory,
             limits=self._config.limits,
+            engines=self._engines,
         )
         recording = self._ledger.begin(spec, request_id=request_id, cause=cause, tier=pool.tier)
         pool.instances.add(instance)
@@ -138,10 +141,11 @@ class Launches:
 
     def _conclude(self, pool: Pool, instance: Instance, failure: GlowplugError | None) -> None:
         """Put a start's result where it belongs, in one step with the end of the start."""
-        if instance.state is State.READY and pool.current:
+        stale = instance.parked is not None and instance.parked.epoch != pool.home.epoch
+        if instance.state is State.READY and pool.current and not stale:
             pool.started(instance)
-        elif instance.state is State.READY:  # replaced while it started
-            instance.drain("a new revision took over")
+        elif instance.state is State.READY:  # overtaken while it started
+            instance.drain("its engine was given up" if stale else "a new revision took over")
             self.stop(pool, instance)
         else:
             if failure is not None:
@@ -241,11 +245,41 @@ class Launches:
         pool.quiet_since_s = self._clock.monotonic()
         self._watch(pool)
 
+    def check(self, pool: Pool, instance: Instance) -> None:
+        """Give an instance back when its last answer has been checked: until then it takes no request, which would only
+        wait in its socket, with its time running."""
+        self._tasks.spawn(self._check(pool, instance), f"check {pool.spec.name} {instance.instance_id[:8]}")
+
+    async def _check(self, pool: Pool, instance: Instance) -> None:
+        try:
+            await instance.checked()
+        finally:
+            pool.give_back(instance)
+
+    def abandon(self, pool: Pool, why: str) -> None:
+        """Let nothing of the pool serve any more that has the engines it has now: they are wrong.
+
+        Its instances go, busy ones after what they have; its zygote goes; an instance with other engines is started.
+        """
+        home = pool.home
+        home.epoch += 1
+        if home.parked is not None:
+            pool.outgoing.append(home.parked)
+            home.parked = None
+        pool.withdraw(why)
+        if pool.current:
+            self._tasks.spawn(self._replace(pool), f"replace {pool.spec.name}")
+        self.want(pool)
+        self.settle(pool)
+
+    async def _replace(self, pool: Pool) -> None:
+        await self._queue.put(lambda: self._replacement(pool, "distrust"), name=f"replace {pool.spec.name}")
+
     def renew(self, pool: Pool, cause: Cause) -> None:
         """Build the pool's zygote again in the background and switch to it once it is checked.
 
-        ``bake``: for a better engine; instances on the old one drain, after one on the new one is ready if there were
-        any. ``age``: for a fresh one; instances go on.
+        ``bake`` and ``distrust``: for a better engine; instances on the old one drain, after one on the new one is
+        ready if there were any. ``age``: for a fresh one; instances go on.
         """
         if pool.current and not (cause == "age" and pool.home.building.locked()):
             self._tasks.spawn(self._renew(pool, cause), f"renew {pool.spec.name} ({cause})")
@@ -266,11 +300,12 @@ class Launches:
         if pool.home.parked is not None and not await self._rebuild(pool, cause):
             self.settle(pool)  # the function may have been replaced, or its old zygote have died, meanwhile
             return
-        if cause == "bake" and pool.instances:
-            await self._queue.put(lambda: self._replacement(pool), name=f"replace {pool.spec.name}")
+        if cause != "age" and pool.instances:
+            await self._queue.put(lambda: self._replacement(pool, cause), name=f"replace {pool.spec.name}")
             parked = pool.home.parked
             stale = before if parked is None else {one for one in pool.instances if one.parked is not parked}
-            pool.withdraw("a better engine is ready", stale & pool.instances)
+            why = "a better engine is ready" if cause == "bake" else "its engine was given up"
+            pool.withdraw(why, stale & pool.instances)
         self.settle(pool)
 
     async def _rebuild(self, pool: Pool, cause: Cause) -> bool:
@@ -298,8 +333,8 @@ class Launches:
         if pool.home.parked is not None:
             self._logs.of(pool.spec.name).init_report(pool.home.parked.init_ms)
 
-    def _replacement(self, pool: Pool) -> Coroutine[Any, Any, None] | None:
-        return self._launch(pool, "bake", None) if pool.current else None
+    def _replacement(self, pool: Pool, cause: Cause) -> Coroutine[Any, Any, None] | None:
+        return self._launch(pool, cause, None) if pool.current else None
 
     async def close(self) -> None:
         """Let retiring zygotes and stopping workers end, as long as a stop takes at most, then end what is left."""

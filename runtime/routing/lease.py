@@ -19,6 +19,9 @@ class Chooser(Protocol):
     def hold(self, pool: Pool, invocation: Invocation) -> Waiter:
         """Hold the request, with a start where one is wanted. Raises ``Throttled``."""
 
+    def check(self, pool: Pool, instance: Instance) -> None:
+        """Give an instance back once the check that its last answer announced is over."""
+
 
 class Lease:
     """``async with`` gives an instance that nobody else can choose; leaving the block gives it back.
@@ -52,8 +55,11 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._instance is not None:
-            self.pool.give_back(self._instance)
-            self._instance = None
+            instance, self._instance = self._instance, None
+            if instance.checking:
+                self._chooser.check(self.pool, instance)
+            else:
+                self.pool.give_back(instance)
 
     async def _wait(self) -> Instance:
         began_s = self._clock.monotonic()

@@ -176,13 +176,16 @@ class Ledger:
                 return record
         return None
 
-    def explain(self, request_id: str) -> str:
-        """Return what the request waited for, in plain words. Raises ``FunctionNotFound`` when it is not known."""
+    def explain(self, request_id: str, live: Callable[[StartRecord], str] = lambda start: "") -> str:
+        """Return what the request waited for, in plain words. Raises ``FunctionNotFound`` when it is not known.
+
+        ``live`` adds how the engines of a start do by now, in words.
+        """
         request, start = self._request(request_id), self.find(request_id)
         if request is not None:
-            return describe_request(request, start)
+            return describe_request(request, start, "" if start is None else live(start))
         if start is not None:
-            return describe_start(start)
+            return describe_start(start, live(start))
         raise FunctionNotFound(f"Request not found: {request_id} is not in the ledger, or no longer")
 
     def estimate_start_s(self, function: str) -> float:

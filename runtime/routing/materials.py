@@ -26,12 +26,14 @@ class Materials:
     Reading ahead belongs to the recording, which ends it with a start that fails.
 
     ``engines`` names the engines that a process has been asked to bind, by model: what a failure from then on may be
-    the fault of.
+    the fault of. ``epoch`` is the home's as the plans were made.
     """
 
     def __init__(self, home: Home, recording: Recording, *, cache: Cache, pages: Pages, snapshots: Snapshots) -> None:
         self.engines: dict[str, str] = {}
+        self.epoch = home.epoch
         self._home = home
+        self._tried: set[tuple[str, str]] = set()
         self._spec = home.spec
         self._recording = recording
         self._cache = cache
@@ -83,11 +85,19 @@ class Materials:
         """Return why not better engines, for the ledger."""
         return "; ".join(dict.fromkeys(plan.reason for plan in await self._planned() if plan.reason))
 
-    def fall_back(self, reason: str) -> None:
-        """Use eager for every model from here on."""
+    async def fall_back(self, reason: str) -> None:
+        """Plan anew without the engines that have failed in this start: none is tried twice, whatever a plan says. That
+        ends with eager for every model."""
+        self._tried |= set(self.engines.items())
         self.engines = {}
+        plans = [
+            plan
+            if (plan.model_name, plan.engine) not in self._tried
+            else _plain(plan.model_name, f"given up: {reason}")
+            for plan in await self._plan()
+        ]
         self._plans = asyncio.get_running_loop().create_future()
-        self._plans.set_result(_eager(self._spec, reason))
+        self._plans.set_result(plans)
 
     async def _gather(self) -> Weights:
         weights = await self._cache.files(self._spec)
@@ -110,4 +120,8 @@ class Materials:
 
 
 def _eager(spec: FunctionSpec, reason: str) -> list[EnginePlan]:
-    return [EnginePlan(model.name, "eager", "", b"", reason) for model in spec.models]
+    return [_plain(model.name, reason) for model in spec.models]
+
+
+def _plain(model_name: str, reason: str) -> EnginePlan:
+    return EnginePlan(model_name, "eager", "", b"", reason)

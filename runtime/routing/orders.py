@@ -33,7 +33,8 @@ def load_order(
         import_paths=[str(task_root)],
         environment=environment.load_environment(site, spec, task_root=task_root),
         models=[
-            {"name": model.name, "source": model.source, "files": dict(files[model.name])} for model in spec.models
+            {"name": one.name, "source": one.source, "files": dict(files[one.name]), "verify": one.verify_rate}
+            for one in spec.models
         ],
         initialization_type=environment.initialization_type(spec),
         parked=parked,

@@ -35,7 +35,7 @@ CRASHES_FORGIVEN = 5
 class Remedy(enum.Enum):
     """What a start does about an error."""
 
-    EAGER = "retire the engine, start once more with eager"
+    EAGER = "give the engine up, start once more with the next best one, with eager in the end"
     FAIL = "fail; who waited gets the error, and the next start backs off"
 
 
@@ -103,6 +103,11 @@ def remedy(error: BaseException) -> Remedy:
         if base in PROCESS:
             return PROCESS[base]
     return Remedy.FAIL
+
+
+def is_engines(error: BaseException) -> bool:
+    """Tell whether a process that failed to start blames its engine by name; another engine may do then."""
+    return getattr(error, "reported_type", "") in _BY_REPORT and remedy(error) is Remedy.EAGER
 
 
 def to_runtime(error: LowerError) -> errors.StartError:

@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
 from glowplug.runtime.spec import FunctionSpec
 
-from .records import Fetch, ReadAhead
+from .distrust import Kind
+from .records import Fetch, ReadAhead, StartRecord
 
 # --- processes (runtime/process) --------------------------------------------------------------------------------------
 
@@ -77,6 +78,9 @@ class Worker(Loadable, Protocol):
 
     async def invoke(self, message: wire.Invoke, /) -> wire.Outcome:
         """Call the handler. Raises ``WorkerDied`` when the process ends first."""
+
+    async def verified(self, invocation_id: str, /) -> wire.Verified:
+        """Return what came of the check that an outcome has announced. Raises ``WorkerDied``."""
 
     async def stop(self, grace_s: float) -> Exit:
         """Let it finish what is in flight, for ``grace_s`` seconds at most, then end it; returns how it ended."""
@@ -143,11 +147,22 @@ class Snapshots(Protocol):
     async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
         """Return one plan per model of ``spec``: eager where there is no trusted snapshot. Raises ``SnapshotError``."""
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str) -> None:
-        """Retire an engine: no later ``plan`` returns it, ``reason`` is counted and shown."""
+    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+        """Give an engine up: no later ``plan`` returns it but the next best one; ``reason`` is counted and shown.
+        Returns whether it was the one in use."""
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Ask for a bake in the background; nothing happens when one is known, under way or would not help."""
+
+
+class EngineWatch(Protocol):
+    """Hears how engines do while they serve (``runtime/enginewatch.py``). Rows as the worker sends them."""
+
+    def called(self, spec: FunctionSpec, start: StartRecord, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note the calls of one invocation, by an instance that came of ``start``."""
+
+    def verified(self, spec: FunctionSpec, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note what came of a check of calls that were answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from glowplug.runtime.invocation import Tier
 
-Cause = Literal["request", "warm", "cool", "bake", "age"]
-"""Why a start was made: a request, ``glowplug warm``, ``glowplug cool --to parked``, a finished bake, an old zygote."""
+Cause = Literal["request", "warm", "cool", "bake", "age", "distrust"]
+"""Why a start was made: a request, ``glowplug warm``, ``glowplug cool --to parked``, a finished bake, an old zygote, an
+engine that was given up."""
 
 Way = Literal["fork", "park and fork", "park", "fork and import", "exec"]
 """How: from a parked zygote; from one built first; only built; from a base zygote (``Parking: off``); as a program."""

@@ -32,7 +32,7 @@ from .ledger import Ledger
 from .occupancy import Occupancy
 from .placement import Placement
 from .pool import Pool
-from .ports import Cache, Logs, Memory
+from .ports import Cache, EngineWatch, Logs, Memory
 from .records import RequestRecord
 from .scaler import Action, PoolState
 from .status import FunctionStatus
@@ -58,6 +58,7 @@ class Router:
         memory: Memory,
         clock: Clock,
         available_bytes: Callable[[], int],
+        engines: EngineWatch | None = None,
     ) -> None:
         self._config = config
         self._cache = cache
@@ -74,6 +75,7 @@ class Router:
             memory=memory,
             clock=clock,
             forget=self._forget,
+            engines=engines,
         )
         self._tiers = Tiers(self._pools.values, launches=self._launches, cache=cache, clock=clock)
 
@@ -122,6 +124,10 @@ class Router:
         waiter = pool.hold(invocation.request_id, hold_s)
         self._launches.want(pool)
         return waiter
+
+    def check(self, pool: Pool, instance: Instance) -> None:
+        """Give an instance back once the check that its last answer announced is over."""
+        self._launches.check(pool, instance)
 
     def _refused(self, invocation: Invocation, lease: Lease, fault: FunctionFault) -> Outcome:
         """Return the outcome of a request whose function could not be started."""
@@ -195,6 +201,17 @@ class Router:
         pool = self._pools.get(revision)
         if pool is not None:
             self._launches.keep(pool, reason)
+
+    def retire(self, revision: str, why: str, *, at_once: bool) -> None:
+        """An engine of this revision was given up while it served: move to the next. ``at_once``: its answers are
+        wrong, so nothing that has it serves any more; else what has it serves until the next is ready."""
+        pool = self._pools.get(revision)
+        if pool is None:
+            return
+        if at_once:
+            self._launches.abandon(pool, why)
+        else:
+            self._launches.renew(pool, "distrust")
 
     def _supersede(self, pool: Pool, why: str) -> None:
         pool.current = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .enginefigures import EngineRow
 from .records import Fetch, ReadAhead, RequestRecord, StartRecord
 
 _CAUSES: dict[str, str] = {
@@ -10,6 +11,7 @@ _CAUSES: dict[str, str] = {
     "cool": "`cool --to parked`",
     "bake": "a finished bake",
     "age": "the age of its zygote",
+    "distrust": "an engine that was given up",
 }
 _WAYS: dict[str, str] = {
     "fork": "a worker was forked from the parked zygote",
@@ -20,22 +22,41 @@ _WAYS: dict[str, str] = {
 }
 
 
-def describe_request(request: RequestRecord, start: StartRecord | None) -> str:
-    """Return one request in plain words, with the start it waited for."""
+def describe_request(request: RequestRecord, start: StartRecord | None, live: str = "") -> str:
+    """Return one request in plain words, with the start it waited for. ``live`` says how its engines do by now."""
     lines = [f"{request.function} was {request.tier}; {_waited(request, start)}."]
     if start is not None:
-        lines += _start_lines(start)
+        lines += _start_lines(start, live)
     ending = "It ended in a function error after" if request.failed else "The handler took"
     return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
 
 
-def describe_start(start: StartRecord) -> str:
-    """Return one start in plain words."""
+def describe_engine(row: EngineRow) -> str:
+    """Return the live figures of one engine in plain words."""
+    times = [
+        f"{milliseconds:.1f} ms {what}"
+        for milliseconds, what in (
+            (row.warm_ms, "a warm call"),
+            (row.parked_ms, "the first after a start from parked"),
+            (row.cold_ms, "the first after one from stored, with its restore"),
+        )
+        if milliseconds is not None
+    ]
+    said = f"So far {row.engine}{f' of {row.model}' if row.model else ''} answered {row.calls} calls"
+    said += f": {', '.join(times)} (medians)" if times else ""
+    said += f"; {row.failed} raised" if row.failed else ""
+    if row.verified:
+        said += f"; {row.verified} were verified, the largest difference was {row.worst_error:.2g}"
+    return f"{said}."
+
+
+def describe_start(start: StartRecord, live: str = "") -> str:
+    """Return one start in plain words. ``live`` says how its engines do by now."""
     headline = f"{start.function} was {start.tier}, and was started because of {_CAUSES[start.cause]}."
-    return "\n".join([headline, *_start_lines(start)])
+    return "\n".join([headline, *_start_lines(start, live)])
 
 
-def _start_lines(start: StartRecord) -> list[str]:
+def _start_lines(start: StartRecord, live: str) -> list[str]:
     how = _WAYS[start.way] if start.outcome == "ready" else f"the start was {start.outcome}"
     longest = max(start.phases, key=lambda phase: phase.duration_ms, default=None)
     took = f"{start.total_ms:.1f} ms"
@@ -47,7 +68,7 @@ def _start_lines(start: StartRecord) -> list[str]:
         lines.append(f"It failed: {start.error}")
     if start.engine:
         better = f"; not a better one: {start.engine_reason}" if start.engine_reason else ""
-        lines.append(f"Engine {start.engine}{better}.")
+        lines.append(f"Engine {start.engine}{better}.{f' {live}' if live else ''}")
     if start.fetch is not None:
         lines.append(_fetched(start.fetch))
     if start.bytes_read:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from glowplug.runtime.routing.distrust import Kind
 from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Weights, Worker
 from glowplug.runtime.routing.records import Fetch, ReadAhead
 from glowplug.runtime.spec import FunctionSpec
@@ -55,7 +56,8 @@ class FakePages:
 
 
 class FakeModels:
-    """Cache, snapshots and code in one. ``engine`` is what ``plan`` gives until it is distrusted.
+    """Cache, snapshots and code in one. ``engine`` is what ``plan`` gives until it is distrusted; then come those of
+    ``ladder``, then eager.
 
     Every file exists but those whose digests are in ``missing``; a fetch takes ``fetch_s`` of the test's clock and
     brings them. ``holds`` counts the holds on each digest, and ``discard`` keeps what is held, as the store does.
@@ -64,7 +66,9 @@ class FakeModels:
     def __init__(self, engine: str = "eager", code: Path = Path("/code"), *, clock: ManualClock | None = None) -> None:
         self.engine = engine
         self.code = code
+        self.ladder: list[str] = []
         self.distrusted: list[tuple[str, str, str]] = []
+        self.kinds: list[Kind] = []
         self.bakes: list[str] = []
         self.files_error: Exception | None = None
         self.plan_error: Exception | None = None
@@ -117,13 +121,19 @@ class FakeModels:
         """Return the engine for every model."""
         if self.plan_error is not None:
             raise self.plan_error
-        reason = "" if self.engine != "eager" else "not baked yet"
+        reason = "; ".join(f"{engine} was given up: {why}" for _, engine, why in self.distrusted)
+        if not reason and self.engine == "eager":
+            reason = "not baked yet"
         return [EnginePlan(model.name, self.engine, "/snapshots/key", b"{}", reason) for model in spec.models]
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str) -> None:
-        """Go back to eager."""
+    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+        """Go on with the next engine."""
+        if engine != self.engine:
+            return False
         self.distrusted.append((model_name, engine, reason))
-        self.engine = "eager"
+        self.kinds.append(kind)
+        self.engine = self.ladder.pop(0) if self.ladder else "eager"
+        return True
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Note it."""

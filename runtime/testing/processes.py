@@ -27,8 +27,9 @@ async def echo(invoke: wire.Invoke) -> bytes:
 class Script:
     """How the processes of a function behave. Durations in seconds of the test's clock; ``math.inf`` hangs.
 
-    ``bind_errors`` and ``check_errors`` are by engine. ``load_exit`` is a status that the import ends the process with.
-    ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
+    ``bind_errors``, ``check_errors`` and ``start_errors`` are by engine. ``load_exit`` is a status that the import ends
+    the process with. ``calls`` are the rows of every outcome; where there are rows of ``verified``, a check follows,
+    of ``verify_s``. ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
     """
 
     handler: Handler = echo
@@ -44,7 +45,11 @@ class Script:
     bind_errors: dict[str, StartError] = field(default_factory=dict)
     check_errors: dict[str, StartError] = field(default_factory=dict)
     start_error: StartError | None = None
+    start_errors: dict[str, StartError] = field(default_factory=dict)
     prints: bytes = b""
+    calls: list[list[Any]] = field(default_factory=list)
+    verified: list[list[Any]] = field(default_factory=list)
+    verify_s: float = 0.0
     reads: list[list[Any]] = field(default_factory=lambda: [["/code/f.py", 0, 100]])
 
 
@@ -170,6 +175,10 @@ class FakeWorker(FakeProcess):
         if self.script.start_error is not None:
             self.die(wire.ExitCode.AFTER_RESTORE_FAILED << 8)
             raise self.script.start_error
+        for engine in self.engines.values():
+            if engine in self.script.start_errors:
+                self.die(wire.ExitCode.BIND_FAILED << 8)
+                raise self.script.start_errors[engine]
         self.starts.append(message)
         return wire.Ready(0.0, 0)
 
@@ -186,6 +195,11 @@ class FakeWorker(FakeProcess):
             return running.result()
         running.cancel()
         raise self._death()
+
+    async def verified(self, invocation_id: str, /) -> wire.Verified:
+        """Check, as the script says."""
+        await self._step(self.script.verify_s)
+        return wire.Verified(invocation_id, self.script.verified)
 
     async def stop(self, grace_s: float) -> Exit:
         """End after what is in flight, or after ``grace_s``."""
@@ -211,7 +225,13 @@ class FakeWorker(FakeProcess):
         except Exception as error:
             error_type = type(error).__name__
             result = f'{{"errorMessage":"{error}","errorType":"{error_type}"}}'.encode()
-        return wire.Outcome(message.invocation_id, [result], bool(error_type), error_type, 0.0, final=True)
+        script = self.script
+        return wire.Outcome(
+            *(message.invocation_id, [result], bool(error_type), error_type, 0.0),
+            final=True,
+            models=[[name, self.engines.get(name, engine), *row] for name, engine, *row in script.calls],
+            checking=bool(script.verified),
+        )
 
 
 class FakeZygote(FakeProcess):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from glowplug.runtime.process import wire
 from glowplug.runtime.routing.coldstart import Starter
 from glowplug.runtime.routing.environment import Site
 from glowplug.runtime.routing.ledger import Ledger
+from glowplug.runtime.routing.records import StartRecord
 from glowplug.runtime.routing.router import Router
 from glowplug.runtime.routing.sink import Sink
 from glowplug.runtime.spec import FunctionSpec, ModelSpec
@@ -62,11 +64,21 @@ class Rig:
             memory=self.memory,
             clock=self.clock,
             available_bytes=self.memory.available_bytes,
+            engines=self,
         )
+        self.heard: list[tuple[str, list[object]]] = []
         self.sink = Sink(self.router, self.ledger, self.clock, pressure=lambda: self.short_of_memory)
         self._numbers = itertools.count(1)
         for spec in specs:
             self.router.place(spec)
+
+    def called(self, spec: FunctionSpec, start: StartRecord, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note what routing hears of engines (it is its own ``EngineWatch``)."""
+        self.heard += [("called", [start.way, *row]) for row in rows]
+
+    def verified(self, spec: FunctionSpec, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note it."""
+        self.heard += [("verified", list(row)) for row in rows]
 
     def script(self, name: str = "f") -> Script:
         """Return how the processes of a function behave, to be changed before they are made."""

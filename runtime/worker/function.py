@@ -37,7 +37,8 @@ class StepFailed(Exception):
 
 
 class Function:
-    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``.
+    """One function in one process. ``handler`` and ``instance`` are set by ``load`` and ``start``; ``models`` is the
+    module of that name where the function has any, else None.
 
     ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork. ``forked`` is False
     in a process that was started as a program for this function alone.
@@ -50,6 +51,7 @@ class Function:
         self.instance: Instance | None = None
         self.log: requestlog.RequestLog | None = None
         self.generators = Generators()
+        self.models: Any = None
         self._name = ""
         self._hooks_due = False
         self._has_models = False
@@ -104,6 +106,7 @@ class Function:
                 self.handler = loader.find_handler(load.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
+            self.models = _models() if models else None
         except Exception as error:
             raise _failed("load", error, ExitCode.LOAD_FAILED) from error
         if load.parked or load.initialization_type == _SNAP_START:
@@ -139,6 +142,8 @@ class Function:
         """Become an instance: its environment, its engines opened, the after-restore hooks, its memory limit."""
         started = perf_counter()
         os.environ.update(start.environment)
+        if self.models is not None:
+            self.models.begin()
         if self._has_models:
             try:
                 _models().open_all(start.threads)

@@ -12,10 +12,10 @@ import select
 import signal
 import sys
 from time import perf_counter
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from glowplug.runtime.process import wire
-from glowplug.runtime.process.wire import ExitCode, Invoke, Outcome
+from glowplug.runtime.process.wire import ExitCode, Invoke, Outcome, Verified
 
 from . import streams
 from .connection import Connection, NodeGone
@@ -66,6 +66,7 @@ class Worker:
         self._pid = os.getpid()
         self._threads = 0
         self._trace_id = ""
+        self._models: Any = None
 
     def __repr__(self) -> str:
         return f"Worker(pid={self._pid}, {self._function!r})"
@@ -108,6 +109,7 @@ class Worker:
             streams.flush()
             self._control.send(reply)
             if last:
+                self._models = self._function.models
                 return True
 
     def _stop_asked(self, message: object) -> bool:
@@ -137,6 +139,10 @@ class Worker:
             os._exit(0)
         streams.flush()
         self._data.send(outcome)
+        if outcome.checking:
+            rows = self._models.verify()
+            streams.flush()
+            self._data.send(Verified(invoke.invocation_id, rows))
 
     def _call(self, invoke: Invoke) -> Outcome:
         """Call the handler for each event. What must end the process passes through (MemoryError, SystemExit, …)."""
@@ -162,8 +168,14 @@ class Worker:
             fault = Fault.of(error)
             fault.log()
             body = fault.body(invoke.invocation_id)
-            return Outcome(invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, True)
-        return Outcome(invoke.invocation_id, results, False, "", handler_s * 1000.0, True)
+            return Outcome(
+                invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, True, *self._called()
+            )
+        return Outcome(invoke.invocation_id, results, False, "", handler_s * 1000.0, True, *self._called())
+
+    def _called(self) -> tuple[list[list[Any]], bool]:
+        """Return what the invocation called of models; a function without one pays nothing for the question."""
+        return ([], False) if self._models is None else self._models.taken()
 
     def _grant(self, threads: int) -> None:
         """Use ``threads`` threads for tensor operations from now on; only asked where torch is loaded."""

@@ -15,14 +15,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from glowplug.snapshot.definition import ModelDefinition
 from glowplug.snapshot.errors import InputUnsupported, ModelUnknown, SnapshotError
 
+from .calls import Calls, drawn
+
 if TYPE_CHECKING:
     from glowplug.cache.holds import Hold
+    from glowplug.snapshot.recheck import Sample, Verdict
     from glowplug.snapshot.restore import Plan, Restored
 
 SOURCE_VARIABLE = "GLOWPLUG_MODEL_SOURCE"
@@ -47,11 +51,13 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A model as the node knows it. ``name`` is empty for a function's only model."""
+    """A model as the node knows it. ``name`` is empty for a function's only model; ``verify`` is the share of its warm
+    calls that eager makes again."""
 
     name: str
     source: str
     files: Mapping[str, Path]
+    verify: float = 0.0
 
 
 class Model:
@@ -65,6 +71,10 @@ class Model:
         self._restored: Restored | None = None
         self._opened = False
         self._plain: Restored | None = None
+        self.calls = Calls()
+        self._verify = declared.verify if declared is not None else 0.0
+        self._sample: Sample | None = None
+        self._refused = False
 
     def __repr__(self) -> str:
         return f"<Model {self.definition.name!r} engine={self.engine or 'none'}>"
@@ -106,7 +116,9 @@ class Model:
             self.bind()
         assert self._restored is not None  # noqa: S101 - bind has just set it
         if not self._opened:
+            began_s = perf_counter()
             self._restored.engine.open(threads)
+            self.calls.opened_s = perf_counter() - began_s
             self._opened = True
         return self._restored
 
@@ -122,19 +134,76 @@ class Model:
         restored = self._restored
         if restored is None or not self._opened:
             restored = self.open(len(os.sched_getaffinity(0)))
+        calls, began_s = self.calls, perf_counter()
+        warm = not calls.cold
         try:
-            return restored.engine.run(args, kwargs)
+            outputs = restored.engine.run(args, kwargs)
         except InputUnsupported as refusal:
             return self._run_plain(refusal, args, kwargs)
+        except Exception:
+            calls.failed += 1  # whose fault it is, its caller or the engine, is not known here
+            raise
+        calls.answer(perf_counter() - began_s)
+        if self._verify and warm and self._sample is None and self.engine != "eager" and drawn(self._verify):
+            self._keep(args, kwargs, outputs)
+        return outputs
 
-    def _run_plain(self, refusal: InputUnsupported, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer a call that the compiled engine does not take with eager, as slowly as before the bake."""
+    def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
+        from glowplug.snapshot.recheck import sample  # late, as in ``bind``
+
+        try:
+            self._sample = sample(args, kwargs, outputs)
+        except Exception as error:  # whatever cannot be copied: the call was answered, and must stay so
+            self._verify_no_more(f"a call cannot be copied: {type(error).__name__}: {error}")
+
+    def _verify_no_more(self, why: str) -> None:
+        self._verify = 0.0
+        print(f"glowplug: model {self.definition.name}: calls are not verified: {why}", file=sys.stderr)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a call waits to be verified."""
+        return self._sample is not None
+
+    def begin(self) -> None:
+        """Become an instance's: what was called until now, in a zygote or for a check, does not count."""
+        self.calls.begin()
+        self._sample = None
+
+    def verify(self) -> Verdict:
+        """Run the sampled call again, eagerly, and compare. Never raises for what the model does.
+
+        The eager engine is made on first use and kept, on the mapped weights. Where nothing can be compared, no further
+        call of this process is tried.
+        """
+        from glowplug.snapshot.recheck import Verdict, recheck  # late, as in ``bind``
+        from glowplug.snapshot.restore import tolerance
+
+        taken, self._sample = self._sample, None
+        assert taken is not None and self._restored is not None  # noqa: S101, PT018 - only asked where ``sampled``
+        try:
+            plain, bounds = self._bind_plain(), tolerance(self._restored)
+        except Exception as error:  # the author's builder; the call was answered, only its check is lost
+            found = Verdict("unknown", problem=f"no eager engine: {type(error).__name__}: {error}")
+        else:
+            found = recheck(taken, plain.engine.run, bounds)
+        if found.verdict == "unknown":
+            self._verify_no_more(found.problem)
+        return found
+
+    def _bind_plain(self) -> Restored:
         from glowplug.snapshot.restore import Plan, restore  # late, as in ``bind``
 
         if self._plain is None:
-            print(f"glowplug: model {self.definition.name}: runs eagerly: {refusal}", file=sys.stderr)
             self._plain = restore(self.definition, self.files, Plan())
-        return self._plain.engine.run(args, kwargs)
+        return self._plain
+
+    def _run_plain(self, refusal: InputUnsupported, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call that the compiled engine does not take with eager, as slowly as before the bake."""
+        if not self._refused:
+            self._refused = True
+            print(f"glowplug: model {self.definition.name}: runs eagerly: {refusal}", file=sys.stderr)
+        return self._bind_plain().engine.run(args, kwargs)
 
     def _own_source(self) -> str:
         source = self.source or os.environ.get(SOURCE_VARIABLE, "")
@@ -153,7 +222,7 @@ _held: list[Hold] = []  # what this process fetched by itself; the kernel lets g
 
 
 def declare(models: Sequence[Mapping[str, Any]]) -> None:
-    """Say which models the function has: ``name``, ``source`` and ``files`` of each, as in ``wire.Load``.
+    """Say which models the function has: ``name``, ``source``, ``files`` and ``verify`` of each, as in ``wire.Load``.
 
     Called before the handler is imported; forgets what was declared and registered before.
     """
@@ -161,7 +230,7 @@ def declare(models: Sequence[Mapping[str, Any]]) -> None:
     _declared.clear()
     for entry in models:
         files = MappingProxyType({name: Path(path) for name, path in entry["files"].items()})
-        _declared[entry["name"]] = Declared(entry["name"], entry["source"], files)
+        _declared[entry["name"]] = Declared(entry["name"], entry["source"], files, entry.get("verify", 0.0))
 
 
 def register(definition: ModelDefinition, *, name: str = "", source: str = "") -> Model:
@@ -256,6 +325,28 @@ def open_all(threads: int) -> None:
     """
     for model in _models.values():
         model.open(max(1, threads))
+
+
+def begin() -> None:
+    """Count from here on: this process becomes an instance."""
+    for model in _models.values():
+        model.begin()
+
+
+def taken() -> tuple[list[list[Any]], bool]:
+    """Return the rows of ``wire.Outcome.models`` since the last time, and whether a call waits to be verified."""
+    rows = [row for name, model in _models.items() if (row := model.calls.take(name, model.engine)) is not None]
+    return rows, any(model.sampled for model in _models.values())
+
+
+def verify() -> list[list[Any]]:
+    """Run the calls that wait again, eagerly; return the rows of ``wire.Verified.models``."""
+    rows: list[list[Any]] = []
+    for name, model in _models.items():
+        if model.sampled:
+            found = model.verify()
+            rows.append([name, model.engine, found.verdict, found.worst_error, found.problem])
+    return rows
 
 
 def redefine(model: Model, **changes: Any) -> None:

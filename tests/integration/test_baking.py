@@ -97,15 +97,22 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     opened: list[Snapshots] = []
     os.chmod(tmp_path, 0o755)  # exposed to bakes with a user of their own, together with the script that is run
 
-    async def build(*, limits: BakeLimits | None = None, environ: dict[str, str] | None = None, uid: int = -1) -> Bench:
+    async def build(
+        *,
+        limits: BakeLimits | None = None,
+        environ: dict[str, str] | None = None,
+        uid: int = -1,
+        model: dict[str, Any] | None = None,
+    ) -> Bench:
         state = tmp_path / "S"
         config = NodeConfig(state=state, cache=state / "cache", file_roots=(tmp_path,))
         source = tmp_path / "model"
         source.mkdir(exist_ok=True)
         (source / "model.safetensors").write_bytes(b"weights")
         sources = Sources(config, environ=os.environ)
-        model = ModelSpec("m", f"file://{source}", files=await sources.resolve(f"file://{source}"))
-        spec = FunctionSpec(name="f", handler="a.b", runtime="python3.11", code_digest="0" * 64, models=(model,))
+        files = await sources.resolve(f"file://{source}")
+        models = (ModelSpec("m", f"file://{source}", files=files, **(model or {})),)
+        spec = FunctionSpec(name="f", handler="a.b", runtime="python3.11", code_digest="0" * 64, models=models)
         store = SnapshotStore(state / "snapshots", b"k" * 32)
         baker = Baker(
             state / "bake",
@@ -343,10 +350,101 @@ async def test_an_engine_that_was_given_up_is_made_again_only_when_asked(make: C
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
     assert "eager" == (await bench.status()).engine
     bench.snapshots.bake_again(bench.spec)
     assert "aot_inductor" == (await queued(bench)).engine
+
+
+SEVERAL = """
+def row(cold_ms, warm_ms):
+    return {"restore_ms": 0.0, "first_ms": 0.0, "cold_ms": cold_ms, "parked_ms": cold_ms, "warm_ms": warm_ms,
+            "private_bytes": 0, "shared_bytes": 0, "worst_error": 0.0, "refused": "", "shapes": {}, "batches": {}}
+
+figures_of = {"eager": row(30.0, 12.0), "aot_inductor": row(11.0, 9.0), "aot_inductor-bf16": row(12.0, 9.5),
+              "aot_inductor-int8": row(99.0, 99.0)}
+figures = lambda record: figures_of["eager"]
+real = say
+say = lambda **event: real(**{**event, "measured": figures_of}) if event["event"] == "done" else real(**event)
+stage()
+"""
+
+
+async def test_the_next_best_engine_of_the_same_snapshot_serves_when_one_is_given_up(make: Callable[..., Any]) -> None:
+    bench = await make(model={"precision": "auto", "max_error": 1.0})
+    bench.bakes(SEVERAL)
+    await bench.status()
+    seen = []
+    for _ in range(3):
+        (plan,) = await bench.snapshots.plan(bench.spec)
+        seen.append((plan.engine, plan.reason))
+        bench.snapshots.distrust(bench.spec, "m", plan.engine, "off", "check")
+    first = "aot_inductor was given up: off"
+    second = f"{first}; aot_inductor-bf16 was given up: off"
+    assert [("aot_inductor", ""), ("aot_inductor-bf16", first), ("eager", second)] == seen, "slower ones are not tried"
+    assert [] == bench.store.keys(), "nothing of it is left to serve"
+    assert 2 == bench.snapshots.distrusted
+
+
+async def test_what_was_given_up_is_known_after_a_restart_and_cleared_by_a_bake(make: Callable[..., Any]) -> None:
+    bench = await make(model={"precision": "auto", "max_error": 1.0})
+    bench.bakes(SEVERAL)
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "off", "mismatch")
+    await bench.snapshots.close()
+    later = await make(model={"precision": "auto", "max_error": 1.0})
+    (status,) = later.snapshots.status(later.spec)
+    assert ("aot_inductor-bf16", ["aot_inductor"]) == (status.engine, [one.engine for one in status.given_up])
+    assert [later.store.root / KEY] == later.snapshots.used(later.spec)
+    later.bakes(f"assert not job['again'] and not Path(job['snapshots']).exists()\n{SEVERAL}")
+    later.snapshots.bake_again(later.spec)
+    status = await queued(later)
+    assert ("ready", "aot_inductor", ()) == (status.state, status.engine, status.given_up), status.reason
+
+
+async def test_a_new_revision_of_the_same_snapshot_does_not_begin_with_a_faulty_engine(
+    make: Callable[..., Any],
+) -> None:
+    """An edited handler compiles nothing again, and finds the snapshot as it was made."""
+    bench = await make(model={"precision": "auto", "max_error": 1.0})
+    bench.bakes(SEVERAL)
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "off", "mismatch")
+    edited = replace(bench.spec, code_digest="1" * 64)
+    bench.bakes(
+        SEVERAL.replace("stage()", f"say(event='done', key='{KEY}', reused=True, verdict='aot_inductor', reason='')")
+    )
+    (status,) = await bench.snapshots.bake(edited)
+    assert ("aot_inductor-bf16", "aot_inductor was given up: off") == (status.engine, status.reason)
+
+
+async def test_an_engine_that_was_only_slow_is_measured_again_not_made_anew(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "slow", "cold")
+    assert ("eager", [KEY]) == ((await bench.status()).engine, bench.store.keys())
+    bench.bakes("say(event='done', key=job['again'], reused=True, verdict='aot_inductor', reason='quick now')")
+    bench.snapshots.bake_again(bench.spec)
+    assert ("aot_inductor", "quick now") == ((await queued(bench)).engine, bench.snapshots.status(bench.spec)[0].reason)
+
+
+async def test_race_an_engine_given_up_while_it_is_measured_again_stays_given_up(make: Callable[..., Any]) -> None:
+    """The bake has measured in processes of its own, and cannot know what was seen meanwhile."""
+    bench = await make()
+    bench.bakes("stage()")
+    await bench.status()
+    bench.bakes("say(event='done', key=job['again'], reused=True, verdict='aot_inductor', reason='still')")
+    bench.snapshots.bake_again(bench.spec)
+    bake = bench.snapshots._queue.find(bench.spec.revision, "m")
+    assert bake is not None
+
+    def watch(name: str, progress: BakeProgress) -> None:
+        bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "slow", "cold")
+
+    bake.watchers.append(watch)
+    status = await queued(bench)
+    assert ("eager", "aot_inductor was given up: slow") == (status.engine, status.reason)
 
 
 async def test_a_bake_over_its_time_is_killed_with_its_compilers(make: Callable[..., Any], tmp_path: Path) -> None:
@@ -456,8 +554,8 @@ async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[...
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs")
-    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire")
+    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
+    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire", "check")
     assert 1 == bench.snapshots.distrusted
     assert [] == bench.store.keys()
     bench.snapshots.request_bake(bench.spec)

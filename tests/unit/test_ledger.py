@@ -193,6 +193,13 @@ async def test_explain_says_why_not_better() -> None:
     assert "Weights of 90.0 MB from the local store." in text
 
 
+async def test_explain_says_how_the_engine_does_by_now() -> None:
+    """Beside what the start had to say: the figures are of all its instances."""
+    rig = Rig(a_spec(models=(MODEL,)), engine="fast")
+    await rig.call()
+    assert "Engine fast. So far 3 calls." in rig.ledger.explain("r1", lambda start: "So far 3 calls.").splitlines()
+
+
 async def test_explain_a_hot_request_and_an_unknown_one() -> None:
     """The first needed nothing; the second is an error that names it."""
     rig = Rig(a_spec())

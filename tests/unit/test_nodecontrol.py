@@ -8,7 +8,7 @@ import io
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from glowplug.cache.errors import SourceNotFound, StoreFull
 from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.control import GivenUpListing
 from glowplug.runtime.errors import (
     Conflict,
     DefinitionError,
@@ -26,9 +27,10 @@ from glowplug.runtime.errors import (
     StateError,
 )
 from glowplug.runtime.invocation import Tier
-from glowplug.runtime.neighbours import Baking, EngineState
+from glowplug.runtime.neighbours import Baking, EngineState, Retired
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.registry import FunctionChange, Registry
+from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, SourceFile
@@ -63,6 +65,7 @@ class Status:
     phase: str = "compile"
     fraction: float = 0.4
     measurements: tuple[Measured, ...] = (Measured("aot_inductor", warm_ms=4.0),)
+    given_up: Sequence[Retired] = ()
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Neighbours:
     failure: Exception | None = None
     resolving: asyncio.Event | None = None
     deployed: list[str] = field(default_factory=list)
+    figures: tuple[EngineRow, ...] = ()
 
     async def changed(self, specs: Sequence[FunctionSpec]) -> None:
         self.deployed = [spec.name for spec in specs]
@@ -112,6 +116,9 @@ class Neighbours:
 
     def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
         return [Status(model.name) for model in spec.models]
+
+    def rows(self, revision: str, model: str, /) -> tuple[EngineRow, ...]:
+        return self.figures
 
     def drop(self, revision: str, /) -> None:
         self.told.append(("drop", revision))
@@ -167,7 +174,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await code.put(digest, archive.getvalue())
     neighbours, removed = Neighbours(), list[str]()
     control = NodeControl(
-        registry=registry, code=code, placement=neighbours, engines=neighbours, sources=neighbours,
+        registry=registry, code=code, placement=neighbours, engines=neighbours, figures=neighbours, sources=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
         on_changed=neighbours.changed,
@@ -333,6 +340,18 @@ async def test_an_engine_to_serve_with_is_passed_on_or_refused_by_name(rig: Rig)
     for unknown in ("auto", "aot-inductor", "openvino"):
         with pytest.raises(InvalidParameter, match="is not one such as"):
             await rig.control.bake("a", wait=True, engine=unknown, on_event=lambda _: None)
+
+
+async def test_engines_that_were_given_up_and_live_figures_are_listed(rig: Rig) -> None:
+    live = EngineRow("", "fast", 3, 0, 10.0, None, 0, None, 0)
+    rig.neighbours.figures = (live,)
+    await rig.put(rig.definition("a", Glowplug=MODEL))
+    (listing,) = await rig.control.functions()
+    (engine,) = listing.engines
+    assert ((live,), "eager, baking 40 %") == (engine.figures, listing.engine)
+    lost = GivenUpListing("fast", "check", "off")
+    assert "eager, not fast!" == replace(engine, state="ready", given_up=(lost,)).describe()
+    assert "eager, unavailable, not fast!" == replace(engine, state="unavailable", given_up=(lost,)).describe()
 
 
 async def test_engines_come_with_what_was_measured(rig: Rig) -> None:

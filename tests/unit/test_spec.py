@@ -88,6 +88,11 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ),
         ({"Glowplug": {"Model": {"Source": "s3://b", "Precision": "auto"}}}, "Glowplug.Model.MaxError", "is missing"),
         (
+            {"Glowplug": {"Model": {"Source": "s3://b", "VerifyRate": 1.1}}},
+            "Glowplug.Model.VerifyRate",
+            "1.1 is not between 0 and 1",
+        ),
+        (
             {"Glowplug": {"Model": {"Source": "s3://b", "MaxError": -1}}},
             "Glowplug.Model.MaxError",
             "-1 is not 0 or more",

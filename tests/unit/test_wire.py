@@ -22,7 +22,7 @@ from glowplug.runtime.process import wire
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "wire"
 
 EXAMPLES: list[wire.Message] = [
-    wire.Hello(pid=4711, protocol=1, preloaded=["json", "torch"], import_ms=1800.5),
+    wire.Hello(pid=4711, protocol=2, preloaded=["json", "torch"], import_ms=1800.5),
     wire.Failed(step="load", error_type="ValueError", error_message="boom", stack_trace=["  File …\n"]),
     wire.Loaded(import_ms=48.25, obstacle="", models=["minilm"]),
     wire.Bound(bind_ms=4.5, engines={"minilm": "aot_inductor"}, weight_bytes=90868376, obstacle=""),
@@ -33,7 +33,8 @@ EXAMPLES: list[wire.Message] = [
     wire.Spawn(child_id="w1", role="worker", uid=200003, gid=200003),
     wire.Load(
         function_name="embed", handler="embed.handler", task_root="/task", import_paths=["/task"],
-        environment={"TZ": ":UTC"}, models=[{"name": "", "source": "package://m", "files": {"config.json": "/b/1"}}],
+        environment={"TZ": ":UTC"}, models=[{"name": "", "source": "package://m", "files": {"config.json": "/b/1"},
+                                     "verify": 0.01}],
         initialization_type="on-demand", parked=True, observe=False,
     ),
     wire.Bind(plans=[{"name": "", "engine": "eager", "snapshot": "", "manifest": b""}]),
@@ -49,7 +50,9 @@ EXAMPLES: list[wire.Message] = [
     ),
     wire.Outcome(
         invocation_id="8e3f", results=[b"[1,2]"], failed=False, error_type="", handler_ms=8.25, final=True,
+        models=[["", "aot_inductor", 2, 8.5, 21.25, 0]], checking=True,
     ),
+    wire.Verified(invocation_id="8e3f", models=[["", "aot_inductor", "wrong", 0.5, "output 0: value 3 is …"]]),
 ]  # fmt: skip
 
 
@@ -121,7 +124,7 @@ def test_any_msgpack_value_in_a_frame_is_a_message_or_a_wire_error(value: Any) -
         ([wire.Stop.CODE], "Stop has 1 fields, got 0"),
         ([99], "no known message"),
         ({"a": 1}, "no known message"),
-        ([wire.Outcome.CODE, "id", [], True, "", 1.0, 1], "Outcome.final is int"),
+        ([wire.Outcome.CODE, "id", [], True, "", 1.0, 1, [], False], "Outcome.final is int"),
     ],
 )
 def test_what_is_wrong_with_a_frame_is_said(fields: Any, problem: str) -> None:

@@ -141,17 +141,75 @@ async def test_a_late_outcome_of_a_cancelled_invocation_is_no_offence(peer: Peer
     assert peer.worker.killed_for == ""
 
 
+CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, -1.0, 0]], True)
+VERIFIED = wire.Verified("r1", [["", "a", "right", 0.0, ""]])
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_check_that_an_outcome_announces_keeps_the_worker_busy(peer: Peer, *, late: bool) -> None:
+    task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
+    await peer.receive(peer.data)
+    peer.send(peer.data, CHECKING)
+    if not late:
+        peer.send(peer.data, VERIFIED)  # both may be read at once
+    assert CHECKING == await task
+    asking = asyncio.create_task(peer.worker.verified("r1"))
+    if late:
+        await asyncio.sleep(0)
+        assert (True, False) == (peer.worker.busy, asking.done())
+        peer.send(peer.data, VERIFIED)
+    assert VERIFIED == await asking
+    assert not peer.worker.busy
+
+
+async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(peer: Peer) -> None:
+    task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
+    await peer.receive(peer.data)
+    peer.send(peer.data, CHECKING)
+    await task
+    peer.worker.died(EXITED_3)
+    with pytest.raises(WorkerDied):
+        await peer.worker.verified("r1")
+
+
+async def test_a_check_of_an_answer_that_nobody_waits_for_is_no_offence(peer: Peer) -> None:
+    task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
+    await peer.receive(peer.data)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    again = asyncio.create_task(peer.worker.invoke(invoke("r2")))
+    await peer.receive(peer.data)
+    for message in (CHECKING, VERIFIED, outcome("r2")):
+        peer.send(peer.data, message)
+    assert outcome("r2") == await again
+    assert peer.worker.killed_for == ""
+
+
 @pytest.mark.parametrize(
     ("channel", "message"),
     [
         ("data", outcome("never asked")),
         ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, False)),
         ("data", wire.Outcome("r1", ["text"], False, "", 0.5, True)),  # type: ignore[list-item]
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, float("nan"), 0]])),
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0]])),
+        ("data", wire.Verified("r1", [])),
         ("data", READY),
         ("control", READY),
         ("control", wire.Spawned("w2", 1, 0.5)),
     ],
-    ids=["unasked outcome", "part of a stream", "result of text", "wrong channel", "unasked step", "fork"],
+    ids=[
+        "unasked outcome",
+        "part of a stream",
+        "result of text",
+        "time that is none",
+        "part of a row",
+        "unasked check",
+        "wrong channel",
+        "unasked step",
+        "fork",
+    ],
 )
 async def test_a_worker_that_breaks_the_protocol_is_killed(peer: Peer, channel: str, message: wire.Message) -> None:
     task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
