@@ -34,7 +34,7 @@ _RESERVED_NAMES = frozenset(  # Lambda refuses these in Environment (spec 6.4)
 _EXEC_PREFIXES = ("LD_", "OMP_", "GOMP_", "MKL_", "MALLOC_", "PYTHON")
 ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
 """What this machine is called in ``Architectures``."""
-ENGINES = ("auto", "eager", "aot_inductor")
+ENGINES = ("auto", "eager", "aot_inductor", "onnxruntime")
 PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
