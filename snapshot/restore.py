@@ -17,17 +17,8 @@ from .engines import Engine, Given
 from .engines.table import create
 from .errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from .manifest import CHECK_FILE, Manifest
+from .plan import Checked, Plan
 from .signature import Signature
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to serve a model with. ``engine`` is a label (``candidates``), ``snapshot`` the published directory and
-    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake."""
-
-    engine: str = EAGER
-    snapshot: Path | None = None
-    manifest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +62,6 @@ def tolerance(restored: Restored) -> verify.Tolerance:
     if record is None:
         raise SnapshotCorrupt(f"manifest: no record of {restored.label}")
     return verify.Tolerance(record.absolute, record.relative)
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded outputs;
-    ``recorded`` is false where there were none, and outputs were only looked at."""
-
-    worst_error: float
-    recorded: bool
 
 
 def check(restored: Restored) -> Checked:
