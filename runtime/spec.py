@@ -75,6 +75,14 @@ class ModelSpec:
     files: tuple[SourceFile, ...] = ()
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether it is an ONNX file, by what its source holds: a torch model has safetensors."""
+        names = [file.name for file in self.files]
+        return any(name.endswith(".onnx") for name in names) and not any(
+            name.endswith(".safetensors") for name in names
+        )
+
+    @property
     def source_digest(self) -> str:
         """The digest of the resolved manifest: names, sizes and digests of all files."""
         lines = "".join(f"{file.sha256} {file.size} {file.name}\n" for file in sorted(self.files, key=lambda f: f.name))
@@ -145,8 +153,8 @@ class FunctionSpec:
 
     @property
     def lean(self) -> bool:
-        """Whether the base zygote without torch is enough."""
-        return not self.models
+        """Whether the base zygote without torch is enough: no models, or none but ONNX files."""
+        return all(model.is_onnx for model in self.models)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON-able values; ``from_json`` reads it back."""

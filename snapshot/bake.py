@@ -36,6 +36,7 @@ from .manifest import (
 )
 from .program import Program, export
 from .rounds import Measure, Progress, measured
+from .tolerance import Tolerance
 
 
 def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> Baked:
@@ -133,7 +134,7 @@ def _make(job: Job[ModelDefinition], candidate: Candidate, program: Program) -> 
     return {variant: record_from_json(record) for variant, record in made.items()}
 
 
-def _plain_tolerance(program: Program, outputs: Any) -> verify.Tolerance:
+def _plain_tolerance(program: Program, outputs: Any) -> Tolerance:
     weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
     return verify.tolerance_for([*weights, *(output.dtype for output in torch_private.flatten(outputs)[0])])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def measure(
         inputs = signature.unflatten_inputs(numbered(restored.tensors.of(SNAPSHOT, CHECK_FILE), "input"))
         restored.engine.run((), inputs)
         answered = time.perf_counter()
-        warm_ms = warm_ms_of(lambda: restored.engine.run((), inputs), WARM_CALLS)
+        warm_ms = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS)
         worst = _worst_error(restored, signature)
         shapes, batches = _other_shapes(restored, signature)
     except _REFUSED as error:
@@ -88,7 +89,7 @@ def _other_shapes(restored: Restored, signature: Signature) -> tuple[dict[str, f
         flat = numbered(case, "input")
         inputs = signature.unflatten_inputs(flat)
         restored.engine.run((), inputs)
-        took = warm_ms_of(lambda: restored.engine.run((), inputs), WARM_CALLS if kind == "batch" else OTHER_CALLS)
+        took = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS if kind == "batch" else OTHER_CALLS)
         shapes[cases.shape_of(flat)] = took
         if kind == "batch":
             batches[number] = took

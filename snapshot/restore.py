@@ -19,6 +19,7 @@ from .errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintM
 from .manifest import CHECK_FILE, Manifest
 from .plan import Checked, Plan
 from .signature import Signature
+from .tolerance import Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,14 @@ def restore(definition: ModelDefinition, files: Mapping[str, Path], plan: Plan) 
     return Restored(plan.engine, engine, definition, manifest, tensors, engine.bind(tensors))
 
 
-def tolerance(restored: Restored) -> verify.Tolerance:
+def tolerance(restored: Restored) -> Tolerance:
     """Return how far the engine's outputs may be from those that were recorded. Only with a manifest."""
     if restored.manifest is None:
         raise RuntimeError("nothing was recorded")
     record = restored.manifest.engines.get(restored.label)
     if record is None:
         raise SnapshotCorrupt(f"manifest: no record of {restored.label}")
-    return verify.Tolerance(record.absolute, record.relative)
+    return Tolerance(record.absolute, record.relative)
 
 
 def check(restored: Restored) -> Checked:

@@ -1,4 +1,4 @@
-"""How far a candidate's outputs may be from those of the model as it is: numbers, for models of either kind. Torch-free."""
+"""How far a candidate's outputs may be from those of the model as it is: numbers alone. Torch-free."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ files belong to which model; ``@model`` registers a ``Model``; ``bind`` gives ea
 check. In a plain Python process nothing is declared: a model finds its source itself and is bound on its first call.
 
 Import-light: torch comes in with ``glowplug.snapshot.restore``, imported late where models are bound, in a process
-whose zygote has torch already.
+whose zygote has torch already. Models that are ONNX files are restored without it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from glowplug.snapshot.definition import ModelDefinition
+from glowplug.snapshot.definition import ModelDefinition, OnnxDefinition
 from glowplug.snapshot.errors import InputUnsupported, ModelUnknown, SnapshotError
+from glowplug.snapshot.plan import Checked, Plan
 
 if TYPE_CHECKING:
     from glowplug.cache.holds import Hold
-    from glowplug.snapshot.restore import Plan, Restored
+    from glowplug.snapshot.onnx.restore import Restored as OnnxRestored
+    from glowplug.snapshot.restore import Restored
+
+Definition = ModelDefinition | OnnxDefinition
+"""A model of either kind: a torch module, or an ONNX file."""
 
 SOURCE_VARIABLE = "GLOWPLUG_MODEL_SOURCE"
 
@@ -57,14 +62,14 @@ class Declared:
 class Model:
     """One model of this process: its definition, its files, and once bound its engine."""
 
-    def __init__(self, definition: ModelDefinition, *, source: str = "", declared: Declared | None = None) -> None:
+    def __init__(self, definition: Definition, *, source: str = "", declared: Declared | None = None) -> None:
         self.definition = definition
         self.source = source
         self._declared = declared
         self._files: Mapping[str, Path] | None = declared.files if declared is not None else None
-        self._restored: Restored | None = None
+        self._restored: Restored | OnnxRestored | None = None
         self._opened = False
-        self._plain: Restored | None = None
+        self._plain: Restored | OnnxRestored | None = None
 
     def __repr__(self) -> str:
         return f"<Model {self.definition.name!r} engine={self.engine or 'none'}>"
@@ -91,13 +96,11 @@ class Model:
 
         Raises ``SnapshotError``, ``cache.errors.CacheError``.
         """
-        from glowplug.snapshot.restore import Plan, restore  # late: the first import of torch, as documented above
-
-        self._restored, self._opened = restore(self.definition, self.files, plan or Plan()), False
+        self._restored, self._opened = _restore(self.definition, self.files, plan or Plan()), False
         self._plain = None
         return self._restored.mapped_bytes
 
-    def open(self, threads: int) -> Restored:
+    def open(self, threads: int) -> Restored | OnnxRestored:
         """Make ready what must not be forked, binding before if nobody has; a second call changes nothing.
 
         Raises as ``bind``, or ``EngineError``.
@@ -112,9 +115,7 @@ class Model:
 
     def check(self, threads: int) -> CheckReport:
         """Run the engine check. Raises ``CheckFailed`` and what ``snapshot.restore.check`` raises."""
-        from glowplug.snapshot.restore import check  # late, as in ``bind``
-
-        checked = check(self.open(threads))
+        checked = _check(self.open(threads))
         return CheckReport(checked.worst_error, checked.recorded)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -129,11 +130,9 @@ class Model:
 
     def _run_plain(self, refusal: InputUnsupported, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call that the compiled engine does not take with eager, as slowly as before the bake."""
-        from glowplug.snapshot.restore import Plan, restore  # late, as in ``bind``
-
         if self._plain is None:
             print(f"glowplug: model {self.definition.name}: runs eagerly: {refusal}", file=sys.stderr)
-            self._plain = restore(self.definition, self.files, Plan())
+            self._plain = _restore(self.definition, self.files, Plan())
         return self._plain.engine.run(args, kwargs)
 
     def _own_source(self) -> str:
@@ -142,7 +141,7 @@ class Model:
             name = self.definition.name
             raise ModelUnknown(
                 f"model {name} has no source: declare it in the template (Metadata.Glowplug.Model), write "
-                f'@model(source="…"), or set {SOURCE_VARIABLE}'
+                f'source="…" where it is described, or set {SOURCE_VARIABLE}'
             )
         return source
 
@@ -164,7 +163,7 @@ def declare(models: Sequence[Mapping[str, Any]]) -> None:
         _declared[entry["name"]] = Declared(entry["name"], entry["source"], files)
 
 
-def register(definition: ModelDefinition, *, name: str = "", source: str = "") -> Model:
+def register(definition: Definition, *, name: str = "", source: str = "") -> Model:
     """Add the author's model and return it. ``name`` is the one given in the code, if any.
 
     Which declared model it is: the one of that name, else the function's only one, else the one named like the builder.
@@ -176,13 +175,13 @@ def register(definition: ModelDefinition, *, name: str = "", source: str = "") -
         raise ModelUnknown(f"the template declares {wanted}; the code has a model {name or definition.name!r}")
     model = Model(definition, source=source, declared=declared)
     before = _models.get(model.name)
-    if before is not None and before.definition.build.__qualname__ != definition.build.__qualname__:
+    if before is not None and before.definition.identity != definition.identity:
         raise ModelUnknown(f"{before.definition.name} and {definition.name} are both {_spelled(model.name)}")
     _models[model.name] = model
     return model
 
 
-def _meant(definition: ModelDefinition, name: str) -> Declared | None:
+def _meant(definition: Definition, name: str) -> Declared | None:
     if name:
         return _declared.get(name)
     if len(_declared) == 1 and not _models:
@@ -219,11 +218,7 @@ def bind(plans: Sequence[Mapping[str, Any]]) -> BindReport:
         find(name)
     if not _models:
         return BindReport({}, 0)
-    import torch  # late: the base zygote has it already; a lean process never gets here
-
-    from glowplug.snapshot.restore import Plan
-
-    torch.set_num_threads(1)  # a thread pool made here would not exist in a forked worker
+    _set_torch_threads(1)  # a thread pool made here would not exist in a forked worker
     weight_bytes = 0
     for name, model in _models.items():
         plan = wanted.get(name)
@@ -242,9 +237,7 @@ def check(threads: int) -> CheckReport:
     """
     if not _models:
         return CheckReport(0.0, recorded=False)
-    import torch  # late, as in ``bind``
-
-    torch.set_num_threads(max(1, threads))
+    _set_torch_threads(max(1, threads))
     reports = [model.check(max(1, threads)) for model in _models.values()]
     return CheckReport(max(report.worst_error for report in reports), all(report.recorded for report in reports))
 
@@ -256,6 +249,34 @@ def open_all(threads: int) -> None:
     """
     for model in _models.values():
         model.open(max(1, threads))
+
+
+def _set_torch_threads(threads: int) -> None:
+    if any(isinstance(model.definition, ModelDefinition) for model in _models.values()):
+        import torch  # late: the base zygote has it already; a lean process never gets here
+
+        torch.set_num_threads(threads)
+
+
+def _restore(definition: Definition, files: Mapping[str, Path], plan: Plan) -> Restored | OnnxRestored:
+    """Restore a model of either kind; only one of them may import torch."""
+    if isinstance(definition, OnnxDefinition):
+        from glowplug.snapshot.onnx import restore as onnx  # late, both: what a process has none of costs it nothing
+
+        return onnx.restore(definition, files, plan)
+    from glowplug.snapshot import restore
+
+    return restore.restore(definition, files, plan)
+
+
+def _check(restored: Restored | OnnxRestored) -> Checked:
+    if isinstance(restored.definition, OnnxDefinition):
+        from glowplug.snapshot.onnx import restore as onnx  # late, both, as above
+
+        return onnx.check(restored)
+    from glowplug.snapshot import restore
+
+    return restore.check(restored)
 
 
 def redefine(model: Model, **changes: Any) -> None:
