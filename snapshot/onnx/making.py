@@ -105,7 +105,7 @@ def _quantised(model: Path, scratch: Path) -> Path:
     logger.setLevel(logging.ERROR)  # it advises, through the root logger, to optimise first; that comes after it here
     try:
         quantize_dynamic(
-            model,
+            onnx.load(str(model)),  # not the path: it would write beside the file
             quantised,
             op_types_to_quantize=_LINEAR,
             per_channel=True,
