@@ -141,7 +141,7 @@ class Model:
             name = self.definition.name
             raise ModelUnknown(
                 f"model {name} has no source: declare it in the template (Metadata.Glowplug.Model), write "
-                f'source="…" where it is described, or set {SOURCE_VARIABLE}'
+                f'@model(source="…") or onnx_model(…, source="…"), or set {SOURCE_VARIABLE}'
             )
         return source
 
