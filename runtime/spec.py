@@ -322,7 +322,7 @@ def _model(name: str, section: _Reader) -> ModelSpec:
     if "://" not in source:
         raise DefinitionError(section.at("Source"), f"{source!r} is not a URL such as package://… or s3://…")
     engine = section.text("Engine") or "auto"
-    if engine in ("onnxruntime", "tensorrt"):
+    if engine == "tensorrt":
         raise DefinitionError(section.at("Engine"), f"{engine} is not supported yet; use {', '.join(ENGINES)}")
     if engine not in ENGINES:
         raise DefinitionError(section.at("Engine"), f"{engine!r} is not one of {', '.join(ENGINES)}")

@@ -47,7 +47,7 @@ def bake(job: Job[OnnxDefinition], *, progress: Progress, measure: Measure) -> B
     progress("export", 0.05)
     file = calls.chosen(job.definition.name, job.definition.file, job.files)
     path = Path(job.files[file])
-    found = outline.read(path)
+    found = outline.read(path, file)
     outline.refuse_escapes(found, file, job.files)
     kinds = {EAGER: Kind(("fp32",)), ENGINE: Kind(("fp32", "int8"), obstacle("onnx") or _inside(found))}
     chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds)

@@ -45,7 +45,7 @@ class AsItIs(OnnxEngine):
 
     def bind(self) -> int:
         """Read what the file says of itself; nothing is shared. Raises ``OnnxInvalid``."""
-        found = outline.read(Path(self._files[self._file]))
+        found = outline.read(Path(self._files[self._file]), self._file)
         outline.refuse_escapes(found, self._file, self._files)
         self._inputs, self._external = found.inputs, found.external
         return 0

@@ -62,15 +62,15 @@ class Outline:
     external: frozenset[str]
 
 
-def read(path: Path) -> Outline:
-    """Return the outline of an ONNX file. Raises ``OnnxInvalid`` for anything that is none."""
+def read(path: Path, name: str) -> Outline:
+    """Return the outline of an ONNX file; ``name`` is for messages. Raises ``OnnxInvalid`` for anything that is none."""
     try:
         with path.open("rb") as file:
             # unmapped by whoever holds the last view of it: an error's traceback may hold some
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise OnnxInvalid(f"{path.name}: {error}") from error
-    return parse(memoryview(mapped), path.name)
+        raise OnnxInvalid(f"{name}: {error.strerror if isinstance(error, OSError) else error}") from error
+    return parse(memoryview(mapped), name)
 
 
 def parse(data: memoryview, name: str) -> Outline:

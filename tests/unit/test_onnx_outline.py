@@ -139,12 +139,12 @@ def test_any_byte_may_be_wrong() -> None:
 def test_what_is_no_model_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(OnnxInvalid, match=r"^m.onnx: "):
-        read(tmp_path / "m.onnx")
+        read(tmp_path / "m.onnx", "m.onnx")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OnnxInvalid, match="No such file"):
-        read(tmp_path / "m.onnx")
+        read(tmp_path / "m.onnx", "m.onnx")
 
 
 def test_a_type_without_an_array_is_refused() -> None:
