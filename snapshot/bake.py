@@ -21,7 +21,7 @@ from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .choice import decide
 from .definition import ModelDefinition
 from .engines import torch_private
-from .engines.table import create, kinds
+from .engines.table import create, kinds, versions
 from .job import Baked, Job
 from .manifest import (
     EXTRA_FILE,
@@ -55,6 +55,7 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
     options = {
+        "versions": versions({candidate.engine for candidate in chosen}),
         "candidates": sorted(candidate.label for candidate in chosen),
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }

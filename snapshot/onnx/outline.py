@@ -63,7 +63,7 @@ class Outline:
 
 
 def read(path: Path, name: str) -> Outline:
-    """Return the outline of an ONNX file; ``name`` is for messages. Raises ``OnnxInvalid`` for anything that is none."""
+    """Return the outline of an ONNX file; ``name`` is for messages. Raises ``OnnxInvalid``."""
     try:
         with path.open("rb") as file:
             # unmapped by whoever holds the last view of it: an error's traceback may hold some
