@@ -46,14 +46,17 @@ def main(state: Path, label: str) -> None:
 
     from glowplug.runtime.worker import models
     from glowplug.snapshot.apart import apart
+    from glowplug.snapshot.definition import ModelDefinition
     from glowplug.snapshot.measure import prepare
-    from glowplug.snapshot.restore import Plan, restore
+    from glowplug.snapshot.plan import Plan
+    from glowplug.snapshot.restore import restore
 
     files = models.locate(SOURCE)
     models.declare([{"name": "", "source": SOURCE, "files": {name: str(path) for name, path in files.items()}}])
     sys.path.insert(0, str(ROOT / "handlers"))
     __import__("embed")
     definition = models.find("").definition
+    assert isinstance(definition, ModelDefinition)
     snapshot, _ = assigned(state)
     plan = Plan(label, snapshot, (snapshot / "manifest.json").read_bytes())
     prepare()

@@ -18,9 +18,19 @@
     def handler(event, context):
         return minilm(*encode(event["text"]))[0].tolist()
 
+A model that is an ONNX file needs no builder, no torch, and takes and returns NumPy arrays:
+
+    vad = onnx_model("silero_vad.onnx")     # the file's name in the source
+
+    @vad.example
+    def _():
+        return Example(kwargs={"input": numpy.zeros((1, 576), "float32"), …})
+
+    output, state = vad(input=samples, state=state, sr=16000)
+
 Under a node, the template says where the files are. In a plain Python process (a test, a notebook) the same module
 works by itself: the source is ``@model(source="package://…")`` or the variable ``GLOWPLUG_MODEL_SOURCE``, and the first
-call builds the model and runs it eagerly.
+call builds the model and runs it eagerly, or the ONNX file as it is.
 """
 
 from __future__ import annotations
@@ -30,23 +40,21 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from glowplug.runtime.worker import models
-from glowplug.snapshot.definition import Build, Example, ModelDefinition, Rename
+from glowplug.snapshot.definition import Build, Example, ModelDefinition, OnnxDefinition, Rename
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 
 
-class AuthoredModel:
-    """A model in a handler's module. Call it with the inputs of the module's ``forward``."""
+class Authored:
+    """A model in a handler's module, of either kind."""
 
-    def __init__(self, build: Build, *, name: str, source: str) -> None:
-        self.__name__ = build.__name__
-        self.__doc__ = build.__doc__
-        self._model = models.register(ModelDefinition(build.__name__, build), name=name, source=source)
+    def __init__(self, definition: ModelDefinition | OnnxDefinition, *, name: str, source: str) -> None:
+        self._model = models.register(definition, name=name, source=source)
         # The hot path: looked up on the instance, so that a call costs one frame and not two.
         self._call = self._model.__call__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model in inference mode. Before anybody has bound an engine, the first call binds eager."""
+        """Run the model. Before anybody has bound an engine, the first call binds eager."""
         return self._call(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -66,6 +74,15 @@ class AuthoredModel:
         """Decorate a function that returns an ``Example``: what to compile for and to warm up with."""
         models.redefine(self._model, example=make)
         return make
+
+
+class AuthoredModel(Authored):
+    """A model that a builder makes. Call it with the inputs of the module's ``forward``; it runs in inference mode."""
+
+    def __init__(self, build: Build, *, name: str, source: str) -> None:
+        super().__init__(ModelDefinition(build.__name__, build), name=name, source=source)
+        self.__name__ = build.__name__
+        self.__doc__ = build.__doc__
 
     def weights(self, rename: Rename) -> Rename:
         """Decorate a function from a tensor's name in the checkpoint to that in the module; None leaves it out."""
@@ -87,3 +104,14 @@ def model(build: Build | str = "", /, *, source: str = "") -> AuthoredModel | Ca
         return AuthoredModel(build, name="", source=source)
     name = build
     return lambda build: AuthoredModel(build, name=name, source=source)
+
+
+def onnx_model(file: str = "", /, *, name: str = "", source: str = "") -> Authored:
+    """Return the model in an ONNX file of the source: ``file``, or the only one there is.
+
+    Call it with NumPy arrays (or numbers and lists) by the names of the file's inputs, or in their order; one output
+    comes back as an array, several as a tuple. ``name`` is the one in the template, where the function has several
+    models; ``source`` is used where no node has declared any. Raises ``ModelUnknown`` as ``model`` does.
+    """
+    stem = Path(file).stem or name or "model"
+    return Authored(OnnxDefinition(stem, file), name=name, source=source)

@@ -38,6 +38,7 @@ from glowplug.cache.digest import bytes_digest
 from glowplug.snapshot.assignments import FIGURES, Measured
 from glowplug.snapshot.candidates import AUTO
 from glowplug.snapshot.choice import Wanted
+from glowplug.snapshot.onnx.session import obstacle as onnx_obstacle
 
 from .process import wire
 from .process.enter import format_environment
@@ -145,6 +146,7 @@ class Baker:
             "aot_inductor": f"no C++ compiler ({compiler} is not in PATH); install g++ and bake again"
             if shutil.which(compiler, path=self._environment["PATH"]) is None
             else "",
+            "onnxruntime": onnx_obstacle("onnx"),
         }
         asked = [reason for name, reason in missing.items() if engine in (AUTO, name)]
         return "; ".join(asked) if asked and all(asked) else ""

@@ -34,7 +34,7 @@ _RESERVED_NAMES = frozenset(  # Lambda refuses these in Environment (spec 6.4)
 _EXEC_PREFIXES = ("LD_", "OMP_", "GOMP_", "MKL_", "MALLOC_", "PYTHON")
 ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
 """What this machine is called in ``Architectures``."""
-ENGINES = ("auto", "eager", "aot_inductor")
+ENGINES = ("auto", "eager", "aot_inductor", "onnxruntime")
 PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
@@ -75,6 +75,14 @@ class ModelSpec:
     max_error: float | None = None
     files: tuple[SourceFile, ...] = ()
     verify_rate: float = 0.0
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is an ONNX file, by what its source holds: a torch model has safetensors."""
+        names = [file.name for file in self.files]
+        return any(name.endswith(".onnx") for name in names) and not any(
+            name.endswith(".safetensors") for name in names
+        )
 
     @property
     def source_digest(self) -> str:
@@ -147,8 +155,8 @@ class FunctionSpec:
 
     @property
     def lean(self) -> bool:
-        """Whether the base zygote without torch is enough."""
-        return not self.models
+        """Whether the base zygote without torch is enough: no models, or none but ONNX files."""
+        return all(model.is_onnx for model in self.models)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON-able values; ``from_json`` reads it back."""
@@ -317,7 +325,7 @@ def _model(name: str, section: _Reader) -> ModelSpec:
     if "://" not in source:
         raise DefinitionError(section.at("Source"), f"{source!r} is not a URL such as package://… or s3://…")
     engine = section.text("Engine") or "auto"
-    if engine in ("onnxruntime", "tensorrt"):
+    if engine == "tensorrt":
         raise DefinitionError(section.at("Engine"), f"{engine} is not supported yet; use {', '.join(ENGINES)}")
     if engine not in ENGINES:
         raise DefinitionError(section.at("Engine"), f"{engine!r} is not one of {', '.join(ENGINES)}")

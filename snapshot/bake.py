@@ -8,9 +8,7 @@ its record says why. Measuring is the caller's (``measure``): it belongs in the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +18,11 @@ from .apart import Died, Reported, apart
 from .architecture import assemble
 from .candidates import EAGER, Candidate, candidates
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
-from .choice import Wanted, decide
+from .choice import decide
 from .definition import ModelDefinition
 from .engines import torch_private
-from .engines.table import create, kinds
-from .errors import CheckFailed
+from .engines.table import create, kinds, versions
+from .job import Baked, Job
 from .manifest import (
     EXTRA_FILE,
     FILE,
@@ -36,51 +34,12 @@ from .manifest import (
     record_to_json,
     source_digest,
 )
-from .measure import Measurement
 from .program import Program, export
-
-ROUNDS = 3
-"""Measurements of each candidate, in turns (A B A B …), each in a process of its own; the best counts. A bake runs
-beside whatever the node serves, and a burst of that must not decide which engine a function gets for months."""
-
-MAKING_S = 900.0
-"""Most seconds to make one candidate. A large model compiles for minutes; one that takes longer hangs."""
+from .rounds import Measure, Progress, measured
+from .tolerance import Tolerance
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to bake. ``published`` is the directory of finished snapshots, ``making_s`` bounds one candidate.
-
-    ``again`` is the key of a finished snapshot whose engines are to be measured again. Whoever gives it has verified
-    that snapshot: its engines are loaded.
-    """
-
-    definition: ModelDefinition
-    files: Mapping[str, Path]
-    staging: Path
-    published: Path
-    wanted: Wanted = field(default_factory=Wanted)
-    again: str = ""
-    making_s: float = MAKING_S
-
-
-@dataclass(frozen=True, slots=True)
-class Baked:
-    """The result. ``reused``: a snapshot with this key was there already and nothing was compiled; ``manifest`` is its
-    own then, but for figures that were measured again."""
-
-    manifest: Manifest
-    reused: bool
-    verdict: str
-    reason: str
-
-
-Progress = Callable[[str, float], None]
-Measure = Callable[[Manifest, str], Measurement]
-"""Called with a draft manifest and a label; restores it from the staging directory in a process of its own."""
-
-
-def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
+def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> Baked:
     """Bake a snapshot into ``job.staging``.
 
     Raises ``ModelError``, ``ExportFailed``, ``CheckFailed`` (eager's own outputs are not finite, or differ from call to
@@ -96,6 +55,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
     options = {
+        "versions": versions({candidate.engine for candidate in chosen}),
         "candidates": sorted(candidate.label for candidate in chosen),
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
@@ -127,7 +87,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
         check=check,
         artefacts={},
     )
-    engines = _measured(draft, 0.7, progress, measure)
+    engines = measured(draft, 0.7, progress, measure)
     progress("check", 0.99)
     (job.staging / cases.CASES_FILE).unlink()
     verdict, reason = decide(engines, job.wanted)
@@ -139,7 +99,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
 
 
 def _made(
-    job: Job, chosen: Sequence[Candidate], program: Program, outputs: Any, progress: Progress
+    job: Job[ModelDefinition], chosen: Sequence[Candidate], program: Program, outputs: Any, progress: Progress
 ) -> dict[str, EngineRecord]:
     """Make every candidate; return label -> record, variants included."""
     plain = _plain_tolerance(program, outputs)
@@ -161,7 +121,7 @@ def _made(
     return engines
 
 
-def _make(job: Job, candidate: Candidate, program: Program) -> dict[str, EngineRecord]:
+def _make(job: Job[ModelDefinition], candidate: Candidate, program: Program) -> dict[str, EngineRecord]:
     """Make one candidate in a child; a failure is a record that says so."""
 
     def work() -> dict[str, Any]:
@@ -175,12 +135,14 @@ def _make(job: Job, candidate: Candidate, program: Program) -> dict[str, EngineR
     return {variant: record_from_json(record) for variant, record in made.items()}
 
 
-def _plain_tolerance(program: Program, outputs: Any) -> verify.Tolerance:
+def _plain_tolerance(program: Program, outputs: Any) -> Tolerance:
     weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
     return verify.tolerance_for([*weights, *(output.dtype for output in torch_private.flatten(outputs)[0])])
 
 
-def _measured_again(job: Job, program: Program, manifest: Manifest, progress: Progress, measure: Measure) -> Manifest:
+def _measured_again(
+    job: Job[ModelDefinition], program: Program, manifest: Manifest, progress: Progress, measure: Measure
+) -> Manifest:
     """Measure the engines of a finished snapshot, forgetting what was measured before.
 
     ``job.staging`` gets links to its files, and the cases that it was once measured on, which are not kept with it.
@@ -195,40 +157,4 @@ def _measured_again(job: Job, program: Program, manifest: Manifest, progress: Pr
         for label, record in manifest.engines.items()
     }
     draft = dataclasses.replace(manifest, engines=engines)
-    return dataclasses.replace(manifest, engines=_measured(draft, 0.1, progress, measure))
-
-
-def _measured(draft: Manifest, begin: float, progress: Progress, measure: Measure) -> dict[str, EngineRecord]:
-    """Return the draft's engines with what was measured; ``begin`` is how much of the bake is over already."""
-    engines = dict(draft.engines)
-    turns = [label for _ in range(ROUNDS) for label, record in engines.items() if not record.refused]
-    for number, label in enumerate(turns):
-        progress(f"measure {label}", begin + (0.98 - begin) * number / len(turns))
-        if not engines[label].refused:
-            engines[label] = _better(engines[label], measure(draft, label))
-    if engines[EAGER].refused:
-        raise CheckFailed(f"eager could not be measured: {engines[EAGER].refused}")
-    return engines
-
-
-def _better(record: EngineRecord, found: Measurement) -> EngineRecord:
-    """Merge a further measurement: best times, worst error, and refused for good once refused."""
-    if found.refused:
-        return dataclasses.replace(record, refused=found.refused)
-    return dataclasses.replace(
-        record,
-        restore_ms=_least(record.restore_ms, found.restore_ms),
-        first_ms=_least(record.first_ms, found.first_ms),
-        cold_ms=_least(record.cold_ms, found.cold_ms),
-        parked_ms=_least(record.parked_ms, found.parked_ms),
-        warm_ms=_least(record.warm_ms, found.warm_ms),
-        shapes={name: _least(record.shapes.get(name), took) for name, took in found.shapes.items()},
-        batches={name: _least(record.batches.get(name), took) for name, took in found.batches.items()},
-        private_bytes=max(found.private_bytes, record.private_bytes),
-        shared_bytes=max(found.shared_bytes, record.shared_bytes),
-        worst_error=max(found.worst_error, record.worst_error),
-    )
-
-
-def _least(before: float | None, now: float) -> float:
-    return now if before is None else min(before, now)
+    return dataclasses.replace(manifest, engines=measured(draft, 0.1, progress, measure))

@@ -68,14 +68,41 @@ class ModelDefinition:
     example: Callable[[], Example] | None = None
     rename: Rename | None = None
 
+    @property
+    def identity(self) -> str:
+        """What tells this model from another of the same module."""
+        return self.build.__qualname__
+
     def make_example(self) -> Example:
         """Call the author's example. Raises ``ExampleInvalid`` when there is none, or it is not an ``Example``."""
-        if self.example is None:
-            raise ExampleInvalid(f"model {self.name}: no example; add one with @{self.name}.example")
-        try:
-            example = self.example()
-        except Exception as error:
-            raise ExampleInvalid(f"model {self.name}: the example raised {type(error).__name__}: {error}") from error
-        if not isinstance(example, Example):
-            raise ExampleInvalid(f"model {self.name}: the example returned {type(example).__name__}, not an Example")
-        return example
+        return _made_example(self.name, self.example)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxDefinition:
+    """A model that is an ONNX file. ``name`` is for messages, ``file`` its name in the source (empty: the only one)."""
+
+    name: str
+    file: str = ""
+    example: Callable[[], Example] | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells this model from another of the same module."""
+        return f"{self.name} {self.file}"
+
+    def make_example(self) -> Example:
+        """Call the author's example. Raises ``ExampleInvalid`` when there is none, or it is not an ``Example``."""
+        return _made_example(self.name, self.example)
+
+
+def _made_example(name: str, make: Callable[[], Example] | None) -> Example:
+    if make is None:
+        raise ExampleInvalid(f"model {name}: no example; add one with @{name}.example")
+    try:
+        example = make()
+    except Exception as error:
+        raise ExampleInvalid(f"model {name}: the example raised {type(error).__name__}: {error}") from error
+    if not isinstance(example, Example):
+        raise ExampleInvalid(f"model {name}: the example returned {type(example).__name__}, not an Example")
+    return example

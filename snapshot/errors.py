@@ -7,7 +7,8 @@
     │   ├── ExampleInvalid          the example raised, or does not fit the model's forward
     │   ├── WeightsMissing          the source has no safetensors file
     │   ├── WeightsMismatch         names, shapes or dtypes differ between checkpoint and module; lists them
-    │   └── TensorUnbound           a tensor left on the meta device, or an engine constant that nothing fills
+    │   ├── TensorUnbound           a tensor left on the meta device, or an engine constant that nothing fills
+    │   └── OnnxInvalid             an author's .onnx that is no model, cannot be run, or wants files outside its source
     ├── BakeError                   no engine could be made; eager goes on
     │   ├── ExportFailed            torch.export cannot trace the model, or its graph is of a kind no engine here takes
     │   └── CompileFailed           the compiler raised, or there is none
@@ -57,6 +58,10 @@ class WeightsMismatch(ModelError):
 
 class TensorUnbound(ModelError):
     """A tensor has no values: it is still on the meta device, or the engine expects it and no file holds it."""
+
+
+class OnnxInvalid(ModelError):
+    """An author's ONNX file is not there, is no model, cannot be run, or names files outside its source."""
 
 
 class BakeError(SnapshotError):

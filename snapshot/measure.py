@@ -7,12 +7,10 @@ measurement.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,33 +19,12 @@ from .checkpoint import SNAPSHOT
 from .definition import ModelDefinition
 from .errors import CheckFailed, EngineError, SnapshotError, TensorUnbound
 from .manifest import CHECK_FILE, Manifest
-from .restore import Plan, Restored, numbered, restore, tolerance
+from .plan import Plan
+from .restore import Restored, numbered, restore, tolerance
+from .rounds import OTHER_CALLS, WARM_CALLS, Measurement, private_bytes, warm_ms_of
 from .signature import Signature
 
-WARM_CALLS = 20
-WARM_S = 3.0
-"""Most seconds for the warm calls of one shape; a slow model is measured on fewer."""
-
-_OTHER_CALLS = 8  # warm calls of the shapes that are only shown
 _REFUSED = (EngineError, TensorUnbound, CheckFailed)
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What was found out; fields as in ``manifest.EngineRecord``. ``refused`` says why the candidate must not serve:
-    the figures mean nothing then."""
-
-    restore_ms: float = 0.0
-    first_ms: float = 0.0
-    cold_ms: float = 0.0
-    parked_ms: float = 0.0
-    warm_ms: float = 0.0
-    shapes: Mapping[str, float] = field(default_factory=dict)
-    batches: Mapping[str, float] = field(default_factory=dict)
-    private_bytes: int = 0
-    shared_bytes: int = 0
-    worst_error: float = 0.0
-    refused: str = ""
 
 
 def prepare() -> None:
@@ -65,7 +42,7 @@ def measure(
     One that cannot be restored or is wrong comes back as refused; eager's errors are raised.
     """
     signature = Signature.from_json(manifest.signature)
-    private = _private_bytes()
+    private = private_bytes()
     begin = time.perf_counter()
     try:
         restored = restore(definition, files, Plan(label, staging, manifest.to_bytes()))
@@ -75,7 +52,7 @@ def measure(
         inputs = signature.unflatten_inputs(numbered(restored.tensors.of(SNAPSHOT, CHECK_FILE), "input"))
         restored.engine.run((), inputs)
         answered = time.perf_counter()
-        warm_ms = _warm_ms(restored, inputs, WARM_CALLS)
+        warm_ms = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS)
         worst = _worst_error(restored, signature)
         shapes, batches = _other_shapes(restored, signature)
     except _REFUSED as error:
@@ -95,20 +72,10 @@ def measure(
         warm_ms=warm_ms,
         shapes=shapes,
         batches=batches,
-        private_bytes=max(0, _private_bytes() - private),
+        private_bytes=max(0, private_bytes() - private),
         shared_bytes=restored.mapped_bytes,
         worst_error=worst,
     )
-
-
-def _warm_ms(restored: Restored, inputs: Mapping[str, Any], most: int) -> float:
-    """Return the lower quartile of some calls: undisturbed ones."""
-    warm: list[float] = []
-    while len(warm) < most and sum(warm) < WARM_S:
-        call = time.perf_counter()
-        restored.engine.run((), inputs)
-        warm.append(time.perf_counter() - call)
-    return (statistics.quantiles(warm, n=4)[0] if len(warm) > 1 else warm[0]) * 1e3
 
 
 def _other_shapes(restored: Restored, signature: Signature) -> tuple[dict[str, float], dict[str, float]]:
@@ -122,7 +89,7 @@ def _other_shapes(restored: Restored, signature: Signature) -> tuple[dict[str, f
         flat = numbered(case, "input")
         inputs = signature.unflatten_inputs(flat)
         restored.engine.run((), inputs)
-        took = _warm_ms(restored, inputs, WARM_CALLS if kind == "batch" else _OTHER_CALLS)
+        took = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS if kind == "batch" else OTHER_CALLS)
         shapes[cases.shape_of(flat)] = took
         if kind == "batch":
             batches[number] = took
@@ -143,13 +110,3 @@ def _worst_error(restored: Restored, signature: Signature) -> float:
 
 def _recorded(restored: Restored) -> dict[str, dict[str, torch.Tensor]]:
     return cases.read(restored.tensors.of(SNAPSHOT, cases.CASES_FILE))
-
-
-def _private_bytes() -> int:
-    """Return this process's anonymous memory that is its own: what it has written since it was forked."""
-    found = 0
-    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith(("Private_Dirty:", "Private_Hugetlb:")):
-                found += int(line.split()[1]) * 1024
-    return found

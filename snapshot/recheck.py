@@ -10,20 +10,34 @@ share of their calls looked at in the same way. Cases of ``recheck``, in order:
 | says what the engine said, within its tolerance | ``right`` |
 | says something else, and something else again the next time | ``unknown``: the model is not deterministic |
 | says something else, twice | ``wrong`` |
+
+Outputs are compared by a *judge*: ``verify`` for tensors, ``onnx.outputs`` for arrays. Torch-free itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-import torch
-from torch import Tensor
-
-from . import verify
-from .engines import torch_private
 from .errors import CheckFailed
+from .tolerance import Tolerance
+
+
+class Judge(Protocol):
+    """What knows the values that a kind of model takes and returns."""
+
+    def copied(self, value: Any, /) -> Any:
+        """Return nested inputs or outputs with copies of everything that could be changed in place."""
+
+    def finite(self, outputs: Any, /) -> None:
+        """Raise ``CheckFailed`` unless every value is finite."""
+
+    def compare(self, outputs: Any, expected: Any, tolerance: Tolerance, /) -> float:
+        """Return the largest absolute difference. Raises ``CheckFailed`` where they differ."""
+
+    def distance(self, outputs: Any, expected: Any, /) -> float:
+        """Return the largest absolute difference, whatever it is; 0 where shapes differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,49 +59,35 @@ class Sample:
     outputs: Any
 
 
-def sample(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any) -> Sample:
-    """Copy a call. Costs the time to copy its tensors."""
-    leaves, structure = torch_private.flatten((tuple(args), dict(kwargs), outputs))
-    copies = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return Sample(*torch_private.unflatten(copies, structure))
+def sample(args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any, judge: Judge) -> Sample:
+    """Copy a call. Costs the time to copy its values."""
+    return Sample(*judge.copied((tuple(args), dict(kwargs), outputs)))
 
 
 def recheck(
-    served: Sample, plain: Callable[[Sequence[Any], Mapping[str, Any]], Any], tolerance: verify.Tolerance
+    served: Sample, plain: Callable[[Sequence[Any], Mapping[str, Any]], Any], tolerance: Tolerance, judge: Judge
 ) -> Verdict:
     """Compare a call with what ``plain``, eager's run, says; the module docstring has the cases. Never raises for what
     the model does."""
     try:
-        with torch.inference_mode():
-            expected = plain(served.args, served.kwargs)
-            verify.finite(expected)
+        expected = plain(served.args, served.kwargs)
+        judge.finite(expected)
     except CheckFailed as error:
         return Verdict("unknown", problem=f"eager: {error}")
     except Exception as error:  # the author's module; what it raises is a matter of that call
         return Verdict("unknown", problem=f"eager raised {type(error).__name__}: {error}")
     try:
-        return Verdict("right", verify.compare(served.outputs, expected, tolerance))
+        return Verdict("right", judge.compare(served.outputs, expected, tolerance))
     except CheckFailed as difference:
-        if _wavers(served, plain, expected, tolerance):
+        if _wavers(served, plain, expected, tolerance, judge):
             return Verdict("unknown", problem="the model is not deterministic: eager itself says something else twice")
-        return Verdict("wrong", _distance(served.outputs, expected), str(difference))
+        return Verdict("wrong", judge.distance(served.outputs, expected), str(difference))
 
 
-def _wavers(served: Sample, plain: Callable[..., Any], expected: Any, tolerance: verify.Tolerance) -> bool:
+def _wavers(served: Sample, plain: Callable[..., Any], expected: Any, tolerance: Tolerance, judge: Judge) -> bool:
     """Tell whether eager contradicts itself on the same inputs."""
     try:
-        with torch.inference_mode():
-            verify.compare(plain(served.args, served.kwargs), expected, tolerance)
+        judge.compare(plain(served.args, served.kwargs), expected, tolerance)
     except CheckFailed:
         return True
     return False
-
-
-def _distance(outputs: Any, expected: Any) -> float:
-    pairs = zip(torch_private.flatten(outputs)[0], torch_private.flatten(expected)[0], strict=False)
-    differences = [
-        float((given.double() - wanted.double()).abs().nan_to_num(nan=0.0, posinf=0.0).max())
-        for given, wanted in pairs
-        if isinstance(given, Tensor) and isinstance(wanted, Tensor) and given.shape == wanted.shape and given.numel()
-    ]
-    return max(differences, default=0.0)

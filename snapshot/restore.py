@@ -17,17 +17,9 @@ from .engines import Engine, Given
 from .engines.table import create
 from .errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from .manifest import CHECK_FILE, Manifest
+from .plan import Checked, Plan
 from .signature import Signature
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to serve a model with. ``engine`` is a label (``candidates``), ``snapshot`` the published directory and
-    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake."""
-
-    engine: str = EAGER
-    snapshot: Path | None = None
-    manifest: bytes = b""
+from .tolerance import Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +55,14 @@ def restore(definition: ModelDefinition, files: Mapping[str, Path], plan: Plan) 
     return Restored(plan.engine, engine, definition, manifest, tensors, engine.bind(tensors))
 
 
-def tolerance(restored: Restored) -> verify.Tolerance:
+def tolerance(restored: Restored) -> Tolerance:
     """Return how far the engine's outputs may be from those that were recorded. Only with a manifest."""
     if restored.manifest is None:
         raise RuntimeError("nothing was recorded")
     record = restored.manifest.engines.get(restored.label)
     if record is None:
         raise SnapshotCorrupt(f"manifest: no record of {restored.label}")
-    return verify.Tolerance(record.absolute, record.relative)
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The engine check passed. ``worst_error`` is the largest absolute difference from the recorded outputs;
-    ``recorded`` is false where there were none, and outputs were only looked at."""
-
-    worst_error: float
-    recorded: bool
+    return Tolerance(record.absolute, record.relative)
 
 
 def check(restored: Restored) -> Checked:

@@ -7,7 +7,6 @@ output they complain about.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,15 +14,7 @@ from torch import Tensor
 
 from .engines import torch_private
 from .errors import CheckFailed
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far an output may be from the recorded one: ``absolute + relative * abs(recorded)``."""
-
-    absolute: float
-    relative: float
-
+from .tolerance import BY_PRECISION, Tolerance
 
 _BY_DTYPE = {
     torch.float64: Tolerance(1e-7, 1e-7),
@@ -35,15 +26,9 @@ _BY_DTYPE = {
 half types (their tolerance is that of one wrong rounding per layer, not of one operation)."""
 
 
-_BY_PRECISION = {"bf16": 4e-2, "fp16": 1e-2, "int8": 1e-1}
-"""For a model in another precision than its own: the part of the largest value of an output by which any value of it
-may be off, and the part of itself. bf16 has 8 bits of mantissa and fp16 11, of which a few get lost on the way through
-the layers; 8-bit weights have 256 levels per row."""
-
-
 def tolerance_in(precision: str, plain: Tolerance, outputs: Sequence[Tensor]) -> Tolerance:
     """Return the tolerance of a candidate in ``precision``: ``plain`` in fp32, else by the scale of eager's outputs."""
-    part = _BY_PRECISION.get(precision)
+    part = BY_PRECISION.get(precision)
     if part is None:
         return plain
     largest = max((float(leaf.abs().max()) for leaf in outputs if leaf.is_floating_point() and leaf.numel()), default=1)
@@ -77,6 +62,24 @@ def compare(outputs: Any, expected: Any, tolerance: Tolerance) -> float:
         raise CheckFailed(f"{len(given)} outputs, nested in another way than the {len(wanted)} recorded ones")
     return max((_difference(f"output {i}", *pair, tolerance) for i, pair in enumerate(zip(given, wanted, strict=True))),
                default=0.0)  # fmt: skip
+
+
+def copied(value: Any) -> Any:
+    """Return nested inputs or outputs with copies of their tensors."""
+    leaves, structure = torch_private.flatten(value)
+    copies = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    return torch_private.unflatten(copies, structure)
+
+
+def distance(outputs: Any, expected: Any) -> float:
+    """Return the largest absolute difference, whatever it is; 0 where shapes differ."""
+    pairs = zip(torch_private.flatten(outputs)[0], torch_private.flatten(expected)[0], strict=False)
+    differences = [
+        float((given.double() - wanted.double()).abs().nan_to_num(nan=0.0, posinf=0.0).max())
+        for given, wanted in pairs
+        if isinstance(given, Tensor) and isinstance(wanted, Tensor) and given.shape == wanted.shape and given.numel()
+    ]
+    return max(differences, default=0.0)
 
 
 def _difference(name: str, given: Any, wanted: Any, tolerance: Tolerance) -> float:

@@ -67,6 +67,7 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     snapshot.WeightsMissing: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.WeightsMismatch: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.TensorUnbound: (errors.RestoreFailed, Remedy.EAGER),  # maybe only a constant of the engine
+    snapshot.OnnxInvalid: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.BakeError: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.ExportFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.CompileFailed: (errors.RestoreFailed, Remedy.EAGER),

@@ -36,9 +36,10 @@ from typing import Any
 
 from glowplug.runtime.process.wire import Load
 from glowplug.snapshot.assignments import figures
-from glowplug.snapshot.bake import MAKING_S, Baked, Job, bake
 from glowplug.snapshot.choice import Wanted
+from glowplug.snapshot.definition import OnnxDefinition
 from glowplug.snapshot.errors import EngineUnavailable
+from glowplug.snapshot.job import MAKING_S, Baked, Job
 
 from . import models, shadow
 from .loader import enter, find_handler, roots_of, top_level
@@ -126,16 +127,22 @@ def _make_way(load: Load) -> None:
 
 
 def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], events: Events) -> dict[str, Any]:
-    work = Job(
-        model.definition,
-        model.files,
-        Path(job["staging"]),
-        Path(job["snapshots"]),
-        wanted=Wanted.from_json(job["wanted"]),
-        again=job.get("again", ""),
-        making_s=job.get("making_s", MAKING_S),
-    )
+    definition, files = model.definition, model.files
+    staging, published = Path(job["staging"]), Path(job["snapshots"])
+    limits: dict[str, Any] = {
+        "wanted": Wanted.from_json(job["wanted"]),
+        "again": job.get("again", ""),
+        "making_s": job.get("making_s", MAKING_S),
+    }
     with Measuring(job, own) as measure:
+        if isinstance(definition, OnnxDefinition):
+            from glowplug.snapshot.onnx.bake import bake as bake_onnx  # late, both: only the other one needs torch
+
+            onnx_work = Job(definition, files, staging, published, **limits)
+            return _summary(bake_onnx(onnx_work, progress=events.progress, measure=measure))
+        from glowplug.snapshot.bake import bake
+
+        work = Job(definition, files, staging, published, **limits)
         return _summary(bake(work, progress=events.progress, measure=measure))
 
 

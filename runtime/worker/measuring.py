@@ -25,9 +25,10 @@ from typing import IO, Any, Protocol, Self
 
 from glowplug.snapshot.apart import Died, Reported, apart
 from glowplug.snapshot.candidates import EAGER
+from glowplug.snapshot.definition import OnnxDefinition
 from glowplug.snapshot.errors import CheckFailed
 from glowplug.snapshot.manifest import Manifest
-from glowplug.snapshot.measure import Measurement, measure, prepare
+from glowplug.snapshot.rounds import Measurement
 
 MEASURE_TIMEOUT_S = 180.0
 """A measurement takes some seconds; beyond this the engine hangs."""
@@ -117,14 +118,14 @@ class Measuring:
 
 def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> None:
     """Answer measuring requests until their end. ``model`` is the imported one."""
-    prepare()
+    measure = _measure_of(model)
     gc.collect()
     gc.freeze()  # as in a zygote: a collection over all of torch's objects takes a tenth of a second
     threads = len(os.sched_getaffinity(0))
     for line in requests:
         request = json.loads(line)
         manifest, label = Manifest.from_bytes(request["manifest"].encode()), request["label"]
-        work = _work(model, Path(job["staging"]), manifest, label, threads)
+        work = _work(measure, model, Path(job["staging"]), manifest, label, threads)
         try:
             say("measured", **apart(work, seconds=MEASURE_TIMEOUT_S))
         except (Reported, Died) as error:
@@ -135,7 +136,21 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
                 say("measured", **dataclasses.asdict(Measurement(refused=str(error))))
 
 
-def _work(model: Any, staging: Path, manifest: Manifest, label: str, threads: int) -> Callable[[], dict[str, Any]]:
+def _measure_of(model: Any) -> Callable[..., Measurement]:
+    """Return what measures a model of its kind, with this process made ready for it; only one kind needs torch."""
+    if isinstance(model.definition, OnnxDefinition):
+        from glowplug.snapshot.onnx.measure import measure as measure_onnx  # late, both: one of them imports torch
+
+        return measure_onnx
+    from glowplug.snapshot.measure import measure, prepare
+
+    prepare()
+    return measure
+
+
+def _work(
+    measure: Callable[..., Measurement], model: Any, staging: Path, manifest: Manifest, label: str, threads: int
+) -> Callable[[], dict[str, Any]]:
     def work() -> dict[str, Any]:
         return dataclasses.asdict(measure(model.definition, model.files, staging, manifest, label, threads))
 

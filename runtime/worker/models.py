@@ -5,7 +5,7 @@ files belong to which model; ``@model`` registers a ``Model``; ``bind`` gives ea
 check. In a plain Python process nothing is declared: a model finds its source itself and is bound on its first call.
 
 Import-light: torch comes in with ``glowplug.snapshot.restore``, imported late where models are bound, in a process
-whose zygote has torch already.
+whose zygote has torch already. Models that are ONNX files are restored without it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from glowplug.snapshot.definition import ModelDefinition
+from glowplug.snapshot.definition import ModelDefinition, OnnxDefinition
 from glowplug.snapshot.errors import InputUnsupported, ModelUnknown, SnapshotError
+from glowplug.snapshot.plan import Checked, Plan
+from glowplug.snapshot.tolerance import Tolerance
 
 from .calls import Calls, drawn
 
 if TYPE_CHECKING:
     from glowplug.cache.holds import Hold
-    from glowplug.snapshot.recheck import Sample, Verdict
-    from glowplug.snapshot.restore import Plan, Restored
+    from glowplug.snapshot.onnx.restore import Restored as OnnxRestored
+    from glowplug.snapshot.recheck import Judge, Sample, Verdict
+    from glowplug.snapshot.restore import Restored
+
+Definition = ModelDefinition | OnnxDefinition
+"""A model of either kind: a torch module, or an ONNX file."""
 
 SOURCE_VARIABLE = "GLOWPLUG_MODEL_SOURCE"
 
@@ -63,14 +69,14 @@ class Declared:
 class Model:
     """One model of this process: its definition, its files, and once bound its engine."""
 
-    def __init__(self, definition: ModelDefinition, *, source: str = "", declared: Declared | None = None) -> None:
+    def __init__(self, definition: Definition, *, source: str = "", declared: Declared | None = None) -> None:
         self.definition = definition
         self.source = source
         self._declared = declared
         self._files: Mapping[str, Path] | None = declared.files if declared is not None else None
-        self._restored: Restored | None = None
+        self._restored: Restored | OnnxRestored | None = None
         self._opened = False
-        self._plain: Restored | None = None
+        self._plain: Restored | OnnxRestored | None = None
         self.calls = Calls()
         self._verify = declared.verify if declared is not None else 0.0
         self._sample: Sample | None = None
@@ -101,13 +107,11 @@ class Model:
 
         Raises ``SnapshotError``, ``cache.errors.CacheError``.
         """
-        from glowplug.snapshot.restore import Plan, restore  # late: the first import of torch, as documented above
-
-        self._restored, self._opened = restore(self.definition, self.files, plan or Plan()), False
+        self._restored, self._opened = _restore(self.definition, self.files, plan or Plan()), False
         self._plain = None
         return self._restored.mapped_bytes
 
-    def open(self, threads: int) -> Restored:
+    def open(self, threads: int) -> Restored | OnnxRestored:
         """Make ready what must not be forked, binding before if nobody has; a second call changes nothing.
 
         Raises as ``bind``, or ``EngineError``.
@@ -124,9 +128,7 @@ class Model:
 
     def check(self, threads: int) -> CheckReport:
         """Run the engine check. Raises ``CheckFailed`` and what ``snapshot.restore.check`` raises."""
-        from glowplug.snapshot.restore import check  # late, as in ``bind``
-
-        checked = check(self.open(threads))
+        checked = _check(self.open(threads))
         return CheckReport(checked.worst_error, checked.recorded)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,10 +151,10 @@ class Model:
         return outputs
 
     def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
-        from glowplug.snapshot.recheck import sample  # late, as in ``bind``
+        from glowplug.snapshot.recheck import sample  # late: most functions verify nothing
 
         try:
-            self._sample = sample(args, kwargs, outputs)
+            self._sample = sample(args, kwargs, outputs, _judge(self.definition))
         except Exception as error:  # whatever cannot be copied: the call was answered, and must stay so
             self._verify_no_more(f"a call cannot be copied: {type(error).__name__}: {error}")
 
@@ -176,26 +178,24 @@ class Model:
         The eager engine is made on first use and kept, on the mapped weights. Where nothing can be compared, no further
         call of this process is tried.
         """
-        from glowplug.snapshot.recheck import Verdict, recheck  # late, as in ``bind``
-        from glowplug.snapshot.restore import tolerance
+        from glowplug.snapshot.recheck import Verdict, recheck  # late, as in ``_keep``
 
         taken, self._sample = self._sample, None
         assert taken is not None and self._restored is not None  # noqa: S101, PT018 - only asked where ``sampled``
         try:
-            plain, bounds = self._bind_plain(), tolerance(self._restored)
+            plain, bounds = self._bind_plain(), _tolerance(self._restored)
         except Exception as error:  # the author's builder; the call was answered, only its check is lost
             found = Verdict("unknown", problem=f"no eager engine: {type(error).__name__}: {error}")
         else:
-            found = recheck(taken, plain.engine.run, bounds)
+            found = recheck(taken, plain.engine.run, bounds, _judge(self.definition))
         if found.verdict == "unknown":
             self._verify_no_more(found.problem)
         return found
 
-    def _bind_plain(self) -> Restored:
-        from glowplug.snapshot.restore import Plan, restore  # late, as in ``bind``
-
+    def _bind_plain(self) -> Restored | OnnxRestored:
         if self._plain is None:
-            self._plain = restore(self.definition, self.files, Plan())
+            self._plain = _restore(self.definition, self.files, Plan())
+            self._plain.engine.open(len(os.sched_getaffinity(0)))
         return self._plain
 
     def _run_plain(self, refusal: InputUnsupported, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -211,7 +211,7 @@ class Model:
             name = self.definition.name
             raise ModelUnknown(
                 f"model {name} has no source: declare it in the template (Metadata.Glowplug.Model), write "
-                f'@model(source="…"), or set {SOURCE_VARIABLE}'
+                f'@model(source="…") or onnx_model(…, source="…"), or set {SOURCE_VARIABLE}'
             )
         return source
 
@@ -233,7 +233,7 @@ def declare(models: Sequence[Mapping[str, Any]]) -> None:
         _declared[entry["name"]] = Declared(entry["name"], entry["source"], files, entry.get("verify", 0.0))
 
 
-def register(definition: ModelDefinition, *, name: str = "", source: str = "") -> Model:
+def register(definition: Definition, *, name: str = "", source: str = "") -> Model:
     """Add the author's model and return it. ``name`` is the one given in the code, if any.
 
     Which declared model it is: the one of that name, else the function's only one, else the one named like the builder.
@@ -245,13 +245,13 @@ def register(definition: ModelDefinition, *, name: str = "", source: str = "") -
         raise ModelUnknown(f"the template declares {wanted}; the code has a model {name or definition.name!r}")
     model = Model(definition, source=source, declared=declared)
     before = _models.get(model.name)
-    if before is not None and before.definition.build.__qualname__ != definition.build.__qualname__:
+    if before is not None and before.definition.identity != definition.identity:
         raise ModelUnknown(f"{before.definition.name} and {definition.name} are both {_spelled(model.name)}")
     _models[model.name] = model
     return model
 
 
-def _meant(definition: ModelDefinition, name: str) -> Declared | None:
+def _meant(definition: Definition, name: str) -> Declared | None:
     if name:
         return _declared.get(name)
     if len(_declared) == 1 and not _models:
@@ -288,11 +288,7 @@ def bind(plans: Sequence[Mapping[str, Any]]) -> BindReport:
         find(name)
     if not _models:
         return BindReport({}, 0)
-    import torch  # late: the base zygote has it already; a lean process never gets here
-
-    from glowplug.snapshot.restore import Plan
-
-    torch.set_num_threads(1)  # a thread pool made here would not exist in a forked worker
+    _set_torch_threads(1)  # a thread pool made here would not exist in a forked worker
     weight_bytes = 0
     for name, model in _models.items():
         plan = wanted.get(name)
@@ -311,9 +307,7 @@ def check(threads: int) -> CheckReport:
     """
     if not _models:
         return CheckReport(0.0, recorded=False)
-    import torch  # late, as in ``bind``
-
-    torch.set_num_threads(max(1, threads))
+    _set_torch_threads(max(1, threads))
     reports = [model.check(max(1, threads)) for model in _models.values()]
     return CheckReport(max(report.worst_error for report in reports), all(report.recorded for report in reports))
 
@@ -347,6 +341,56 @@ def verify() -> list[list[Any]]:
             found = model.verify()
             rows.append([name, model.engine, found.verdict, found.worst_error, found.problem])
     return rows
+
+
+def _set_torch_threads(threads: int) -> None:
+    if any(isinstance(model.definition, ModelDefinition) for model in _models.values()):
+        import torch  # late: the base zygote has it already; a lean process never gets here
+
+        torch.set_num_threads(threads)
+
+
+def _restore(definition: Definition, files: Mapping[str, Path], plan: Plan) -> Restored | OnnxRestored:
+    """Restore a model of either kind; only one of them may import torch."""
+    if isinstance(definition, OnnxDefinition):
+        from glowplug.snapshot.onnx import restore as onnx  # late, both: what a process has none of costs it nothing
+
+        return onnx.restore(definition, files, plan)
+    from glowplug.snapshot import restore
+
+    return restore.restore(definition, files, plan)
+
+
+def _check(restored: Restored | OnnxRestored) -> Checked:
+    if isinstance(restored.definition, OnnxDefinition):
+        from glowplug.snapshot.onnx import restore as onnx  # late, both, as above
+
+        return onnx.check(restored)
+    from glowplug.snapshot import restore
+
+    return restore.check(restored)
+
+
+def _judge(definition: Definition) -> Judge:
+    """Return what compares the outputs of a model of this kind."""
+    if isinstance(definition, OnnxDefinition):
+        from glowplug.snapshot.onnx import outputs  # late, both, as above
+
+        return outputs
+    from glowplug.snapshot import verify
+
+    return verify
+
+
+def _tolerance(restored: Restored | OnnxRestored) -> Tolerance:
+    if isinstance(restored.definition, OnnxDefinition):
+        record = restored.record
+        if record is None:
+            raise RuntimeError("nothing was recorded")
+        return Tolerance(record.absolute, record.relative)
+    from glowplug.snapshot import restore  # late, as above
+
+    return restore.tolerance(restored)
 
 
 def redefine(model: Model, **changes: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
+from collections.abc import Iterable
 
 from ..candidates import Kind
 from ..errors import EngineUnavailable
@@ -13,6 +15,7 @@ from . import Engine
 ENGINES = {
     "eager": "eager:Eager",
     "aot_inductor": "aot_inductor:AotInductor",
+    "onnxruntime": "onnxruntime:OnnxRuntime",
 }
 """Engine -> module of this package and class. The order is that of reports."""
 
@@ -22,9 +25,18 @@ def create(name: str) -> Engine:
     return _class(name)()
 
 
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of what each engine runs in, where that is neither torch nor ours (those are in every
+    fingerprint): part of a snapshot's key."""
+    return {name: importlib.metadata.version(name) for name in names if name in _RUN_IN_THEIR_OWN}
+
+
 def kinds() -> dict[str, Kind]:
     """Return every engine with its precisions, and why it cannot be made here."""
     return {name: Kind(_class(name).precisions, _class(name).obstacle(making=True)) for name in ENGINES}
+
+
+_RUN_IN_THEIR_OWN = frozenset({"onnxruntime"})  # packages of the engine's name
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from glowplug.cache import pins
+from glowplug.runtime import baker
 from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, _prepare
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.process.sweep import Records
@@ -509,11 +510,14 @@ async def test_a_queued_bake_of_a_dropped_revision_never_runs(make: Callable[...
     assert [] == bench.store.keys()
 
 
-async def test_without_a_compiler_the_engine_is_unavailable(make: Callable[..., Any], tmp_path: Path) -> None:
+async def test_without_a_compiler_and_onnx_runtime_engines_are_unavailable(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = await make(environ={"PATH": str(tmp_path)})
+    monkeypatch.setattr(baker, "onnx_obstacle", lambda *needed: "onnxruntime is not installed")
     status = await bench.status()
     assert ("unavailable", "eager") == (status.state, status.engine)
-    assert "install g++" in status.reason
+    assert "install g++ and bake again; onnxruntime is not installed" in status.reason
     (plan,) = await bench.snapshots.plan(bench.spec)
     assert ("eager", status.reason) == (plan.engine, plan.reason)
 

@@ -17,7 +17,8 @@ from glowplug.snapshot.architecture import Assembled, assemble
 from glowplug.snapshot.checkpoint import Origin, TensorFiles
 from glowplug.snapshot.definition import ModelDefinition
 from glowplug.snapshot.errors import BuildFailed, TensorUnbound, WeightsMismatch, WeightsMissing
-from glowplug.snapshot.restore import Plan, restore
+from glowplug.snapshot.plan import Plan
+from glowplug.snapshot.restore import restore
 
 
 class Tied(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,11 +16,13 @@ from torch import nn
 from glowplug.handlers import model
 from glowplug.runtime.worker import models
 from glowplug.runtime.worker.calls import Calls, drawn
+from glowplug.snapshot import verify
 from glowplug.snapshot.errors import InputUnsupported
 from glowplug.snapshot.manifest import EngineRecord
+from glowplug.snapshot.onnx import outputs
 from glowplug.snapshot.recheck import recheck, sample
 from glowplug.snapshot.restore import Restored
-from glowplug.snapshot.verify import Tolerance
+from glowplug.snapshot.tolerance import Tolerance
 
 CLOSE = Tolerance(1e-4, 1e-4)
 
@@ -54,7 +57,7 @@ def test_the_share_is_that_of_the_calls() -> None:
 
 def test_a_sample_is_a_copy_whatever_the_handler_does_with_its_tensors() -> None:
     given, answered = torch.ones(2), {"scores": (torch.ones(2), "text")}
-    taken = sample((given,), {"scale": 2}, answered)
+    taken = sample((given,), {"scale": 2}, answered, verify)
     given.zero_()
     answered["scores"][0].zero_()
     assert ([1.0, 1.0], 2) == (taken.args[0].tolist(), taken.kwargs["scale"])
@@ -70,7 +73,7 @@ def verdict_of(outputs: Any, *eager: Any) -> tuple[str, float, str]:
             raise answer
         return answer
 
-    found = recheck(sample((torch.ones(1),), {}, outputs), plain, CLOSE)
+    found = recheck(sample((torch.ones(1),), {}, outputs, verify), plain, CLOSE, verify)
     return found.verdict, round(found.worst_error, 6), found.problem
 
 
@@ -215,3 +218,17 @@ def test_a_call_that_raises_is_counted_as_failed(weights: Path) -> None:
         authored(torch.ones(1, 3))
     ((_, _, answered, _, first_ms, failed),) = models.taken()[0]
     assert (0, -1.0, 1) == (answered, first_ms, failed)
+
+
+# --- a model that is an ONNX file -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("eager", "verdict", "worst_error"),
+    [([[1.0, 2.0]] * 2, "right", 0.0), ([[1.0, 2.5]] * 2, "wrong", 0.5), ([[1.0, 2.5], [1.0, 2.0]], "unknown", 0.0)],
+)
+def test_arrays_are_judged_alike(eager: list[list[float]], verdict: str, worst_error: float) -> None:
+    answers = iter(numpy.array(values, "float32") for values in eager)
+    served = sample((), {"x": numpy.zeros(2)}, (numpy.array([1.0, 2.0], "float32"),), outputs)
+    found = recheck(served, lambda args, kwargs: (next(answers),), CLOSE, outputs)
+    assert (verdict, worst_error) == (found.verdict, round(found.worst_error, 6))

@@ -9,7 +9,8 @@ import torch
 from torch import tensor
 
 from glowplug.snapshot.errors import CheckFailed
-from glowplug.snapshot.verify import Tolerance, compare, finite, tolerance_for
+from glowplug.snapshot.tolerance import Tolerance
+from glowplug.snapshot.verify import compare, finite, tolerance_for
 
 CLOSE = Tolerance(1e-4, 1e-4)
 

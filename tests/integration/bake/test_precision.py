@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from glowplug.runtime.worker import models
 from glowplug.snapshot.choice import Objective, Wanted, decide
-from glowplug.snapshot.restore import Plan, check, restore
+from glowplug.snapshot.plan import Plan
+from glowplug.snapshot.restore import check, restore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

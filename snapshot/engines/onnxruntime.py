@@ -1,0 +1,157 @@
+"""The engine that runs the model as an ONNX graph in ONNX Runtime: exported by torch, optimised once, weights mapped.
+
+A model that *is* an ONNX file, with no torch around it, is ``snapshot.onnx``'s; what both share is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import TensorFiles
+from ..errors import EngineUnavailable, ExportFailed, FingerprintMismatch
+from ..manifest import EngineRecord
+from ..onnx import session
+from ..onnx.record import unusable
+from ..signature import Signature
+from . import Given, torch_private
+
+if TYPE_CHECKING:
+    from ..onnx.making import Known
+    from ..program import Program  # only to name it: torch.export takes 0.1 s to import and serving never needs it
+
+INPUTS = "inputs"
+"""The option of a record that lists the graph's input names, in the order of the signature's tensors."""
+
+_OPERATOR = re.compile(r"OpOverload\(op='([^']+)'")
+
+
+class OnnxRuntime:
+    """Opens a session on the snapshot's graph, with initialisers that are views of mapped tensors."""
+
+    name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    fork_safe = False
+
+    def __init__(self, providers: Sequence[str] = session.CPU) -> None:
+        self._providers = providers
+        self._model = Path()
+        self._record = EngineRecord()
+        self._signature: Signature | None = None
+        self._bound: dict[str, Tensor] = {}
+        self._session: session.Session | None = None
+
+    @staticmethod
+    def obstacle(*, making: bool = False) -> str:
+        """Return which package is missing; for making it also those that export."""
+        return session.obstacle("onnx", "onnxscript") if making else session.obstacle()
+
+    def export(self, program: Program, staging: Path, precision: str) -> dict[str, EngineRecord]:
+        """Export and optimise; some seconds. Initialisers are compared with the source's tensors by their bytes.
+
+        Raises ``EngineUnavailable``, ``ExportFailed`` (naming an operator that ONNX lacks), ``CompileFailed``.
+        """
+        from ..onnx.making import make  # late: needs packages that serving does without
+
+        _refuse(self.obstacle(making=True))
+        with tempfile.TemporaryDirectory(prefix="onnx-") as scratch:
+            exported = Path(scratch, "exported.onnx")
+            inputs = _export(program, exported)
+            records = make(exported, staging, precision, _known(program))
+        options = {INPUTS: inputs}
+        return {
+            variant: EngineRecord(
+                artefact=record.artefact, constants=record.constants, options={**record.options, **options}
+            )
+            for variant, record in records.items()
+        }
+
+    def load(self, given: Given) -> None:
+        """Find the graph's file. Raises ``EngineUnavailable``, ``FingerprintMismatch``."""
+        _refuse(self.obstacle())
+        manifest, record = given.manifest, given.record
+        if given.snapshot is None or manifest is None or record is None or not record.artefact:
+            raise EngineUnavailable(f"model {given.definition.name}: the snapshot has no {self.name} engine")
+        if difference := unusable(record.options):
+            raise FingerprintMismatch(f"model {given.definition.name}: {difference}")
+        self._signature = Signature.from_json(manifest.signature)
+        self._model, self._record = given.snapshot / record.artefact, record
+
+    def bind(self, tensors: TensorFiles) -> int:
+        """Map the tensors; the session that uses them is for ``open``."""
+        self._bound = {name: tensors.get(origin) for name, origin in self._record.constants.items()}
+        return sum(tensor.nbytes for tensor in self._bound.values())
+
+    def open(self, threads: int) -> None:
+        """Import ONNX Runtime and make the session. Raises ``EngineUnavailable``."""
+        self._session = session.Session(
+            self._model,
+            {name: tensor.numpy() for name, tensor in self._bound.items()},
+            threads=threads,
+            unpacked=self._record.variant == session.UNPACKED,
+            providers=self._providers,
+        )
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run the graph. Raises ``InputUnsupported`` for inputs it was not exported for."""
+        if self._session is None or self._signature is None:
+            raise RuntimeError("run before open")
+        inputs = [tensor.detach().numpy() for tensor in self._signature.flatten(args, kwargs)]
+        outputs = self._session.run(dict(zip(self._record.options[INPUTS], inputs, strict=True)))
+        return self._signature.unflatten([torch.from_numpy(output) for output in outputs])
+
+
+def _refuse(obstacle: str) -> None:
+    if obstacle:
+        raise EngineUnavailable(f"onnxruntime: {obstacle}")
+
+
+def _export(program: Program, path: Path) -> list[str]:
+    """Write the program as ONNX, its weights beside it; return the names of its inputs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of packages that it could export from and that are not here
+    try:
+        with torch_private.quiet():
+            exported = torch.onnx.export(program.exported, dynamo=True, verbose=False, optimize=True)
+    except Exception as error:  # the exporter's own errors have no common base but Exception
+        raise ExportFailed(f"torch.onnx: {_why(error)}") from error
+    finally:
+        logger.setLevel(level)
+    if exported is None:
+        raise ExportFailed("torch.onnx: no program came of it")
+    names = [str(value.name) for value in exported.model.graph.inputs]
+    wanted = sum(item.dtype is not None for item in program.signature.inputs)
+    if len(names) != wanted:
+        raise ExportFailed(f"torch.onnx: a graph of {len(names)} inputs, of a model of {wanted}")
+    exported.save(path, external_data=True)
+    return names
+
+
+def _why(error: BaseException) -> str:
+    """Return the innermost reason; for an operator that ONNX has no counterpart of, its name."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    if operator := _OPERATOR.search(text):
+        return f"ONNX has no counterpart of the operator {operator[1]}"
+    return f"{type(error).__name__}: {text[:600]}"
+
+
+def _known(program: Program) -> list[Known]:
+    """Return the tensors that engines may point to instead of storing them: the source's, as the module has them."""
+    from ..onnx.making import Known  # late, as in ``export``
+
+    held = dict(program.exported.state_dict)
+    return [
+        Known(origin, held[name].detach().numpy())
+        for name, origin in program.assembled.origins.items()
+        if name in held and held[name].dtype is not torch.bfloat16
+    ]

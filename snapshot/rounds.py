@@ -1,0 +1,104 @@
+"""Measuring candidates in turns, and what one measurement is, for models of either kind. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .candidates import EAGER
+from .errors import CheckFailed
+from .manifest import EngineRecord, Manifest
+
+ROUNDS = 3
+"""Measurements of each candidate, in turns (A B A B …), each in a process of its own; the best counts. A bake runs
+beside whatever the node serves, and a burst of that must not decide which engine a function gets for months."""
+
+WARM_CALLS = 20
+WARM_S = 3.0
+"""Most seconds for the warm calls of one shape; a slow model is measured on fewer."""
+
+OTHER_CALLS = 8
+"""Warm calls of the shapes that are only shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was found out; fields as in ``manifest.EngineRecord``. ``refused`` says why the candidate must not serve:
+    the figures mean nothing then."""
+
+    restore_ms: float = 0.0
+    first_ms: float = 0.0
+    cold_ms: float = 0.0
+    parked_ms: float = 0.0
+    warm_ms: float = 0.0
+    shapes: Mapping[str, float] = field(default_factory=dict)
+    batches: Mapping[str, float] = field(default_factory=dict)
+    private_bytes: int = 0
+    shared_bytes: int = 0
+    worst_error: float = 0.0
+    refused: str = ""
+
+
+Progress = Callable[[str, float], None]
+Measure = Callable[[Manifest, str], Measurement]
+"""Called with a draft manifest and a label; restores it from the staging directory in a process of its own."""
+
+
+def measured(draft: Manifest, begin: float, progress: Progress, measure: Measure) -> dict[str, EngineRecord]:
+    """Return the draft's engines with what was measured; ``begin`` is how much of the bake is over already."""
+    engines = dict(draft.engines)
+    turns = [label for _ in range(ROUNDS) for label, record in engines.items() if not record.refused]
+    for number, label in enumerate(turns):
+        progress(f"measure {label}", begin + (0.98 - begin) * number / len(turns))
+        if not engines[label].refused:
+            engines[label] = _better(engines[label], measure(draft, label))
+    if engines[EAGER].refused:
+        raise CheckFailed(f"eager could not be measured: {engines[EAGER].refused}")
+    return engines
+
+
+def _better(record: EngineRecord, found: Measurement) -> EngineRecord:
+    """Merge a further measurement: best times, worst error, and refused for good once refused."""
+    if found.refused:
+        return dataclasses.replace(record, refused=found.refused)
+    return dataclasses.replace(
+        record,
+        restore_ms=_least(record.restore_ms, found.restore_ms),
+        first_ms=_least(record.first_ms, found.first_ms),
+        cold_ms=_least(record.cold_ms, found.cold_ms),
+        parked_ms=_least(record.parked_ms, found.parked_ms),
+        warm_ms=_least(record.warm_ms, found.warm_ms),
+        shapes={name: _least(record.shapes.get(name), took) for name, took in found.shapes.items()},
+        batches={name: _least(record.batches.get(name), took) for name, took in found.batches.items()},
+        private_bytes=max(found.private_bytes, record.private_bytes),
+        shared_bytes=max(found.shared_bytes, record.shared_bytes),
+        worst_error=max(found.worst_error, record.worst_error),
+    )
+
+
+def _least(before: float | None, now: float) -> float:
+    return now if before is None else min(before, now)
+
+
+def warm_ms_of(call: Callable[[], Any], most: int) -> float:
+    """Return the lower quartile of some calls: undisturbed ones."""
+    warm: list[float] = []
+    while len(warm) < most and sum(warm) < WARM_S:
+        begin = time.perf_counter()
+        call()
+        warm.append(time.perf_counter() - begin)
+    return (statistics.quantiles(warm, n=4)[0] if len(warm) > 1 else warm[0]) * 1e3
+
+
+def private_bytes() -> int:
+    """Return this process's anonymous memory that is its own: what it has written since it was forked."""
+    found = 0
+    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith(("Private_Dirty:", "Private_Hugetlb:")):
+                found += int(line.split()[1]) * 1024
+    return found
