@@ -1,0 +1,1 @@
+"""From an exported model to an ONNX file, for the engines that read one."""
