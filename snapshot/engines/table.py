@@ -13,6 +13,7 @@ from . import Engine
 ENGINES = {
     "eager": "eager:Eager",
     "aot_inductor": "aot_inductor:AotInductor",
+    "tensorrt": "tensorrt:TensorRt",
 }
 """Engine -> module of this package and class. The order is that of reports."""
 
