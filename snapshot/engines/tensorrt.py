@@ -9,30 +9,27 @@ may still be forked: all of that is in ``open``.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from glowplug.cache import weights
-from glowplug.cache.device import CudaDevice
-from glowplug.cache.errors import DeviceRefused
-from glowplug.cache.pinned import PinnedRing
 
 from ..checkpoint import TensorFiles
-from ..errors import CompileFailed, EngineFailed, EngineUnavailable, FingerprintMismatch
+from ..errors import CompileFailed, EngineUnavailable, FingerprintMismatch
 from ..manifest import CHECK_FILE, EngineRecord
 from ..signature import Signature
 from ..tensorrt import gpu, library, plan, profiles, timing
 from ..tensorrt.builder import Options, build
-from ..tensorrt.refit import Load, refit
+from ..tensorrt.refit import refit
 from ..tensorrt.session import Session
 from ..tensorrt.stream import CudaStream, Stream
 from . import Given
+from .onto import ring
 
 if TYPE_CHECKING:
     from ..program import Program  # only to name it: torch.export takes 0.1 s to import and serving never needs it
@@ -162,23 +159,6 @@ class TensorRt:
             raise RuntimeError("run before open")
         inputs = self._signature.flatten(args, kwargs)
         return self._signature.unflatten(self._session.run(inputs))
-
-
-@contextlib.contextmanager
-def ring(device: str, tensors: TensorFiles) -> Iterator[Load]:
-    """Give what copies weights of a source or a snapshot to ``device``: by reading, not through a mapping.
-
-    Raises ``EngineFailed`` for the device's refusals; another engine may need less of it, or none.
-    """
-    try:
-        with PinnedRing(CudaDevice(device)) as slots:
-
-            def load(place: str, file: str, names: Collection[str]) -> Mapping[str, Tensor]:
-                return slots.load(tensors.path(place, file), names)
-
-            yield load
-    except DeviceRefused as error:
-        raise EngineFailed(str(error)) from error
 
 
 def _refuse_obstacle() -> None:

@@ -11,8 +11,7 @@ stored with the snapshot.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import SNAPSHOT, Origin
+from ..engines.onto import Load, by_file
 from ..errors import EngineFailed, SnapshotCorrupt, TensorUnbound
 from ..manifest import EXTRA_FILE
 from .library import Log, dtypes
@@ -28,9 +28,6 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from ..program import Program
-
-Load = Callable[[str, str, Collection[str]], Mapping[str, Tensor]]
-"""Gets place, file and tensor names, and returns these tensors on the device: the pinned ring."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +96,8 @@ def refit(
     unknown = sorted(set(wanted) - set(origins))
     if unknown:
         raise TensorUnbound(f"the plan needs {unknown[0] or 'a weight without a name'}, which the weight map lacks")
-    files: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for name in wanted:
-        files[origins[name].place, origins[name].file].append(name)
     kept: list[Tensor] = []  # until the refit is done
-    for (place, file), names in files.items():
+    for place, file, names in by_file(origins, wanted):
         loaded = load(place, file, {origins[name].tensor for name in names})
         for name in names:
             prototype = refitter.get_weights_prototype(name)

@@ -55,8 +55,8 @@ class CudaStream:
         self.device = device
         with self._named("stream"):
             self._device = torch.device(device)
-            torch.cuda.set_device(self._device)
             self._stream = torch.cuda.Stream(device=self._device)  # type: ignore[no-untyped-call]
+            torch.cuda.set_device(self._device)  # TensorRT works on the current device
 
     @property
     def handle(self) -> int:

@@ -18,7 +18,7 @@ from glowplug.snapshot import cases
 from glowplug.snapshot.architecture import assemble
 from glowplug.snapshot.checkpoint import TensorFiles
 from glowplug.snapshot.definition import Example, ModelDefinition
-from glowplug.snapshot.engines import Given
+from glowplug.snapshot.engines import Given, onto
 from glowplug.snapshot.engines import tensorrt as module
 from glowplug.snapshot.engines.tensorrt import TensorRt
 from glowplug.snapshot.errors import (
@@ -100,7 +100,7 @@ def traced(once: Traced, tmp_path: Path) -> Traced:
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "obstacle", lambda: "")
     monkeypatch.setattr(gpu, "driver", lambda: "580.65.06")
-    monkeypatch.setattr(module, "CudaDevice", HostDevice)
+    monkeypatch.setattr(onto, "CudaDevice", HostDevice)
 
 
 def made(traced: Traced, trt: FakeTensorRt, precision: str = "fp32", **options: Any) -> dict[str, EngineRecord]:
