@@ -73,7 +73,7 @@ class Traced:
     def compare(self, engine: Engine, part: float) -> None:
         """Compare with eager in several sizes: by ``part`` of the largest value of an output."""
         generator = torch.Generator().manual_seed(2)
-        for batch, tokens in ((1, 1), (1, 16), (2, 16), (8, 40), (1, 16), (30, 5)):
+        for batch, tokens in ((1, 1), (1, 16), (2, 16), (8, 40), (1, 16), (8, 5)):
             inputs = {
                 "ids": torch.randint(0, 256, (batch, tokens), generator=generator),
                 "mask": torch.rand(batch, tokens, generator=generator),

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import numpy_helper
 
 from .kinds import ILogger, Kind, initialised
 
@@ -104,7 +103,7 @@ class Builder:
             for item in model.graph.initializer:
                 if item.data_type in (Kind.FLOAT, Kind.HALF, Kind.BF16) and len(item.dims) > 0:
                     stripped.append(item.name)
-                    item.raw_data = bytes(len(numpy_helper.to_array(item).tobytes()))
+                    item.ClearField("raw_data")
         head = {
             "profiles": [profile.shapes for profile in config.profiles],
             "stripped": stripped,

@@ -64,6 +64,9 @@ class Engine:
     def __init__(self, trt: FakeTensorRt, logger: Any, model: onnx.ModelProto, about: dict[str, Any]) -> None:
         self._trt, self.logger, self.model, self.about = trt, logger, model, about
         self.missing = set(about["stripped"])
+        for item in model.graph.initializer:
+            if item.name in self.missing:
+                item.raw_data = bytes(math.prod(item.dims) * numpy_dtype(item.data_type).itemsize)
         self.profiles = about["profiles"]
         self._items = {item.name: item for item in [*model.graph.input, *model.graph.output]}
         self._inputs = [item.name for item in model.graph.input]
