@@ -88,7 +88,7 @@ class AotInductor:
             save(chosen.tensors(), staging / stored)
         stem = "model" if precision == "fp32" else f"model-{precision}"
         records = {"": _compiled(chosen, staging, f"{stem}.so", stored)}
-        if not _gpu_obstacle():
+        if precision != "int8" and not _gpu_obstacle():
             try:
                 records[CUDA] = _compiled(chosen, staging, f"{stem}-cuda.so", stored, CUDA)
             except CompileFailed as error:  # the CPU's library is good all the same

@@ -109,6 +109,7 @@ def refit(
             if not refitter.set_named_weights(name, weights, trt.TensorLocation.DEVICE):
                 raise EngineFailed(f"TensorRT does not take {name} for its plan: {log.words()}")
             kept.append(tensor)
+        stream.synchronize()  # the next file's tensors may get the memory of these, on another stream
     missing = refitter.get_missing_weights()
     if missing:
         raise TensorUnbound(f"the plan also needs {missing[0] or 'a weight without a name'}: {log.words()}")
