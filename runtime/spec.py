@@ -34,7 +34,7 @@ _RESERVED_NAMES = frozenset(  # Lambda refuses these in Environment (spec 6.4)
 _EXEC_PREFIXES = ("LD_", "OMP_", "GOMP_", "MKL_", "MALLOC_", "PYTHON")
 ARCHITECTURE = "arm64" if os.uname().machine == "aarch64" else "x86_64"
 """What this machine is called in ``Architectures``."""
-ENGINES = ("auto", "eager", "aot_inductor", "onnxruntime")
+ENGINES = ("auto", "eager", "aot_inductor", "onnxruntime", "tensorrt")
 PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
@@ -325,8 +325,6 @@ def _model(name: str, section: _Reader) -> ModelSpec:
     if "://" not in source:
         raise DefinitionError(section.at("Source"), f"{source!r} is not a URL such as package://… or s3://…")
     engine = section.text("Engine") or "auto"
-    if engine == "tensorrt":
-        raise DefinitionError(section.at("Engine"), f"{engine} is not supported yet; use {', '.join(ENGINES)}")
     if engine not in ENGINES:
         raise DefinitionError(section.at("Engine"), f"{engine!r} is not one of {', '.join(ENGINES)}")
     precision = section.choice("Precision", PRECISIONS, "fp32")

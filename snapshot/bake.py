@@ -20,7 +20,7 @@ from .candidates import EAGER, Candidate, candidates
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .choice import decide
 from .definition import ModelDefinition
-from .engines import torch_private
+from .engines import Resumes, torch_private
 from .engines.table import create, kinds, versions
 from .job import Baked, Job
 from .manifest import (
@@ -125,7 +125,10 @@ def _make(job: Job[ModelDefinition], candidate: Candidate, program: Program) -> 
     """Make one candidate in a child; a failure is a record that says so."""
 
     def work() -> dict[str, Any]:
-        records = create(candidate.engine).export(program, job.staging, candidate.precision)
+        engine = create(candidate.engine)
+        if isinstance(engine, Resumes):
+            engine.resume(job.published)
+        records = engine.export(program, job.staging, candidate.precision)
         return {variant: record_to_json(record) for variant, record in records.items()}
 
     try:

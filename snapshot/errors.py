@@ -17,6 +17,7 @@
     │   ├── FingerprintMismatch     made for another CPU, torch or Python; says what differs
     │   ├── SnapshotCorrupt         the manifest or an artefact is not what a baker writes
     │   ├── SnapshotMissing         no snapshot under that key, or a file of it is gone
+    │   ├── EngineFailed            its runtime or its device refused: a plan, memory, a call; has the runtime's words
     │   └── InputUnsupported        a call with inputs the engine was not compiled for; the model runs it eagerly
     ├── SnapshotStoreFailed         the snapshots' disk is full or not writable; nothing was published
     └── CheckFailed                 outputs that are not finite, of another shape, or not the recorded ones
@@ -94,6 +95,10 @@ class SnapshotCorrupt(EngineError):
 
 class SnapshotMissing(EngineError):
     """There is no snapshot of that key, or one of its files is gone."""
+
+
+class EngineFailed(EngineError):
+    """The engine's own runtime, or the device it runs on, refused a plan, memory or a call."""
 
 
 class InputUnsupported(EngineError):

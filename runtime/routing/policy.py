@@ -76,6 +76,7 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     snapshot.FingerprintMismatch: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SnapshotCorrupt: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SnapshotMissing: (errors.RestoreFailed, Remedy.EAGER),
+    snapshot.EngineFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.InputUnsupported: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SnapshotStoreFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.CheckFailed: (errors.CheckFailed, Remedy.EAGER),

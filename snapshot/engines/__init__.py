@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ..checkpoint import TensorFiles
@@ -64,3 +64,11 @@ class Engine(Protocol):
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes."""
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """An engine that is made sooner with what earlier bakes have left in published snapshots."""
+
+    def resume(self, published: Path) -> None:
+        """Look there in the next ``export``."""

@@ -5,8 +5,6 @@ A model that *is* an ONNX file, with no torch around it, is ``snapshot.onnx``'s;
 
 from __future__ import annotations
 
-import logging
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import TensorFiles
-from ..errors import EngineUnavailable, ExportFailed, FingerprintMismatch
+from ..errors import EngineUnavailable, FingerprintMismatch
 from ..manifest import EngineRecord
 from ..onnx import session
 from ..onnx.record import unusable
 from ..signature import Signature
-from . import Given, torch_private
+from . import Given
 
 if TYPE_CHECKING:
     from ..onnx.making import Known
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 INPUTS = "inputs"
 """The option of a record that lists the graph's input names, in the order of the signature's tensors."""
-
-_OPERATOR = re.compile(r"OpOverload\(op='([^']+)'")
 
 
 class OnnxRuntime:
@@ -58,12 +54,13 @@ class OnnxRuntime:
 
         Raises ``EngineUnavailable``, ``ExportFailed`` (naming an operator that ONNX lacks), ``CompileFailed``.
         """
-        from ..onnx.making import make  # late: needs packages that serving does without
+        from ..onnx.making import make  # late, both: need packages that serving does without
+        from .onnx_export import export_onnx
 
         _refuse(self.obstacle(making=True))
         with tempfile.TemporaryDirectory(prefix="onnx-") as scratch:
             exported = Path(scratch, "exported.onnx")
-            inputs = _export(program, exported)
+            inputs = export_onnx(program, exported)
             records = make(exported, staging, precision, _known(program))
         options = {INPUTS: inputs}
         return {
@@ -111,38 +108,6 @@ class OnnxRuntime:
 def _refuse(obstacle: str) -> None:
     if obstacle:
         raise EngineUnavailable(f"onnxruntime: {obstacle}")
-
-
-def _export(program: Program, path: Path) -> list[str]:
-    """Write the program as ONNX, its weights beside it; return the names of its inputs."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of packages that it could export from and that are not here
-    try:
-        with torch_private.quiet():
-            exported = torch.onnx.export(program.exported, dynamo=True, verbose=False, optimize=True)
-    except Exception as error:  # the exporter's own errors have no common base but Exception
-        raise ExportFailed(f"torch.onnx: {_why(error)}") from error
-    finally:
-        logger.setLevel(level)
-    if exported is None:
-        raise ExportFailed("torch.onnx: no program came of it")
-    names = [str(value.name) for value in exported.model.graph.inputs]
-    wanted = sum(item.dtype is not None for item in program.signature.inputs)
-    if len(names) != wanted:
-        raise ExportFailed(f"torch.onnx: a graph of {len(names)} inputs, of a model of {wanted}")
-    exported.save(path, external_data=True)
-    return names
-
-
-def _why(error: BaseException) -> str:
-    """Return the innermost reason; for an operator that ONNX has no counterpart of, its name."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    if operator := _OPERATOR.search(text):
-        return f"ONNX has no counterpart of the operator {operator[1]}"
-    return f"{type(error).__name__}: {text[:600]}"
 
 
 def _known(program: Program) -> list[Known]:

@@ -16,6 +16,7 @@ ENGINES = {
     "eager": "eager:Eager",
     "aot_inductor": "aot_inductor:AotInductor",
     "onnxruntime": "onnxruntime:OnnxRuntime",
+    "tensorrt": "tensorrt:TensorRt",
 }
 """Engine -> module of this package and class. The order is that of reports."""
 

@@ -5,7 +5,8 @@ What and why:
 - ``torch._inductor.aot_compile`` makes a bare ``.so``; the public ``aoti_compile_and_package`` makes a zip archive,
   whose public loader takes seconds: it compiles a C++ file to find out what to warn about.
 - ``torch._C._aoti.AOTIModelContainerRunnerCpu`` loads that ``.so`` in under a millisecond and takes tensors that the
-  caller owns as its constants (``user_managed``), so mapped weights are never copied.
+  caller owns as its constants (``user_managed``), so mapped weights are never copied. ``…RunnerCuda`` does the same for
+  a library that was compiled for a GPU and tensors that are on it; a build of torch for CPUs has none.
 - ``torch.utils._pytree`` flattens nested inputs and outputs in the order that exported programs use.
 
 ``obstacle`` says whether this torch still has all of it in the form used here. Where it does not, the engine that needs
@@ -30,15 +31,19 @@ _METHODS = ("run", "update_constant_buffer", "get_constant_names_to_original_fqn
 _BINDING = ("tensor_map", "use_inactive", "validate_full_updates", "user_managed")
 
 
+RUNNERS = {"cpu": "AOTIModelContainerRunnerCpu", "cuda": "AOTIModelContainerRunnerCuda"}
+
+
 @functools.cache
-def obstacle() -> str:
-    """Return what this torch lacks for ahead-of-time engines, in words; empty when nothing."""
-    runner = getattr(getattr(torch._C, "_aoti", None), "AOTIModelContainerRunnerCpu", None)
+def obstacle(device: str = "cpu") -> str:
+    """Return what this torch lacks for ahead-of-time engines on ``cpu`` or ``cuda``, in words; empty when nothing."""
+    name = RUNNERS[device]
+    runner = getattr(getattr(torch._C, "_aoti", None), name, None)
     if runner is None:
-        return f"torch {torch.__version__} has no torch._C._aoti.AOTIModelContainerRunnerCpu"
+        return f"torch {torch.__version__} has no torch._C._aoti.{name}"
     for method in _METHODS:
         if not hasattr(runner, method):
-            return f"torch {torch.__version__}: AOTIModelContainerRunnerCpu has no {method}"
+            return f"torch {torch.__version__}: {name} has no {method}"
     signature = runner.update_constant_buffer.__doc__ or ""  # pybind11 writes the parameters there and nowhere else
     for parameter in _BINDING:
         if parameter not in signature:
@@ -46,19 +51,22 @@ def obstacle() -> str:
     return ""
 
 
-def compile_library(module: Any, inputs: Mapping[str, Tensor], target: Path) -> None:
+def compile_library(module: Any, inputs: Mapping[str, Tensor], target: Path, device: str = "cpu") -> None:
     """Compile an exported module without its weights into the shared library ``target``.
 
     ``cpp.dynamic_threads``: otherwise the compiling process' thread count is baked into the code, and a forked worker
     with another one hangs or oversubscribes. ``precompile_headers`` pays off from the second compile in a cache
-    directory, and a bake's is its own. Raises whatever the compiler raises.
+    directory, and a bake's is its own. ``embed_kernel_binary``: else the library looks for its GPU kernels in files
+    beside it. Raises whatever the compiler raises.
     """
-    options = {
+    options: dict[str, Any] = {
         "aot_inductor.output_path": str(target),
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.precompile_headers": False,
         "cpp.dynamic_threads": True,
     }
+    if device == "cuda":
+        options["aot_inductor.embed_kernel_binary"] = True
     with quiet():
         torch._inductor.aot_compile(module, (), dict(inputs), options=options)
 
@@ -75,9 +83,10 @@ def quiet() -> Iterator[None]:
 class Library:
     """A loaded engine library. ``constants`` maps the name of each constant it needs to that in the exported module."""
 
-    def __init__(self, path: Path) -> None:
-        runner = torch._C._aoti.AOTIModelContainerRunnerCpu
-        self._runner = runner(str(path), 1)
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        kind, _, number = device.partition(":")
+        runner = getattr(torch._C._aoti, RUNNERS[kind])
+        self._runner = runner(str(path), 1, device) if number else runner(str(path), 1)
         self._bound: Mapping[str, Tensor] = {}
         self.constants: dict[str, str] = self._runner.get_constant_names_to_original_fqns()
 
@@ -90,7 +99,15 @@ class Library:
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Run the engine on flat inputs; returns its flat outputs."""
-        return self._runner.run(inputs)
+        outputs: list[Tensor] = self._runner.run(inputs)
+        return outputs
+
+
+def move(program: Any, device: str) -> Any:
+    """Return an exported program for another device. The program that is given must not be used any more."""
+    from torch.export.passes import move_to_device_pass  # late: torch.export takes 0.1 s to import
+
+    return move_to_device_pass(program, device)
 
 
 def flatten(value: Any) -> tuple[list[Any], Any]:

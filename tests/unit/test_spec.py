@@ -79,7 +79,11 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Glowplug": {"Batching": {"MaxBatchSize": 16}}}, "Glowplug.Batching", "not supported yet"),
         ({"Glowplug": {"Model": {"Source": "models/x"}}}, "Glowplug.Model.Source", "not a URL"),
         ({"Glowplug": {"Model": {"Sorce": "s3://b/k"}}}, "Glowplug.Model.Sorce", "did you mean Source?"),
-        ({"Glowplug": {"Model": {"Source": "s3://b", "Engine": "tensorrt"}}}, "Glowplug.Model.Engine", "not supported"),
+        (
+            {"Glowplug": {"Model": {"Source": "s3://b", "Engine": "steam"}}},
+            "Glowplug.Model.Engine",
+            "'steam' is not one of",
+        ),
         ({"Glowplug": {"Model": {"Source": "s3://b", "Engine": "tvm"}}}, "Glowplug.Model.Engine", "not one of"),
         (
             {"Glowplug": {"Model": {"Source": "s3://b", "Precision": "fp8"}}},
