@@ -188,6 +188,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             placement=router,
             engines=models.snapshots,
+            files=models.porting,
             sources=models.sources,
             ledger=ledger,
             logs=logs,

@@ -139,6 +139,27 @@ class Snapshots:
             if bake is None or bake.done.done():
                 self._enqueue(spec, model, label)
 
+    def adopt(self, spec: FunctionSpec, model: ModelSpec, key: str) -> asyncio.Future[None] | None:
+        """See whether a snapshot that was published by other means than a bake is the one that ``model`` needs.
+
+        That is for a bake to say: only the graph, which only the author's code has, tells whether it is the snapshot
+        of this model or of another with the same weights. It compiles nothing when it is, so no compiler is needed.
+        Returns what resolves when it is over; None where nothing is to be seen: the verdict is of this very snapshot,
+        or eager was asked for. A bake that runs meanwhile makes the same thing the long way and is ended for this one,
+        unless somebody waits for it.
+        """
+        assignment = self._assignment(spec, model)
+        if model.engine == "eager" or (assignment is not None and assignment.key == key):
+            return None
+        bake = self._queue.find(spec.revision, model.name)
+        if bake is not None and self._queue.runs(bake) and not bake.watchers:
+            self._queue.drop(spec.revision)
+            bake = None
+        if bake is None or bake.done.done():
+            bake = self._enqueue(spec, model)
+            self.request_bake(spec)  # for its other models, if they were dropped along
+        return bake.done
+
     async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
         """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
 
