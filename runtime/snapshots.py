@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
-from glowplug.snapshot import fingerprint
+from glowplug.snapshot import fingerprint, reuse
 from glowplug.snapshot.assignments import Assignment, Assignments, Measured
 from glowplug.snapshot.candidates import AUTO, EAGER, Candidate
 from glowplug.snapshot.choice import Wanted
@@ -85,6 +85,7 @@ class Snapshots:
         user_of: Callable[[str], int] = lambda function: -1,
     ) -> None:
         self._store = store
+        self._reusable = reuse.sources(store.root)
         self._sources = sources
         self._baker = baker
         self._load_of = load_of
@@ -121,7 +122,7 @@ class Snapshots:
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
         for model in spec.models:
-            if self._baker.obstacle(model.engine):
+            if self._baker.obstacle(model.engine) and not self._may_reuse(model):
                 continue  # status says why; looked at each time, so that installing a compiler is enough
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
                 self._enqueue(spec, model)
@@ -151,6 +152,7 @@ class Snapshots:
         assignment = self._assignment(spec, model)
         if model.engine == "eager" or (assignment is not None and assignment.key == key):
             return None
+        self._reusable.add(model.source_digest)
         bake = self._queue.find(spec.revision, model.name)
         if bake is not None and self._queue.runs(bake) and not bake.watchers:
             self._queue.drop(spec.revision)
@@ -169,7 +171,8 @@ class Snapshots:
         for model in spec.models:
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                if self._is_settled(spec, model) or self._baker.obstacle(model.engine):
+                obstacle = self._baker.obstacle(model.engine) and not self._may_reuse(model)
+                if obstacle or self._is_settled(spec, model):
                     continue
                 bake = self._enqueue(spec, model)
             if on_progress is not None:
@@ -229,6 +232,11 @@ class Snapshots:
         if assignment.engine == "eager" and assignment.fingerprint != self._fingerprint:
             return None  # eager was the best of another machine or another torch
         return assignment
+
+    def _may_reuse(self, model: ModelSpec) -> bool:
+        """Return whether there are snapshots of these weights: then a bake may end with one of them, however little
+        this machine can make."""
+        return model.source_digest in self._reusable
 
     def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
         return model.engine == "eager" or self._assignment(spec, model) is not None

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import cases, fingerprint, verify
+from . import cases, fingerprint, reuse, verify
 from .apart import Died, Reported, apart
 from .architecture import assemble
 from .candidates import EAGER, Candidate, candidates
@@ -66,8 +66,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """The result. ``reused``: a snapshot with this key was there already and nothing was compiled; ``manifest`` is its
-    own then, but for figures that were measured again."""
+    """The result. ``reused``: a snapshot that will do was there already (``reuse``) and nothing was compiled;
+    ``manifest`` is its own then, but for figures that were measured again and engines that cannot run here."""
 
     manifest: Manifest
     reused: bool
@@ -100,10 +100,20 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
     key = key_of(source, program.digest, signature, options, here)
-    existing = job.published / key / FILE
-    if existing.exists():
-        manifest = Manifest.from_bytes(existing.read_bytes())
-        if key == job.again:
+    labels = [candidate.label for candidate in chosen]
+    existing = reuse.find(
+        job.published,
+        key,
+        labels,
+        source=source,
+        graph=program.digest,
+        signature=signature,
+        here=here,
+        again=job.again,
+    )
+    if existing is not None:
+        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines))
+        if manifest.key == job.again:
             manifest = _measured_again(job, program, manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.wanted))
     outputs = cases.expected(job.definition.name, program)

@@ -37,7 +37,7 @@ TRUSTED = {portable.key_id(SIGNER.public_key()): SIGNER.public_key()}
 
 def manifest_of(files: dict[str, bytes], **changed: Any) -> Manifest:
     fields: dict[str, Any] = {
-        "key": KEY, "source": "s" * 64, "graph": "g", "precision": "fp32",
+        "key": KEY, "source": "s" * 64, "graph": "g",
         "fingerprint": fingerprint.current().to_json(), "signature": {}, "computed": {}, "aliases": {},
         "engines": {"eager": EngineRecord(cold_ms=30.5, warm_ms=12.25)}, "verdict": "eager", "reason": "é", "check": {},
         "artefacts": {name: Artefact(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
