@@ -14,9 +14,9 @@ import base64
 import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from glowplug.runtime.errors import (
@@ -47,6 +47,7 @@ ANSWER_TIMEOUT_S = 3600.0
 unless set), a bake compiles."""
 
 _ANSWER_BYTES = 64 * 1024 * 1024  # a list of all starts is below 8 MiB; more than this is not our node
+_PIECE_BYTES = 1024 * 1024
 _REFUSALS: dict[str, type[GlowplugError]] = {
     kind.code: kind
     for kind in (
@@ -132,6 +133,23 @@ class NodeClient:
         """Return the engines of a function's models with what they were measured at."""
         return self._json("GET", f"{_function(name)}/bake")
 
+    @contextmanager
+    def export_snapshot(self, name: str, model: str | None) -> Iterator[Iterator[bytes]]:
+        """Give the pieces of a model's snapshot file, which lacks its signature. Raises ``Conflict`` without one."""
+        query = "" if model is None else f"?{urlencode({'model': model})}"
+        with self._exchange("GET", f"{_function(name)}/snapshot{query}", None, {}) as response:
+            yield iter(lambda: response.read(_PIECE_BYTES), b"")
+
+    def import_snapshot(self, file: IO[bytes], size: int, *, wait: bool) -> dict[str, Any]:
+        """Send a snapshot file of ``size`` bytes; with ``wait`` return when it is known which functions use it.
+
+        Raises ``InvalidParameter``, ``Forbidden``, ``Conflict`` or ``RequestTooLarge`` when it is not taken in.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        path = f"/_glowplug/snapshots?wait={'true' if wait else 'false'}"
+        with self._exchange("POST", path, file, headers) as response:
+            return self._object(response.read(_ANSWER_BYTES))
+
     def logs(self, name: str, *, request_id: str | None = None, last: int | None = None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
         chosen = {"request_id": request_id, "last": last}
@@ -216,13 +234,16 @@ class NodeClient:
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(*self._address, timeout=CONNECT_TIMEOUT_S)
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_TIMEOUT_S)
-            connection.request(method, path, body, dict(headers))
+            with suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # refused half-way; the answer may be there and says why
+                connection.request(method, path, body, dict(headers))
             with connection.getresponse() as response:
                 if response.status >= 300:
                     raise refusal(response.status, _body(response.read(_ANSWER_BYTES)), dict(response.headers))

@@ -3,6 +3,7 @@
 DeployError
 ├── TemplateError     the template, or a file it names, cannot be used: file, line, what is wrong
 ├── ArchiveError      a CodeUri cannot be packed
+├── ExportError       a snapshot cannot be signed, or its file cannot be written or read
 └── NodeUnreachable   no node answers, or it ended before it did
 """
 
@@ -30,6 +31,10 @@ class TemplateError(DeployError):
 
 class ArchiveError(DeployError):
     """What a CodeUri names cannot be packed: it is missing, unreadable, or reaches outside itself."""
+
+
+class ExportError(DeployError):
+    """A snapshot file cannot be made or read here: no signing key, a disk that is full, or the node sent half of it."""
 
 
 class NodeUnreachable(DeployError):

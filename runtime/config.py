@@ -26,6 +26,7 @@ class Limits:
     client_context_bytes: int = 3583
     code_unzipped_bytes: int = 250 * 1024 * 1024
     code_zipped_bytes: int = 50 * 1024 * 1024
+    snapshot_file_bytes: int = 4 * 1024**3
     log_file_bytes: int = 16 * 1024 * 1024
     ledger_records: int = 4096
 
@@ -58,6 +59,7 @@ class NodeConfig:
     stop_grace_s: float = 2.0
     uid_base: int = 200_000
     file_roots: tuple[Path, ...] = ()
+    trusted_keys: tuple[Path, ...] = ()
     preload_torch: bool = True
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
@@ -79,7 +81,7 @@ class NodeConfig:
 
         Raises ``StateError`` naming the variable when a value cannot be read, or when the name is unknown.
         """
-        known = {*_NAMES, "GLOWPLUG_HOME", "GLOWPLUG_CACHE", "GLOWPLUG_ENDPOINT", "GLOWPLUG_MODEL_SOURCE"}
+        known = {*_NAMES, *_ELSEWHERE}
         for name in environ:
             if name.startswith("GLOWPLUG_") and name not in known and not name.startswith("GLOWPLUG_LIMIT_"):
                 raise StateError(f"{name}: no such setting (known: {', '.join(sorted(known))})")
@@ -120,10 +122,16 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_STOP_GRACE_SECONDS": ("stop_grace_s", float),
     "GLOWPLUG_UID_BASE": ("uid_base", int),
     "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
+    "GLOWPLUG_TRUSTED_KEYS": ("trusted_keys", Path),
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
 }
+
+_ELSEWHERE = (
+    "GLOWPLUG_HOME", "GLOWPLUG_CACHE", "GLOWPLUG_ENDPOINT", "GLOWPLUG_MODEL_SOURCE", "GLOWPLUG_SIGNING_KEY",
+)  # fmt: skip
+"""Names that are not fields: the first two are read apart, the others are for the command line and for handlers."""
 
 _PORTS = (0, 65535)
 _RANGES: dict[str, tuple[float, float]] = {

@@ -5,6 +5,7 @@ The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line tal
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +97,30 @@ class FunctionListing:
 
 
 @dataclass(frozen=True, slots=True)
+class Adoption:
+    """A model with the weights of a snapshot that was imported. ``used``: it is this snapshot that serves it, or that
+    was measured to be slower than eager; until ``state`` is ``ready``, ``failed`` or ``none`` that is not known."""
+
+    function: str
+    model: str
+    used: bool
+    engine: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """A snapshot that came in: its ``key``, the id of the key that signed it, whether an equal one was there before,
+    and the models that have its weights."""
+
+    key: str
+    signer: str
+    reused: bool
+    models: tuple[Adoption, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
@@ -142,6 +167,16 @@ class ControlPlane(Protocol):
 
         ``engine`` is the label of one to serve with, if it passes; empty: the best for what the template asks.
         """
+
+    async def export_snapshot(self, name: str, model: str | None) -> AsyncGenerator[bytes, None]:
+        """Return the file of a model's snapshot but for its signature; ``model`` of None is the only one.
+
+        Raises ``InvalidParameter``, ``ResourceNotFound``, or ``Conflict`` while there is no snapshot.
+        """
+
+    async def import_snapshot(self, body: AsyncIterator[bytes], *, wait: bool) -> ImportResult:
+        """Take a snapshot file in and let the functions use it that have its model; with ``wait`` return when it is
+        known which do. Raises ``InvalidParameter``, ``Forbidden``, ``Conflict`` or ``StateError``."""
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""

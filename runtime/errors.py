@@ -130,7 +130,7 @@ class MethodNotAllowed(RequestError):
 
 
 class Forbidden(RequestError):
-    """The listener does not answer this Host or this origin."""
+    """The listener does not answer this Host or this origin, or nobody who is trusted signed what was sent."""
 
     status = 403
     code = "AccessDeniedException"

@@ -14,6 +14,7 @@ from .baker import Baker
 from .clock import Clock
 from .codestore import CodeStore
 from .config import NodeConfig
+from .porting import Porting
 from .process.sweep import Records
 from .readahead import Pages
 from .routing.environment import Site
@@ -32,6 +33,7 @@ class ModelPath:
 
     sources: Sources
     snapshots: Snapshots
+    porting: Porting
     pages: Pages
 
     async def tidy(self, specs: Sequence[FunctionSpec]) -> None:
@@ -63,7 +65,7 @@ def build(
     relieve: Callable[[str], Awaitable[str]],
 ) -> ModelPath:
     """Build it, and sweep what a killed node left of it. ``on_baked`` and ``on_kept`` as in ``Snapshots``, ``relieve``
-    as in ``Sources``."""
+    as in ``Sources``. Raises ``StateError`` for a trusted key that cannot be read."""
     sources = Sources(config, environ=environ, relieve=relieve, clock=clock)
     store = SnapshotStore(state.snapshots, state.hmac_key())
     store.sweep()
@@ -89,4 +91,4 @@ def build(
         config.cache,
         roots=lambda spec: (code.path(spec.code_digest), config.cache / "blobs", state.snapshots),
     )
-    return ModelPath(sources, snapshots, pages)
+    return ModelPath(sources, snapshots, Porting(store, config.trusted_keys), pages)

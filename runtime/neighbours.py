@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
 
 from .invocation import Tier
+from .porting import ReceivedFile
 from .routing.enginefigures import EngineRow
 from .routing.status import FunctionStatus
-from .spec import FunctionSpec
+from .spec import FunctionSpec, ModelSpec
 
 
 class Placement(Protocol):
@@ -82,6 +84,10 @@ class EngineState(Protocol):
     def measurements(self) -> tuple[Measured, ...]:
         """What the last bake found out about each candidate."""
 
+    @property
+    def key(self) -> str:
+        """The snapshot that the verdict is of; empty where there is none."""
+
 
 class Retired(Protocol):
     """An engine that was given up."""
@@ -124,8 +130,21 @@ class Engines(Protocol):
     def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
         """Return the state of each model's engine."""
 
+    def adopt(self, spec: FunctionSpec, model: ModelSpec, key: str, /) -> asyncio.Future[None] | None:
+        """See whether a published snapshot is the one of ``model``; returns what resolves when that is known."""
+
     def drop(self, revision: str, /) -> None:
         """Forget the bakes of a revision that was replaced or deleted."""
+
+
+class SnapshotFiles(Protocol):
+    """Gives and takes snapshots as files. ``runtime.porting.Porting`` is one."""
+
+    async def leaving(self, key: str, /) -> AsyncGenerator[bytes, None]:
+        """Return a snapshot's file without its signature."""
+
+    async def entering(self, body: AsyncIterator[bytes], /) -> ReceivedFile:
+        """Check and publish a file."""
 
 
 class LogReader(Protocol):

@@ -212,6 +212,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             placement=router,
             engines=models.snapshots,
             figures=watch,
+            files=models.porting,
             sources=models.sources,
             ledger=ledger,
             logs=logs,

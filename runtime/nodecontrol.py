@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from glowplug import __version__
@@ -13,10 +13,10 @@ from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
 from .clock import Clock
 from .codestore import CodeStore
-from .control import EngineListing, FunctionListing, GivenUpListing, Health, StackResult
-from .errors import InvalidParameter, ResourceNotFound, StateError
+from .control import Adoption, EngineListing, FunctionListing, GivenUpListing, Health, ImportResult, StackResult
+from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
 from .invocation import Tier
-from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement
+from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import FunctionChange, FunctionRecord, Registry, StackRecord
 from .routing.enginefigures import EngineRow
 from .routing.ledger import Ledger
@@ -44,6 +44,7 @@ class NodeControl:
         placement: Placement,
         engines: Engines,
         figures: LiveFigures,
+        files: SnapshotFiles,
         sources: Sources,
         ledger: Ledger,
         logs: LogReader,
@@ -59,6 +60,7 @@ class NodeControl:
         self._placement = placement
         self._engines = engines
         self._figures = figures
+        self._files = files
         self._sources = sources
         self._ledger = ledger
         self._logs = logs
@@ -181,6 +183,37 @@ class NodeControl:
             raise InvalidParameter(f"{name} has no model: there is nothing to bake")
         return spec
 
+    async def export_snapshot(self, name: str, model: str | None) -> AsyncGenerator[bytes, None]:
+        """Return the file of a model's snapshot but for its signature; ``model`` of None is the only one.
+
+        Raises ``InvalidParameter``, ``ResourceNotFound``, or ``Conflict`` while there is no snapshot.
+        """
+        states = {state.model_name: state for state in self._engines.status(self._registry.get(name).spec)}
+        if not states:
+            raise InvalidParameter(f"{name} has no model: there is nothing to export")
+        if model is None and len(states) > 1:
+            raise InvalidParameter(f"{name} has the models {', '.join(sorted(states))}: say which, one file holds one")
+        chosen = next(iter(states)) if model is None else model
+        if chosen not in states:
+            raise ResourceNotFound(f"{name} has no model {chosen!r}; it has {', '.join(sorted(states))}")
+        state = states[chosen]
+        if not state.key:
+            raise Conflict(f"{name} has no snapshot to export: {state.reason or 'eager was asked for'}")
+        return await self._files.leaving(state.key)
+
+    async def import_snapshot(self, body: AsyncIterator[bytes], *, wait: bool) -> ImportResult:
+        """Take a snapshot file in and let the functions use it that have its model; with ``wait`` return when it is
+        known which do. Raises ``InvalidParameter``, ``Forbidden``, ``Conflict`` or ``StateError``."""
+        received = await self._files.entering(body)
+        specs = [record.spec for record in self._registry.functions()]
+        fitting = [(spec, model) for spec in specs for model in spec.models if model.source_digest == received.source]
+        looks = [self._engines.adopt(spec, model, received.key) for spec, model in fitting]
+        for look in looks:
+            if wait and look is not None:
+                await asyncio.shield(look)
+        adoptions = tuple(self._adoption(spec, model.name, received.key) for spec, model in fitting)
+        return ImportResult(received.key, received.signer, received.reused, adoptions)
+
     # --- deploying ----------------------------------------------------------------------------------------------------
 
     async def has_code(self, digest: str) -> bool:
@@ -284,6 +317,10 @@ class NodeControl:
             memory_mb=spec.memory_mb,
             timeout_s=spec.timeout_s,
         )
+
+    def _adoption(self, spec: FunctionSpec, model: str, key: str) -> Adoption:
+        state = next(state for state in self._engines.status(spec) if state.model_name == model)
+        return Adoption(spec.name, model, state.key == key, state.engine, state.state, state.reason)
 
     def _engines_of(self, spec: FunctionSpec) -> tuple[EngineListing, ...]:
         return self._listed(spec, self._engines.status(spec))

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
-from glowplug.snapshot import fingerprint
+from glowplug.snapshot import fingerprint, reuse
 from glowplug.snapshot.assignments import Assignment, Assignments, GivenUp, Measured
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
 from glowplug.snapshot.manifest import Manifest
@@ -88,6 +88,7 @@ class Snapshots:
         user_of: Callable[[str], int] = lambda function: -1,
     ) -> None:
         self._store = store
+        self._reusable = reuse.sources(store.root)
         self._sources = sources
         self._baker = baker
         self._load_of = load_of
@@ -151,7 +152,7 @@ class Snapshots:
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
         for model in spec.models:
-            if self._baker.obstacle(model.engine):
+            if self._baker.obstacle(model.engine) and not self._may_reuse(model):
                 continue  # status says why; looked at each time, so that installing a compiler is enough
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
                 self._enqueue(spec, model)
@@ -169,6 +170,28 @@ class Snapshots:
             if bake is None or bake.done.done():
                 self._enqueue(spec, model, label)
 
+    def adopt(self, spec: FunctionSpec, model: ModelSpec, key: str) -> asyncio.Future[None] | None:
+        """See whether a snapshot that was published by other means than a bake is the one that ``model`` needs.
+
+        That is for a bake to say: only the graph, which only the author's code has, tells whether it is the snapshot
+        of this model or of another with the same weights. It compiles nothing when it is, so no compiler is needed.
+        Returns what resolves when it is over; None where nothing is to be seen: the verdict is of this very snapshot,
+        or eager was asked for. A bake that runs meanwhile makes the same thing the long way and is ended for this one,
+        unless somebody waits for it.
+        """
+        assignment = self._assignment(spec, model)
+        if model.engine == "eager" or (assignment is not None and assignment.key == key):
+            return None
+        self._reusable.add(model.source_digest)
+        bake = self._queue.find(spec.revision, model.name)
+        if bake is not None and self._queue.runs(bake) and not bake.watchers:
+            self._queue.drop(spec.revision)
+            bake = None
+        if bake is None or bake.done.done():
+            bake = self._enqueue(spec, model)
+            self.request_bake(spec)  # for its other models, if they were dropped along
+        return bake.done
+
     async def bake(self, spec: FunctionSpec, on_progress: Watcher | None = None) -> tuple[BakeStatus, ...]:
         """Bake every model that is not settled, failed ones included, and return the statuses when all is done.
 
@@ -178,7 +201,8 @@ class Snapshots:
         for model in spec.models:
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                if self._is_settled(spec, model) or self._baker.obstacle(model.engine):
+                obstacle = self._baker.obstacle(model.engine) and not self._may_reuse(model)
+                if obstacle or self._is_settled(spec, model):
                     continue
                 bake = self._enqueue(spec, model)
             if on_progress is not None:
@@ -244,6 +268,11 @@ class Snapshots:
         if assignment.engine == "eager" and assignment.fingerprint != self._fingerprint:
             return None  # eager was the best of another machine or another torch
         return assignment
+
+    def _may_reuse(self, model: ModelSpec) -> bool:
+        """Return whether there are snapshots of these weights: then a bake may end with one of them, however little
+        this machine can make."""
+        return model.source_digest in self._reusable
 
     def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
         return model.engine == "eager" or self._assignment(spec, model) is not None
@@ -355,7 +384,10 @@ class Snapshots:
         if not verdict.reused and verdict.engine == "eager" and not (staging / MANIFEST).exists():
             return ""
         key = verdict.key if verdict.reused else (await asyncio.to_thread(self._store.publish, staging)).key
-        unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+        try:
+            unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+        except (SnapshotCorrupt, SnapshotMissing) as error:  # altered: the next bake must not find it again
+            unusable = str(error)
         if unusable:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import cases, fingerprint, verify
+from . import cases, fingerprint, reuse, verify
 from .apart import Died, Reported, apart
 from .architecture import assemble
 from .candidates import EAGER, Candidate, candidates
@@ -60,10 +60,19 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
     key = key_of(source, program.digest, signature, options, here)
-    existing = job.published / key / FILE
-    if existing.exists():
-        manifest = Manifest.from_bytes(existing.read_bytes())
-        if key == job.again:
+    existing = reuse.find(
+        job.published,
+        key,
+        options,
+        source=source,
+        graph=program.digest,
+        signature=signature,
+        here=here,
+        again=job.again,
+    )
+    if existing is not None:
+        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines))
+        if manifest.key == job.again:
             manifest = _measured_again(job, program, manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.wanted))
     outputs = cases.expected(job.definition.name, program)
@@ -86,6 +95,7 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         reason="",
         check=check,
         artefacts={},
+        options=options,
     )
     engines = measured(draft, 0.7, progress, measure)
     progress("check", 0.99)

@@ -19,6 +19,9 @@
     │   ├── SnapshotMissing         no snapshot under that key, or a file of it is gone
     │   ├── EngineFailed            its runtime or its device refused: a plan, memory, a call; has the runtime's words
     │   └── InputUnsupported        a call with inputs the engine was not compiled for; the model runs it eagerly
+    ├── SnapshotFileError           a snapshot that came as a file is refused; nothing of it was published
+    │   ├── SnapshotFileInvalid     not what ``portable`` writes: cut off, altered, other members, too large
+    │   └── SignatureRefused        unsigned, signed by a key that is not trusted here, or not what was signed
     ├── SnapshotStoreFailed         the snapshots' disk is full or not writable; nothing was published
     └── CheckFailed                 outputs that are not finite, of another shape, or not the recorded ones
 
@@ -103,6 +106,18 @@ class EngineFailed(EngineError):
 
 class InputUnsupported(EngineError):
     """A call's inputs are not of the kind the engine was compiled for."""
+
+
+class SnapshotFileError(SnapshotError):
+    """A snapshot that came as a file cannot be used here."""
+
+
+class SnapshotFileInvalid(SnapshotFileError):
+    """A file that is not byte for byte in the form that an export has."""
+
+
+class SignatureRefused(SnapshotFileError):
+    """A snapshot file that nobody signed whose key is trusted here, or whose signature is of something else."""
 
 
 class SnapshotStoreFailed(SnapshotError):

@@ -36,8 +36,8 @@ class Job(Generic[Defined]):
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """The result. ``reused``: a snapshot with this key was there already and nothing was compiled; ``manifest`` is its
-    own then, but for figures that were measured again."""
+    """The result. ``reused``: a snapshot that will do was there already (``reuse``) and nothing was compiled;
+    ``manifest`` is its own then, but for figures that were measured again and engines that cannot run here."""
 
     manifest: Manifest
     reused: bool

@@ -77,7 +77,9 @@ class VerifiedSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Artefact:
+class StoredFile:
+    """One file that a manifest lists, by name; ``size`` in bytes."""
+
     name: str
     sha256: str
     size: int
@@ -114,7 +116,7 @@ class SnapshotStore:
         says) and ``SnapshotStoreFailed`` (disk full, read-only); nothing is published then.
         """
         manifest = _read_whole(staging / MANIFEST)
-        key, artefacts = _parse(manifest, str(staging))
+        key, artefacts = contents_of(manifest, str(staging))
         if self._is_there(key, manifest):
             return SnapshotRef(key, reused=True)
         with self._fresh_directory() as fresh:
@@ -147,7 +149,7 @@ class SnapshotStore:
         signature = _read_whole(directory / SIGNATURE)
         if not hmac.compare_digest(signature, self._sign(manifest)):
             raise SnapshotCorrupt(f"{directory / MANIFEST}: the signature is not this node's")
-        named, artefacts = _parse(manifest, str(directory))
+        named, artefacts = contents_of(manifest, str(directory))
         if named != key:
             raise SnapshotCorrupt(f"{directory / MANIFEST}: is the manifest of {named}")
         names = (MANIFEST, SIGNATURE, *(artefact.name for artefact in artefacts))
@@ -209,13 +211,13 @@ class SnapshotStore:
                 shutil.rmtree(fresh)
 
 
-def _parse(manifest: bytes, where: str) -> tuple[str, tuple[_Artefact, ...]]:
-    """Return key and artefacts of a manifest: all that this module reads of one."""
+def contents_of(manifest: bytes, where: str) -> tuple[str, tuple[StoredFile, ...]]:
+    """Return key and artefacts of a manifest, by name: all that is read of one here. Raises ``SnapshotCorrupt``."""
     try:
         value: Any = json.loads(manifest)
         key = value["key"]
         artefacts = tuple(
-            _Artefact(name, entry["sha256"], entry["size"]) for name, entry in sorted(value["artefacts"].items())
+            StoredFile(name, entry["sha256"], entry["size"]) for name, entry in sorted(value["artefacts"].items())
         )
         for artefact in artefacts:
             if "/" in checked_name(artefact.name) or artefact.name in (MANIFEST, SIGNATURE, "why"):
@@ -262,7 +264,7 @@ def _read_whole(path: Path) -> bytes:
     return data
 
 
-def _chunks(path: Path, artefact: _Artefact) -> Iterator[bytes]:
+def chunks_of(path: Path, artefact: StoredFile) -> Iterator[bytes]:
     """Yield the bytes of an artefact; raise ``SnapshotCorrupt`` at the end when they were not the announced ones."""
     digest = Streaming()
     with os.fdopen(_open_file(path), "rb") as file:
@@ -275,14 +277,14 @@ def _chunks(path: Path, artefact: _Artefact) -> Iterator[bytes]:
         raise SnapshotCorrupt(f"{path}: sha256 {digest.hexdigest()}, the manifest says {artefact.sha256}")
 
 
-def _check(path: Path, artefact: _Artefact) -> None:
-    for _ in _chunks(path, artefact):
+def _check(path: Path, artefact: StoredFile) -> None:
+    for _ in chunks_of(path, artefact):
         pass
 
 
-def _copy(source: Path, target: Path, artefact: _Artefact) -> None:
+def _copy(source: Path, target: Path, artefact: StoredFile) -> None:
     with _disk(target), target.open("xb") as file:
-        for chunk in _chunks(source, artefact):
+        for chunk in chunks_of(source, artefact):
             file.write(chunk)
         _finish(file.fileno(), file.flush)
 

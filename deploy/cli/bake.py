@@ -1,4 +1,4 @@
-"""``glowplug bake``: make a function's engines, say which one serves, and show what each was measured at."""
+"""``glowplug bake``: make a function's engines, say which one serves, show what each was measured at, move one away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from .options import connect, of_a_node
 from .output import console, milliseconds, show_json, size, table
+from .portable import Move, moves_snapshots, show_move
 from .progress import display
 
 _COLUMNS = (
@@ -21,19 +22,36 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--engine", default="", metavar="LABEL", help="Serve with this one, such as onnxruntime, if it passes.")
 @click.option("--wait", is_flag=True, help="Return when the snapshots are made, with a progress bar.")
 @click.option("--report", is_flag=True, help="Show what each engine was measured at; bakes only with --wait.")
+@moves_snapshots
 @of_a_node
 def bake(
-    name: str, engine: str, wait: bool, report: bool, endpoint: str | None, state: Path | None, as_json: bool
+    name: str | None,
+    engine: str,
+    wait: bool,
+    report: bool,
+    endpoint: str | None,
+    state: Path | None,
+    as_json: bool,
+    **moving: Any,
 ) -> None:
-    """Make engines for a function's models, measure them, and serve with the best.
+    """Make engines for a function's models, measure them, and serve with the best; or move a snapshot as a signed file.
 
     The function goes on serving with the engine it has, and moves to the new one when that is ready.
     """
+    move = Move(name, **moving)
     client = connect(endpoint, state)
+    if name is None or move.export is not None:
+        if engine or report:
+            raise click.UsageError("--engine and --report do not go with --export and --import.")
+        if name is not None and wait:
+            with display(quiet=as_json) as progress:
+                client.bake(name, wait=True, on_progress=progress)
+        show_move(client, move, wait=wait, as_json=as_json)
+        return
     if report and not wait and not engine:
         answer = client.engines(name)
     else:

@@ -6,6 +6,8 @@
     POST /_glowplug/functions/<name>/cool          body {"to": "parked"|"stored"|"remote"}; {"function", "tier"}
     GET  /_glowplug/functions/<name>/bake          {"function", "engines": [...]}, with measurements
     POST /_glowplug/functions/<name>/bake          body {"wait": bool, "engine": label or ""}; the same (*)
+    GET  /_glowplug/functions/<name>/snapshot      ?model=; a snapshot file without its signature
+    POST /_glowplug/snapshots                      ?wait=true; body a snapshot file; {"key", "models": [...], …}
     GET  /_glowplug/functions/<name>/logs          ?request_id=&last=<lines>; text
     GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
     GET  /_glowplug/explain/<request-id>           text
@@ -44,6 +46,7 @@ _COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
 _STACK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-_]{0,127}")
 _TEXT = "text/plain; charset=utf-8"
 _NDJSON = "application/x-ndjson"
+_BYTES = "application/octet-stream"
 
 Work = Callable[[OnEvent], Awaitable[Mapping[str, Any]]]
 
@@ -73,6 +76,8 @@ class AdminApi:
         match request.segments(_PREFIX):
             case ["functions", name, verb]:
                 return await self._function(request, name, verb)
+            case ["snapshots"]:
+                return await self._import(request)
             case ["code", digest]:
                 return await self._code(request, digest)
             case ["stacks", name]:
@@ -103,6 +108,10 @@ class AdminApi:
             case "logs":
                 _only(request, "GET")
                 return await self._logs(request, name)
+            case "snapshot":
+                _only(request, "GET")
+                pieces = await self._control.export_snapshot(name, _asked(request).get("model"))
+                return Reply(HTTPStatus.OK, content_type=_BYTES, stream=pieces)
             case "warm":
                 _only(request, "POST")
                 return json_reply({"function": name, "tier": await self._control.warm(name)})
@@ -120,7 +129,7 @@ class AdminApi:
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 
     async def _logs(self, request: Request, name: str) -> Reply:
-        query = {key: values[-1] for key, values in parse_qs(request.query).items()}
+        query = _asked(request)
         last = query.get("last")
         if last is not None and not (last.isascii() and last.isdigit() and int(last) > 0):
             raise InvalidParameter(f"last: {last!r} is not a number of lines")
@@ -141,6 +150,14 @@ class AdminApi:
             return _engines(name, await self._control.bake(name, wait=wait, engine=engine, on_event=on_event))
 
         return await _run(request, work)
+
+    async def _import(self, request: Request) -> Reply:
+        _only(request, "POST")
+        wait = _asked(request).get("wait", "false")
+        if wait not in ("true", "false"):
+            raise InvalidParameter(f"wait: {wait!r} is not true or false")
+        body = request.parts(self._limits.snapshot_file_bytes, what="a snapshot file")
+        return json_reply(asdict(await self._control.import_snapshot(body, wait=wait == "true")))
 
     async def _code(self, request: Request, digest: str) -> Reply:
         _only(request, "HEAD", "PUT")
@@ -192,6 +209,11 @@ async def _run(request: Request, work: Work) -> Reply:
 
 def _unheard(event: Mapping[str, Any]) -> None:
     """Nobody listens to progress where one answer was asked for."""
+
+
+def _asked(request: Request) -> dict[str, str]:
+    """Return the query, the last of each name."""
+    return {key: values[-1] for key, values in parse_qs(request.query, keep_blank_values=True).items()}
 
 
 def _only(request: Request, *methods: str) -> None:

@@ -105,15 +105,9 @@ class Request:
         Raises ``RequestTooLarge`` with Lambda's sentence (``what`` replaces the invocation type's part of it) before
         anything is read where the length was declared, and ``InvalidRequestContent`` where its framing is broken.
         """
-        if self.raw is None:
+        stream = await self._content(limit_bytes, what)
+        if stream is None:
             return b""
-        declared = self.headers.get("content-length")
-        if declared is not None and int(declared) > limit_bytes:
-            raise too_large(int(declared), limit_bytes, what)
-        if self.headers.get("expect", "").lower() == "100-continue":
-            await self.raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.raw.writer.output_size = 0  # the interim response is not part of the final one
-        stream = self.raw.content
         body = await _next(stream)
         if stream.at_eof() and len(body) <= limit_bytes:
             return body
@@ -125,6 +119,28 @@ class Request:
             parts.append(part)
             size += len(part)
         raise too_large(size, limit_bytes, what)
+
+    async def parts(self, limit_bytes: int, *, what: str) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives. Raises as ``read`` does."""
+        stream = await self._content(limit_bytes, what)
+        size = 0
+        while stream is not None and (part := await _next(stream)):
+            size += len(part)
+            if size > limit_bytes:
+                raise too_large(size, limit_bytes, what)
+            yield part
+
+    async def _content(self, limit_bytes: int, what: str) -> StreamReader | None:
+        """Return what the body is read from, after the interim response to a client that waits for one."""
+        if self.raw is None:
+            return None
+        declared = self.headers.get("content-length")
+        if declared is not None and int(declared) > limit_bytes:
+            raise too_large(int(declared), limit_bytes, what)
+        if self.headers.get("expect", "").lower() == "100-continue":
+            await self.raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.raw.writer.output_size = 0  # the interim response is not part of the final one
+        return self.raw.content
 
 
 def too_large(size_bytes: int, limit_bytes: int, what: str = "") -> RequestTooLarge:

@@ -78,6 +78,9 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     snapshot.SnapshotMissing: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.EngineFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.InputUnsupported: (errors.RestoreFailed, Remedy.EAGER),
+    snapshot.SnapshotFileError: (errors.RestoreFailed, Remedy.EAGER),  # these three meet an import, never a start
+    snapshot.SnapshotFileInvalid: (errors.RestoreFailed, Remedy.EAGER),
+    snapshot.SignatureRefused: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SnapshotStoreFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.CheckFailed: (errors.CheckFailed, Remedy.EAGER),
 }

@@ -13,6 +13,8 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from glowplug.deploy.cli import COMMANDS, main
 from glowplug.deploy.cli.functions import last_start, with_last_start
@@ -180,7 +182,82 @@ def test_bake_wait_succeeds_only_when_the_engine_is_ready(run: Any, scripted: An
     assert result.exit_code == code
     assert result.stdout.startswith("embed minilm: eager")
     assert "bake embed: compile" in result.stderr
-    assert json.loads(scripted.asked[0][3]) == {"wait": True}
+    assert json.loads(scripted.asked[0][3]) == {"wait": True, "engine": ""}
+
+
+# --- snapshot files ---------------------------------------------------------------------------------------------------
+
+RECEIVED = {"key": "ab" * 32, "signer": "cd" * 32, "reused": False, "models": []}
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    return {"function": "f", "model": "", "used": False, "engine": "eager", "state": "ready", "reason": "", **changed}
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([], "no function has its weights; one that is deployed later uses it without compiling"),
+        ([row(used=True, engine="aot_inductor", reason="asked for")], "f uses it: aot_inductor (asked for)"),
+        ([row(model="m", state="queued")], "f m has its weights; whether it is the snapshot of this model is seen now"),
+        ([row(reason="eager: it is faster")], "f has its weights and does not use it: eager: it is faster"),
+        ([row(state="none")], "f has its weights and does not use it: eager was asked for"),
+    ],
+)
+def test_an_import_says_who_uses_it(
+    run: Any, scripted: Any, tmp_path: Path, models: list[dict[str, Any]], words: str
+) -> None:
+    (tmp_path / "a.glowplug").write_bytes(b"file" * 5000)
+    scripted.say(RECEIVED | {"models": models})
+    result = run("bake", "--import", str(tmp_path / "a.glowplug"))
+    assert (0, f"snapshot abababababab is published\n{words}\n") == (result.exit_code, result.stdout)
+    assert ("POST", "/_glowplug/snapshots?wait=false", b"file" * 5000) == (
+        scripted.asked[0][0], scripted.asked[0][1], scripted.asked[0][3],
+    )  # fmt: skip
+    said = json.loads(run("bake", "--import", str(tmp_path / "a.glowplug"), "--wait", "--json").stdout)
+    assert (RECEIVED | {"models": models}, "/_glowplug/snapshots?wait=true") == (said, scripted.asked[1][1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Missing argument 'NAME'"),
+        (("--export", "x"), "Missing argument 'NAME'"),
+        (("f", "--import", __file__), "--import stands alone"),
+        (("--import", __file__, "--export", "x"), "--import stands alone"),
+        (("f", "--model", "m"), "--model goes with --export"),
+        (("--import", "/no/such"), "does not exist"),
+    ],
+)
+def test_what_does_not_go_together_is_a_usage_error(
+    run: Any, scripted: Any, arguments: tuple[str, ...], words: str
+) -> None:
+    result = run("bake", *arguments)
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert words in result.stderr
+    assert [] == scripted.asked
+
+
+def test_an_export_needs_a_key_and_a_node_that_sends_all_of_it(run: Any, scripted: Any, tmp_path: Path) -> None:
+    target = tmp_path / "a.glowplug"
+    result = run("bake", "f", "--export", str(target))
+    assert (1, []) == (result.exit_code, scripted.asked)
+    assert "--key or GLOWPLUG_SIGNING_KEY; `openssl genpkey -algorithm ed25519" in result.stderr
+    key = tmp_path / "signing.pem"
+    key.write_text("no key")
+    result = run("bake", "f", "--export", str(target), "--key", str(key))
+    assert (1, f"glowplug: {key}: cannot be read as such; it must be a PEM file with an Ed25519 private key\n") == (
+        result.exit_code, result.stderr,
+    )  # fmt: skip
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    scripted.say(b"half of it")
+    result = run("bake", "f", "--export", str(target), "--model", "m", "--key", str(key))
+    assert (1, "glowplug: cut off: the file ends before the snapshot does\n") == (result.exit_code, result.stderr)
+    run("bake", "f", "--export", str(target), "--wait", "--key", str(key))
+    assert ["/_glowplug/functions/f/snapshot?model=m", "/_glowplug/functions/f/bake"] == [
+        path for _, path, _, _ in scripted.asked
+    ]
+    assert not target.exists()
 
 
 def test_explain_prints_the_nodes_words(run: Any, scripted: Any) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from glowplug.runtime.errors import (
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.neighbours import Baking, EngineState, Retired
 from glowplug.runtime.nodecontrol import NodeControl
+from glowplug.runtime.porting import ReceivedFile
 from glowplug.runtime.registry import FunctionChange, Registry
 from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
-from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, SourceFile
+from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import ManualClock
 from glowplug.snapshot.assignments import Measured
@@ -66,6 +67,7 @@ class Status:
     fraction: float = 0.4
     measurements: tuple[Measured, ...] = (Measured("aot_inductor", warm_ms=4.0),)
     given_up: Sequence[Retired] = ()
+    key: str = ""
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Neighbours:
     resolving: asyncio.Event | None = None
     deployed: list[str] = field(default_factory=list)
     figures: tuple[EngineRow, ...] = ()
+    snapshot: str = ""
 
     async def changed(self, specs: Sequence[FunctionSpec]) -> None:
         self.deployed = [spec.name for spec in specs]
@@ -115,13 +118,27 @@ class Neighbours:
         return self.status(spec)
 
     def status(self, spec: FunctionSpec, /) -> Sequence[EngineState]:
-        return [Status(model.name) for model in spec.models]
+        return [Status(model.name, key=self.snapshot) for model in spec.models]
 
     def rows(self, revision: str, model: str, /) -> tuple[EngineRow, ...]:
         return self.figures
 
     def drop(self, revision: str, /) -> None:
         self.told.append(("drop", revision))
+
+    def adopt(self, spec: FunctionSpec, model: ModelSpec, key: str, /) -> asyncio.Future[None] | None:
+        self.told.append(("adopt", spec.name))
+        self.snapshot = key
+        return None
+
+    async def leaving(self, key: str, /) -> AsyncGenerator[bytes, None]:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield key.encode()
+
+        return pieces()
+
+    async def entering(self, body: AsyncIterator[bytes], /) -> ReceivedFile:
+        return ReceivedFile("ab" * 32, (b"".join([part async for part in body])).decode(), "signer", reused=False)
 
     async def read(self, function: str, *, request_id: str | None = None, last: int | None = None) -> str:
         return f"{function} {request_id} {last}"
@@ -174,7 +191,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await code.put(digest, archive.getvalue())
     neighbours, removed = Neighbours(), list[str]()
     control = NodeControl(
-        registry=registry, code=code, placement=neighbours, engines=neighbours, figures=neighbours, sources=neighbours,
+        registry=registry, code=code, placement=neighbours, engines=neighbours, figures=neighbours, files=neighbours,
+        sources=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
         on_changed=neighbours.changed,
@@ -390,3 +408,43 @@ async def test_what_runs_otherwise_than_asked_is_noted(rig: Rig) -> None:
         f"old: Runtime python3.9 runs on Python {here} here",
         f"old: Architectures {other} runs on {machine} here",
     ) == result.notes
+
+
+# --- snapshot files ---------------------------------------------------------------------------------------------------
+
+
+async def sent(text: str) -> AsyncIterator[bytes]:
+    yield text.encode()
+
+
+TWO = {"Model": {"first": {"Source": SOURCE}, "second": {"Source": SOURCE}}}
+
+
+async def test_the_snapshot_of_the_only_model_leaves_and_of_several_the_one_that_is_named(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL), rig.definition("b", Glowplug=TWO), rig.definition("lean"))
+    with pytest.raises(Conflict, match="a has no snapshot to export: being baked"):
+        await rig.control.export_snapshot("a", None)
+    rig.neighbours.snapshot = "cd" * 32
+    assert [b"cd" * 32] == [piece async for piece in await rig.control.export_snapshot("a", None)]
+    with pytest.raises(InvalidParameter, match="b has the models first, second: say which"):
+        await rig.control.export_snapshot("b", None)
+    assert [b"cd" * 32] == [piece async for piece in await rig.control.export_snapshot("b", "second")]
+    with pytest.raises(ResourceNotFound, match="no model 'third'; it has first, second"):
+        await rig.control.export_snapshot("b", "third")
+    with pytest.raises(InvalidParameter, match="lean has no model"):
+        await rig.control.export_snapshot("lean", None)
+    with pytest.raises(FunctionNotFound):
+        await rig.control.export_snapshot("nobody", None)
+
+
+async def test_a_snapshot_that_came_in_is_offered_to_every_model_with_its_weights(rig: Rig) -> None:
+    await rig.put(rig.definition("a", Glowplug=MODEL), rig.definition("b", Glowplug=TWO))
+    rig.neighbours.files = (SourceFile("model.safetensors", 2, "d" * 64),)
+    await rig.put(rig.definition("other", Glowplug=MODEL), stack="second", refresh=True)
+    rig.neighbours.told.clear()
+    result = await rig.control.import_snapshot(sent(rig.registry.get("a").spec.models[0].source_digest), wait=True)
+    assert [("a", "", True), ("b", "first", True), ("b", "second", True)] == [
+        (row.function, row.model, row.used) for row in result.models
+    ]
+    assert [("adopt", "a"), ("adopt", "b"), ("adopt", "b")] == rig.neighbours.told
+    assert () == (await rig.control.import_snapshot(sent("e" * 64), wait=True)).models

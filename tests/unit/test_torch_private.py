@@ -49,5 +49,7 @@ def test_structures_survive_text() -> None:
 
 
 def test_an_unknown_engine_is_unavailable() -> None:
-    with pytest.raises(EngineUnavailable, match="no engine 'steam'; there are eager, aot_inductor, onnxruntime, tensorrt"):
+    with pytest.raises(
+        EngineUnavailable, match="no engine 'steam'; there are eager, aot_inductor, onnxruntime, tensorrt"
+    ):
         create("steam")
