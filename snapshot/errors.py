@@ -17,6 +17,11 @@
     │   ├── SnapshotCorrupt         the manifest or an artefact is not what a baker writes
     │   ├── SnapshotMissing         no snapshot under that key, or a file of it is gone
     │   └── InputUnsupported        a call with inputs the engine was not compiled for; the model runs it eagerly
+    ├── DeviceError                 the GPU cannot be used, now or at all; another engine would not help
+    │   ├── DeviceUnavailable       no driver, no nvidia-smi, or it fails
+    │   ├── DeviceListingInvalid    nvidia-smi lists something that cannot be read
+    │   ├── ContextRefused          no CUDA context: device busy, out of memory, driver missing; says which
+    │   └── MpsUnavailable          the MPS control daemon does not answer, or its server waits for clients to exit
     ├── SnapshotStoreFailed         the snapshots' disk is full or not writable; nothing was published
     └── CheckFailed                 outputs that are not finite, of another shape, or not the recorded ones
 
@@ -93,6 +98,26 @@ class SnapshotMissing(EngineError):
 
 class InputUnsupported(EngineError):
     """A call's inputs are not of the kind the engine was compiled for."""
+
+
+class DeviceError(SnapshotError):
+    """The GPU, or what manages it, cannot be used."""
+
+
+class DeviceUnavailable(DeviceError):
+    """There is no device, or nobody can tell how it is."""
+
+
+class DeviceListingInvalid(DeviceError):
+    """A listing of devices that is not in the form it was asked for in."""
+
+
+class ContextRefused(DeviceError):
+    """The driver made no context."""
+
+
+class MpsUnavailable(DeviceError):
+    """The Multi-Process Service takes no client now."""
 
 
 class SnapshotStoreFailed(SnapshotError):

@@ -76,6 +76,11 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     snapshot.SnapshotCorrupt: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SnapshotMissing: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.InputUnsupported: (errors.RestoreFailed, Remedy.EAGER),
+    snapshot.DeviceError: (errors.RestoreFailed, Remedy.FAIL),  # eager needs the device as well
+    snapshot.DeviceUnavailable: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.DeviceListingInvalid: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.ContextRefused: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.MpsUnavailable: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.SnapshotStoreFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.CheckFailed: (errors.CheckFailed, Remedy.EAGER),
 }
