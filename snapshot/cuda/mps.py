@@ -9,9 +9,9 @@ What is relied on, by NVIDIA's documentation (docs.nvidia.com/deploy/mps):
 - *mpsv2-interface*: ``nvidia-cuda-mps-control -d`` starts the daemon; the same program without options reads commands
   from its input, hands them to the daemon of ``CUDA_MPS_PIPE_DIRECTORY`` and prints the answer: ``get_server_list`` and
   ``get_client_list PID`` answer with process ids, ``get_server_status PID`` with a state, ``quit`` ends the daemon.
-- *architecture*: the daemon starts a server when the first client connects. A server is ``INITIALIZING`` (clients wait),
-  ``ACTIVE``, or in ``FAULT`` after a client's fatal fault: it refuses clients until all that were there have exited, and
-  is then ``ACTIVE`` again. They are told of the fault and must exit; they can do nothing else any more. One server
+- *architecture*: the daemon starts a server when the first client connects. A server is ``INITIALIZING`` (clients
+  wait), ``ACTIVE``, or in ``FAULT`` after a client's fatal fault: it refuses clients until all that were there have
+  exited, and is then ``ACTIVE`` again. They are told of the fault and can do nothing any more but exit. One server
   serves one user, unless the daemon was started by root with ``-multiuser-server``.
 - *appendix*: ``nvidia-cuda-mps-control.pid`` in the pipe directory; the variables that a client reads once, when it
   makes its context: ``CUDA_MPS_PIPE_DIRECTORY``, ``CUDA_MPS_LOG_DIRECTORY``, ``CUDA_MPS_ACTIVE_THREAD_PERCENTAGE``,
@@ -203,7 +203,7 @@ class Control:
     def _run(self, command: list[str], given: str) -> str:
         what = given.strip() or " ".join(command[1:])
         try:
-            # No pipe for what -d prints: the daemon keeps what it inherits, and a pipe is read until its last end closes.
+            # No pipe for what -d prints: the daemon keeps what it inherits, and would keep the pipe open.
             done = subprocess.run(
                 command,
                 input=given,
