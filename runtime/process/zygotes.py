@@ -189,15 +189,14 @@ class Zygotes:
         return await self._execute(worker_id, environment, uid, gid, ())
 
     async def context(
-        self, worker_id: str, *, device: str, environment: Mapping[str, str], maker: str = ""
+        self, worker_id: str, *, device: str, environment: Mapping[str, str], options: Sequence[str] = ()
     ) -> Worker:
         """Start a worker without a function that holds a CUDA context of ``device``; it is made when this returns.
 
-        ``maker`` is what makes it (``module:function``, empty for the real one). Raises as ``execute``, and
-        ``RestoreFailed`` with what the driver said.
+        ``options`` are further ones of ``worker.holder``. Raises as ``execute``, and ``RestoreFailed`` with what the
+        driver said.
         """
-        options = ["--context", device, *(["--context-maker", maker] if maker else [])]
-        return await self._execute(worker_id, environment, -1, -1, options)
+        return await self._execute(worker_id, environment, -1, -1, ["--context", device, *options])
 
     async def _execute(
         self, worker_id: str, environment: Mapping[str, str], uid: int, gid: int, options: Sequence[str]

@@ -33,8 +33,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     started = perf_counter()
     parser = program.parser("glowplug.runtime.worker")
     parser.add_argument("--data-fd", type=int, required=True, help="socket for invocations")
-    parser.add_argument("--context", default="", metavar="DEVICE", help="hold a CUDA context and wait for a function")
-    parser.add_argument("--context-maker", default=holder.MAKER, metavar="MODULE:FUNCTION", help="what makes it")
+    holder.add_options(parser)
     options = parser.parse_args(arguments)
     program.begin()
     with contextlib.suppress(PermissionError):  # it is a session leader already
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
 def _hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> None:
     """Return when this process has become a function's; else end it, by ``os._exit`` as ``loop.run`` does."""
     try:
-        if holder.hold(control, options.context, options.context_maker, confinement, hello):
+        if holder.hold(control, options, confinement, hello):
             return
         status: int = ExitCode.OK
     except StepFailed as failure:

@@ -11,6 +11,7 @@ with ``Adopt``, for all threads (setresuid of the C library), before any of the 
 from __future__ import annotations
 
 import importlib
+from argparse import ArgumentParser, Namespace
 from time import perf_counter
 
 from glowplug.runtime.process import confine, preload, wire
@@ -22,15 +23,24 @@ from .function import StepFailed
 MAKER = "glowplug.snapshot.cuda.context:make"
 
 
-def hold(control: Connection, device: str, maker: str, confinement: confine.Confinement, hello: wire.Hello) -> bool:
-    """Make a context of ``device`` and wait to be adopted; return False when told to stop before.
+def add_options(parser: ArgumentParser) -> None:
+    """Add what the program of exec'ed workers is told about contexts."""
+    parser.add_argument("--context", default="", metavar="DEVICE", help="hold a CUDA context and wait for a function")
+    parser.add_argument("--context-maker", default=MAKER, metavar="MODULE:FUNCTION", help="what makes it")
+    parser.add_argument("--context-preload", default="torch", choices=preload.CHOICES, help="what to import first")
 
-    ``maker`` is ``module:function``, called with the device. ``hello`` is sent with what was made. Raises
-    ``StepFailed`` when there is no context, after telling the node; ``NodeGone``, ``wire.WireError``.
+
+def hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> bool:
+    """Make a context and wait to be adopted; return False when told to stop before.
+
+    Of the ``options`` (``add_options``) ``context_maker`` is ``module:function``, called with the device. ``hello`` is
+    sent with what was made. Raises ``StepFailed`` when there is no context, after telling the node; ``NodeGone``,
+    ``wire.WireError``.
     """
-    preload.load("torch")
+    device = options.context
+    preload.load(options.context_preload)
     imported = perf_counter()
-    module, _, name = maker.partition(":")
+    module, _, name = options.context_maker.partition(":")
     try:
         getattr(importlib.import_module(module), name)(device)
     except Exception as error:  # whatever a driver brings up: the node has to hear why there is no context
