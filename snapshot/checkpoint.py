@@ -61,7 +61,7 @@ class TensorFiles:
         found = self._open.get((place, file))
         if found is None:
             with sharded.naming(file):
-                found = self._open[place, file] = weights.tensors(self._path(place, file))
+                found = self._open[place, file] = weights.tensors(self.path(place, file))
         return found
 
     def get(self, origin: Origin) -> Tensor:
@@ -71,7 +71,8 @@ class TensorFiles:
             raise WeightsMissing(f"{origin.file}: no tensor {origin.tensor}")
         return tensor
 
-    def _path(self, place: str, file: str) -> Path:
+    def path(self, place: str, file: str) -> Path:
+        """Return where a file is. Raises ``WeightsMissing``."""
         if place == SNAPSHOT and self._snapshot is not None:
             return self._snapshot / file
         if place == SNAPSHOT or file not in self._files:

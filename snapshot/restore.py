@@ -23,11 +23,13 @@ from .signature import Signature
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to serve a model with. ``engine`` is a label (``candidates``), ``snapshot`` the published directory and
-    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake."""
+    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake. ``device`` is what it
+    runs on."""
 
     engine: str = EAGER
     snapshot: Path | None = None
     manifest: bytes = b""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def restore(definition: ModelDefinition, files: Mapping[str, Path], plan: Plan) 
         raise EngineUnavailable(f"model {definition.name}: the snapshot has no {plan.engine} engine")
     engine = create(record.engine if record is not None else plan.engine)
     tensors = TensorFiles(files, plan.snapshot)
-    engine.load(Given(definition, files, plan.snapshot, manifest, record))
+    engine.load(Given(definition, files, plan.snapshot, manifest, record, plan.device))
     return Restored(plan.engine, engine, definition, manifest, tensors, engine.bind(tensors))
 
 

@@ -16,13 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from glowplug.runtime.clock import Alarm, Clock
+from glowplug.runtime.devicespec import CONTEXT_MIB
 from glowplug.runtime.errors import GlowplugError
 
 from .workers import Worker
-
-CONTEXT_MIB = 512
-"""What a context is reckoned to take of the device's memory: torch's kernels, the driver's own heap and stacks. Between
-300 and 600 MiB are reported for current devices; nobody has measured it here."""
 
 _log = logging.getLogger(__name__)
 

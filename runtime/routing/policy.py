@@ -90,6 +90,7 @@ PROCESS: dict[type[Exception], Remedy] = {
     errors.CheckFailed: Remedy.EAGER,
     errors.WorkerExited: Remedy.EAGER,  # an engine is code: loading it may well end the process
     errors.LoadFailed: Remedy.FAIL,
+    errors.DeviceFull: Remedy.FAIL,
     errors.StartTimeout: Remedy.FAIL,
 }
 """What processes report; for errors that are met while an engine is in them."""

@@ -93,7 +93,10 @@ class Model:
         """
         from glowplug.snapshot.restore import Plan, restore  # late: the first import of torch, as documented above
 
-        self._restored, self._opened = restore(self.definition, self.files, plan or Plan()), False
+        self._restored, self._opened = (
+            restore(self.definition, self.files, replace(plan or Plan(), device=_device)),
+            False,
+        )
         self._plain = None
         return self._restored.mapped_bytes
 
@@ -133,7 +136,8 @@ class Model:
 
         if self._plain is None:
             print(f"glowplug: model {self.definition.name}: runs eagerly: {refusal}", file=sys.stderr)
-            self._plain = restore(self.definition, self.files, Plan())
+            self._plain = restore(self.definition, self.files, Plan(device=_device))
+            self._plain.engine.open(len(os.sched_getaffinity(0)))
         return self._plain.engine.run(args, kwargs)
 
     def _own_source(self) -> str:
@@ -149,16 +153,20 @@ class Model:
 
 _declared: dict[str, Declared] = {}
 _models: dict[str, Model] = {}
+_device = "cpu"  # what the node has them run on
 _held: list[Hold] = []  # what this process fetched by itself; the kernel lets go when it ends
 
 
-def declare(models: Sequence[Mapping[str, Any]]) -> None:
+def declare(models: Sequence[Mapping[str, Any]], *, device: str = "cpu") -> None:
     """Say which models the function has: ``name``, ``source`` and ``files`` of each, as in ``wire.Load``.
 
-    Called before the handler is imported; forgets what was declared and registered before.
+    ``device`` is what they run on. Called before the handler is imported; forgets what was declared and registered
+    before.
     """
+    global _device
     _models.clear()
     _declared.clear()
+    _device = device
     for entry in models:
         files = MappingProxyType({name: Path(path) for name, path in entry["files"].items()})
         _declared[entry["name"]] = Declared(entry["name"], entry["source"], files)

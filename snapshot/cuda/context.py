@@ -25,7 +25,7 @@ def make(device: str) -> None:
     import torch  # late: a worker without a context never gets here
 
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         with torch.cuda.device(device), torch.inference_mode():
             torch.empty(256, dtype=torch.uint8, device=device).zero_()
             torch.cuda.Stream(device=device).synchronize()  # type: ignore[no-untyped-call]

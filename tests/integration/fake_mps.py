@@ -14,6 +14,7 @@ import pathlib
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 pipe = pathlib.Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
 scenario = pipe.parent / "scenario"
@@ -21,14 +22,14 @@ pid_file = pipe / "nvidia-cuda-mps-control.pid"
 place = f"/proc/self/fd/{os.open(pipe, os.O_PATH)}/control"  # a socket's path may have 107 bytes
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         return ") Z " not in pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
 
 
-def answer(command):
+def answer(command: str) -> str:
     world = json.loads(scenario.read_text())
     world["clients"] = [pid for pid in world.get("clients", []) if alive(pid)]
     if world.get("state") == "FAULT" and not world["clients"] and not world.get("stuck"):
@@ -48,7 +49,7 @@ def answer(command):
     return f"Unknown command: {name}\n"
 
 
-def serve(listener):
+def serve(listener: socket.socket) -> NoReturn:
     while True:
         connection, _ = listener.accept()
         command = connection.makefile().readline().strip()
@@ -61,7 +62,7 @@ def serve(listener):
         connection.close()
 
 
-def daemon():
+def daemon() -> NoReturn:
     if json.loads(scenario.read_text()).get("refuse"):
         sys.exit(1)
     if pid_file.exists() and alive(int(pid_file.read_text())):

@@ -36,6 +36,10 @@ async def a_context(node: Node, maker: str, worker_id: str = "c1", **environment
     return await node.zygotes.context(worker_id, device="cuda:0", environment=names, options=options)
 
 
+def statuses(pid: int) -> list[str]:
+    return [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
 async def test_the_pool_hands_over_a_process_that_becomes_the_functions(
     node: Node, frames: Frames, until: Until
 ) -> None:
@@ -65,9 +69,7 @@ async def test_the_pool_hands_over_a_process_that_becomes_the_functions(
     assert (worker.pid, max(USER, 0) or os.getuid()) == (answer["pid"], answer["uid"])
     environment = json.loads((await worker.invoke(invoke('{"do": "environment"}', "r2"))).results[0])
     assert ("it", False) == (environment["GIVEN"], "CONTEXT_BUSY" in environment)
-    texts = [
-        Path(f"/proc/{worker.pid}/task/{task}/status").read_text() for task in os.listdir(f"/proc/{worker.pid}/task")
-    ]
+    texts = statuses(worker.pid)
     threads = {tuple(re.findall(r"^(?:Uid|NoNewPrivs):.*", text, re.MULTILINE)) for text in texts}
     assert len(texts) >= 3
     assert 1 == len(threads), "every thread, the driver's too, has the function's user and no way back"

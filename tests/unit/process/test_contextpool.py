@@ -64,6 +64,10 @@ class Making:
         self.made.append(FakeWorker(name, Script(), self.clock, forked=False))
         return cast(Worker, self.made[-1])
 
+    def die(self) -> None:
+        for one in self.made[-1:]:
+            one.die(9)
+
 
 def a_pool(pacing: Pacing = PACING) -> tuple[ContextPool, Making, ManualClock]:
     clock = ManualClock()
@@ -133,7 +137,7 @@ async def test_contexts_end_when_nobody_wants_them_or_their_memory_is_needed() -
 
 
 async def test_one_that_is_being_made_when_the_node_stops_is_given_up() -> None:
-    pool, making, clock = a_pool()
+    pool, making, _ = a_pool()
     making.takes_s = 100.0
     pool.want(True)
     await settle()
@@ -147,7 +151,7 @@ steps: dict[str, Step] = {
     "drop": lambda pool, making, clock: pool.drop(1, "memory"),
     "want": lambda pool, making, clock: pool.want(True),
     "leave": lambda pool, making, clock: pool.want(False),
-    "die": lambda pool, making, clock: [one.die(9) for one in making.made[-1:]],
+    "die": lambda pool, making, clock: making.die(),
     "fail": lambda pool, making, clock: setattr(making, "error", RestoreFailed("busy")),
     "mend": lambda pool, making, clock: setattr(making, "error", None),
 }
