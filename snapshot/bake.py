@@ -52,7 +52,7 @@ class Job:
     """What to bake. ``published`` is the directory of finished snapshots, ``making_s`` bounds one candidate.
 
     ``again`` is the key of a finished snapshot whose engines are to be measured again. Whoever gives it has verified
-    that snapshot: its engines are loaded.
+    that snapshot: its engines are loaded. ``device`` is what the function runs on; figures of another say nothing here.
     """
 
     definition: ModelDefinition
@@ -61,6 +61,7 @@ class Job:
     published: Path
     wanted: Wanted = field(default_factory=Wanted)
     again: str = ""
+    device: str = "cpu"
     making_s: float = MAKING_S
 
 
@@ -95,10 +96,12 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
     chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds())
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
-    options = {
+    options: dict[str, object] = {
         "candidates": sorted(candidate.label for candidate in chosen),
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
+    if job.device != "cpu":
+        options["device"] = job.device
     key = key_of(source, program.digest, signature, options, here)
     existing = job.published / key / FILE
     if existing.exists():

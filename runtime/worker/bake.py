@@ -133,6 +133,7 @@ def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], e
         Path(job["snapshots"]),
         wanted=Wanted.from_json(job["wanted"]),
         again=job.get("again", ""),
+        device=Load(**job["load"]).device,
         making_s=job.get("making_s", MAKING_S),
     )
     with Measuring(job, own) as measure:

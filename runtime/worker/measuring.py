@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from glowplug.runtime.process.wire import Load
 from glowplug.snapshot.apart import Died, Reported, apart
 from glowplug.snapshot.candidates import EAGER
 from glowplug.snapshot.errors import CheckFailed
@@ -124,7 +125,7 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
     for line in requests:
         request = json.loads(line)
         manifest, label = Manifest.from_bytes(request["manifest"].encode()), request["label"]
-        work = _work(model, Path(job["staging"]), manifest, label, threads)
+        work = _work(model, Path(job["staging"]), manifest, label, threads, Load(**job["load"]).device)
         try:
             say("measured", **apart(work, seconds=MEASURE_TIMEOUT_S))
         except (Reported, Died) as error:
@@ -135,8 +136,12 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
                 say("measured", **dataclasses.asdict(Measurement(refused=str(error))))
 
 
-def _work(model: Any, staging: Path, manifest: Manifest, label: str, threads: int) -> Callable[[], dict[str, Any]]:
+def _work(
+    model: Any, staging: Path, manifest: Manifest, label: str, threads: int, device: str
+) -> Callable[[], dict[str, Any]]:
     def work() -> dict[str, Any]:
-        return dataclasses.asdict(measure(model.definition, model.files, staging, manifest, label, threads))
+        return dataclasses.asdict(
+            measure(model.definition, model.files, staging, manifest, label, threads, device=device)
+        )
 
     return work

@@ -11,9 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from glowplug.cache.errors import DeviceRefused
+from glowplug.snapshot import fingerprint
+from glowplug.snapshot.candidates import needs_gpu
 from glowplug.snapshot.cuda import context, module
 from glowplug.snapshot.definition import ModelDefinition
-from glowplug.snapshot.errors import ContextRefused
+from glowplug.snapshot.errors import ContextRefused, EngineUnavailable
+from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.restore import Plan, restore
 
 DEVICE = "cpu:0"
@@ -129,3 +132,31 @@ def test_a_refused_context_says_what_the_driver_means(said: str, meaning: str) -
 def test_without_a_gpu_the_real_maker_refuses() -> None:
     with pytest.raises(ContextRefused, match=r"^cuda:0: \w+"):
         context.make("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("label", "needs"),
+    [
+        ("eager", False),
+        ("aot_inductor-bf16", False),
+        ("onnxruntime-unpacked", False),
+        ("aot_inductor-cuda", True),
+        ("aot_inductor-fp16-cuda", True),
+        ("tensorrt", True),
+        ("tensorrt-int8-refit", True),
+    ],
+)
+def test_engines_of_a_gpu_are_known_by_their_label(label: str, *, needs: bool) -> None:
+    assert needs is needs_gpu(label)
+
+
+def test_a_function_on_the_cpu_is_given_no_engine_of_a_gpu(tmp_path: Path) -> None:
+    definition, files = a_model(tmp_path)
+    manifest = Manifest(
+        key="k", source="s", graph="g", fingerprint=fingerprint.current().to_json(), signature={}, computed={},
+        aliases={}, engines={"aot_inductor-cuda": EngineRecord("aot_inductor", variant="cuda")}, verdict="eager",
+        reason="", check={}, artefacts={},
+    )  # fmt: skip
+    plan = Plan("aot_inductor-cuda", tmp_path, manifest.to_bytes())
+    with pytest.raises(EngineUnavailable, match="aot_inductor-cuda needs a GPU, and the function is on the CPU"):
+        restore(definition, files, plan)
