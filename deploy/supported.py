@@ -57,7 +57,7 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         ),
     ),
     LAMBDA_FUNCTION: (
-        _BUILT | {"Code"},
+        _BUILT | {"AcceleratorConfig", "Code"},
         _NOTED | {"TracingConfig"},
         _NOT_YET | {"DeadLetterConfig", "PublishToLatestPublished"},
     ),

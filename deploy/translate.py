@@ -32,13 +32,13 @@ from .template import KeyPath, Template, read_json_file
 _BUCKET = "glowplug"
 _COPIED = tuple(  # from the Lambda function as it is
     "Handler Runtime Timeout MemorySize Description Environment EphemeralStorage Role ReservedConcurrentExecutions "
-    "SnapStart Architectures".split()
+    "SnapStart Architectures AcceleratorConfig".split()
 )
 # CloudFormation takes "30" for 30, which is what a Ref to a parameter gives.
 _NUMBERS = frozenset(
     "Timeout MemorySize Size ReservedConcurrentExecutions Concurrency MaxBatchSize MaxWaitMilliseconds "
     "IdleTimeoutSeconds ParkTimeoutSeconds InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances "
-    "MaxParkedAgeSeconds ColdWeight WarmCalls".split()
+    "MaxParkedAgeSeconds ColdWeight WarmCalls VramMiB ActiveThreadPercentage AcceleratorMemorySize".split()
 )
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)

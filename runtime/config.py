@@ -40,7 +40,8 @@ class NodeConfig:
     """Everything a node is told from outside. Durations in seconds, sizes in bytes.
 
     ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
-    free of its disk (None: the cache's own choice, ``cache/room.py``).
+    free of its disk (None: the cache's own choice, ``cache/room.py``). The last three are of use with a GPU alone:
+    ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -63,6 +64,9 @@ class NodeConfig:
     preload_torch: bool = True
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
+    context_pool: int = 1
+    context_pool_mib: int = 2048
+    mps: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -126,6 +130,9 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
+    "GLOWPLUG_CONTEXT_POOL": ("context_pool", int),
+    "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
+    "GLOWPLUG_MPS": ("mps", bool),
 }
 
 _ELSEWHERE = (
@@ -143,6 +150,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_UID_BASE": (1000, 2**31 - 1),  # below are root and the system's own users
     "GLOWPLUG_CACHE_BYTES": (1, math.inf),
     "GLOWPLUG_CACHE_RESERVE_BYTES": (0, math.inf),
+    "GLOWPLUG_CONTEXT_POOL": (0, 64),
+    "GLOWPLUG_CONTEXT_POOL_MIB": (0, math.inf),
 }
 _FORMS = {
     "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),

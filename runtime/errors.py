@@ -20,6 +20,7 @@
     │   │   ├── LoadFailed                  the handler's import raised, or its name is wrong
     │   │   ├── RestoreFailed               weights or engine could not be bound
     │   │   ├── CheckFailed                 the engine's output was not the recorded one
+    │   │   ├── DeviceFull                  not enough free memory on the GPU
     │   │   └── StartTimeout                InitTimeoutSeconds passed
     │   └── InvocationError                 the handler ran, or began to
     │       ├── HandlerTimeout              Sandbox.Timedout
@@ -214,6 +215,12 @@ class CheckFailed(StartError):
     """The engine's output is not the recorded one, not finite or of the wrong shape."""
 
     error_type = "Glowplug.CheckFailed"
+
+
+class DeviceFull(StartError):
+    """An instance does not fit into the device's memory. The message has the numbers."""
+
+    error_type = "Glowplug.DeviceFull"
 
 
 class StartTimeout(StartError):

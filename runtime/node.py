@@ -17,11 +17,13 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from glowplug.cache.holds import raise_file_limit
 
-from . import modelpath
+from . import accelerator, modelpath
+from .accelerator import Accelerator, Client
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
@@ -42,6 +44,8 @@ from .process.sweep import sweep
 from .process.zygotes import Zygotes
 from .registry import Registry
 from .routing.coldstart import Starter
+from .routing.devicememory import DeviceMemory
+from .routing.devicestart import DeviceStarter
 from .routing.environment import Site
 from .routing.ledger import Ledger
 from .routing.router import Router
@@ -137,6 +141,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         await zygotes.start()
         stack.push_async_callback(zygotes.close)
 
+        tool, why_none = await accelerator.find(environ)
+        gpu = Accelerator(config, zygotes, clock, tool=tool, why_none=why_none)
+        stack.push_async_callback(gpu.close)
+
         logs = Logs(state.logs, max_bytes=config.limits.log_file_bytes, region=config.region, clock=clock)
         stack.callback(logs.close)
         arn_prefix = f"arn:aws:lambda:{config.region}:{config.account_id}:function:"
@@ -148,7 +156,13 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(memory_watch.close)
 
         code = CodeStore(state.code, config.limits)
-        site = Site.of(config, http.endpoint, slot_of=registry.slot if zygotes.users else None)
+        site = Site.of(
+            config,
+            http.endpoint,
+            slot_of=registry.slot if zygotes.users else None,
+            device_of=gpu.device_of,
+            device_environment=gpu.environment,
+        )
 
         def baked(spec: FunctionSpec) -> None:
             watch.baked(spec)
@@ -170,16 +184,26 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             models.snapshots,
             on_given_up=lambda spec, why, at_once: router.retire(spec.revision, why, at_once=at_once),
         )
-        starter = Starter(
-            site=site,
-            zygotes=zygotes,
-            cache=models.sources,
-            pages=models.pages,
-            snapshots=models.snapshots,
-            code=code,
-            logs=logs,
-            clock=clock,
-        )
+        given: dict[str, Any] = {
+            "site": site,
+            "zygotes": zygotes,
+            "cache": models.sources,
+            "pages": models.pages,
+            "snapshots": models.snapshots,
+            "code": code,
+            "logs": logs,
+            "clock": clock,
+        }
+        starter = Starter(**given)
+        if gpu.present:
+            room = DeviceMemory(
+                gpu.ask,
+                gpu.contexts,
+                clock,
+                pools=lambda: router.states(),
+                perform=lambda action: router.perform(action),
+            )
+            starter = DeviceStarter(accelerator=gpu, memory=room, **given)
         memory = Memory(clock)
         router = Router(
             config=config,
@@ -206,6 +230,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             watch.figures.forget(name)
             models.snapshots.forget(name)
 
+        async def changed(specs: Sequence[FunctionSpec]) -> None:
+            await gpu.changed(specs)
+            await models.tidy(specs)
+
         control = NodeControl(
             registry=registry,
             code=code,
@@ -221,7 +249,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
             on_removed=removed,
-            on_changed=models.tidy,
+            on_changed=changed,
+            device_refusal=gpu.refusal,
         )
         stack.push_async_callback(control.close)
         invoke = metrics.observed(traced(router.invoke))
@@ -238,7 +267,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         admin = AdminApi(control, metrics, limits=config.limits)
         control.resume()
-        await models.tidy([record.spec for record in registry.functions()])
+        await gpu.start(config, environ, lambda: _clients(router))
+        await changed([record.spec for record in registry.functions()])
         surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
         await http.serve(control=surface, public=PublicSurface(urls))
         state.announce(http.endpoint)
@@ -250,6 +280,11 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(_cancelled, sink)
         yield node
         await _drain(http, node, config.drain_s)
+
+
+def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:
+    """Return the processes of all instances, with what they run."""
+    return [(one.spec, one.worker) for one in router.instances() if one.worker is not None]
 
 
 def _settle_garbage() -> None:

@@ -34,6 +34,7 @@ class NodeControl:
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
     ``on_removed`` hears the name of each function that was deleted, ``on_changed`` all that is deployed after a change.
+    ``device_refusal`` says why a function's device is none of this node's.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class NodeControl:
         base_zygotes: Callable[[], int],
         on_removed: Callable[[str], None],
         on_changed: Callable[[Sequence[FunctionSpec]], Awaitable[None]],
+        device_refusal: Callable[[FunctionSpec], str],
     ) -> None:
         self._registry = registry
         self._code = code
@@ -70,6 +72,7 @@ class NodeControl:
         self._base_zygotes = base_zygotes
         self._on_removed = on_removed
         self._on_changed = on_changed
+        self._device_refusal = device_refusal
         self._started_s = clock.monotonic()
         self._turn = asyncio.Lock()
         self._applying: set[asyncio.Task[list[FunctionChange]]] = set()
@@ -241,7 +244,7 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``Conflict`` or ``StateError``.
         """
-        specs = validated(request, self._code)
+        specs = validated(request, self._code, self._device_refusal)
         deployed = {record.spec.name: record.spec for record in self._registry.functions()}
         specs = await pinned(specs, deployed, self._sources, refresh=request.refresh, on_event=on_event)
         record = StackRecord(request.name, request.template_digest, specs)

@@ -21,6 +21,7 @@ from typing import Any
 from glowplug.snapshot import candidates
 from glowplug.snapshot.choice import Objective
 
+from .devicespec import KEYS, DeviceSpec
 from .errors import DefinitionError
 
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
@@ -38,10 +39,10 @@ ENGINES = ("auto", "eager", "aot_inductor", "onnxruntime", "tensorrt")
 PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
-    "ReservedConcurrentExecutions SnapStart FunctionUrlConfig Architectures Glowplug".split()
+    "ReservedConcurrentExecutions SnapStart FunctionUrlConfig Architectures AcceleratorConfig Glowplug".split()
 )
-_GLOWPLUG = frozenset(
-    "Model Device Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
+_GLOWPLUG = KEYS | frozenset(
+    "Model Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
     "InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances MaxParkedAgeSeconds".split()
 )
 _MODEL = frozenset("Source Engine Precision MaxError VerifyRate".split())
@@ -133,6 +134,7 @@ class FunctionSpec:
     max_parked_age_s: float = 3600.0
     warmup_event: str | None = None
     objective: Objective = field(default_factory=Objective)
+    gpu: DeviceSpec = field(default_factory=DeviceSpec)
 
     @property
     def config_digest(self) -> str:
@@ -172,6 +174,7 @@ class FunctionSpec:
             for model in self.models
         ]  # fmt: skip
         out["objective"] = asdict(self.objective) | {"batch_sizes": list(self.objective.batch_sizes)}
+        out["gpu"] = self.gpu.to_json()
         out["url"] = None if self.url is None else [self.url.url_id, self.url.auth_type, self.url.invoke_mode]
         return out
 
@@ -186,6 +189,7 @@ class FunctionSpec:
         if "objective" in given:  # a registry of before there was one
             sizes = tuple(given["objective"]["batch_sizes"])
             given["objective"] = Objective(**{**given["objective"], "batch_sizes": sizes})
+        given["gpu"] = DeviceSpec(**given.get("gpu", {}))
         given["url"] = None if given["url"] is None else UrlSpec(*given["url"])
         return cls(**given)
 
@@ -196,7 +200,7 @@ class FunctionSpec:
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> FunctionSpec:
         """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted."""
-        read = _Reader(definition, "")
+        read = Reader(definition, "")
         read.only(_KNOWN)
         name = read.text("FunctionName", required=True)
         if not FUNCTION_NAME.fullmatch(name):
@@ -236,6 +240,7 @@ class FunctionSpec:
             max_parked_age_s=glowplug.number("MaxParkedAgeSeconds", 3600, low=1),
             warmup_event=warmup.text("Event") or None,
             objective=_objective(glowplug.section("Objective", _OBJECTIVE)),
+            gpu=DeviceSpec.read(read, glowplug),
         )
 
 
@@ -244,7 +249,7 @@ def url_id_of(name: str, alias: str = "") -> str:
     return (f"{name}-{alias}" if alias else name).lower().replace("_", "-")
 
 
-class _Reader:
+class Reader:
     """Reads typed values out of one mapping and names the field in every complaint."""
 
     def __init__(self, values: object, path: str) -> None:
@@ -263,9 +268,9 @@ class _Reader:
                 hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
                 raise DefinitionError(self.at(name), f"unknown key; {hint}")
 
-    def section(self, name: str, known: frozenset[str] | set[str]) -> _Reader:
+    def section(self, name: str, known: frozenset[str] | set[str]) -> Reader:
         value = self.values.get(name)
-        section = _Reader({} if value is None else value, self.at(name))
+        section = Reader({} if value is None else value, self.at(name))
         section.only(known)
         return section
 
@@ -310,17 +315,17 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {value!r}"
 
 
-def _models(glowplug: _Reader) -> tuple[ModelSpec, ...]:
+def _models(glowplug: Reader) -> tuple[ModelSpec, ...]:
     if glowplug.values.get("Model") is None:
         return ()
-    section = _Reader(glowplug.values["Model"], glowplug.at("Model"))
+    section = Reader(glowplug.values["Model"], glowplug.at("Model"))
     if "Source" in section.values or not all(isinstance(value, Mapping) for value in section.values.values()):
         section.only(_MODEL)
         return (_model("", section),)
     return tuple(_model(name, section.section(name, _MODEL)) for name in sorted(section.values))
 
 
-def _model(name: str, section: _Reader) -> ModelSpec:
+def _model(name: str, section: Reader) -> ModelSpec:
     source = section.text("Source", required=True)
     if "://" not in source:
         raise DefinitionError(section.at("Source"), f"{source!r} is not a URL such as package://… or s3://…")
@@ -337,7 +342,7 @@ def _model(name: str, section: _Reader) -> ModelSpec:
     return ModelSpec(name, source, engine, precision, max_error, verify_rate=verify_rate)
 
 
-def _objective(section: _Reader) -> Objective:
+def _objective(section: Reader) -> Objective:
     sizes = section.values.get("BatchSizes") or []
     if not isinstance(sizes, list) or not all(type(size) is int and size >= 1 for size in sizes):
         raise DefinitionError(
@@ -350,9 +355,9 @@ def _objective(section: _Reader) -> Objective:
     )
 
 
-def _environment(section: _Reader) -> dict[str, str]:
+def _environment(section: Reader) -> dict[str, str]:
     variables = section.values.get("Variables") or {}
-    reader = _Reader(variables, section.at("Variables"))
+    reader = Reader(variables, section.at("Variables"))
     for name, value in reader.values.items():
         if name in _RESERVED_NAMES:
             raise DefinitionError(reader.at(name), "is set by Lambda and cannot be set")
@@ -369,7 +374,7 @@ def _environment(section: _Reader) -> dict[str, str]:
     return chosen
 
 
-def _url(read: _Reader, name: str) -> UrlSpec | None:
+def _url(read: Reader, name: str) -> UrlSpec | None:
     if read.values.get("FunctionUrlConfig") is None:
         return None
     section = read.section("FunctionUrlConfig", {"AuthType", "InvokeMode", "Cors"})
@@ -382,10 +387,8 @@ def _url(read: _Reader, name: str) -> UrlSpec | None:
     return UrlSpec(url_id=url_id_of(name))
 
 
-def _refuse_unbuilt(glowplug: _Reader, warmup: _Reader, storage: _Reader) -> None:
+def _refuse_unbuilt(glowplug: Reader, warmup: Reader, storage: Reader) -> None:
     """Known keys whose behaviour is not built: refused, never accepted and ignored. A default value changes nothing."""
-    if glowplug.choice("Device", ("auto", "cpu", "cuda"), "auto") == "cuda":
-        raise DefinitionError(glowplug.at("Device"), "cuda is not supported yet; use auto or cpu")
     if warmup.choice("Compare", ("none", "json"), "none") == "json":
         raise DefinitionError(warmup.at("Compare"), "json is not supported yet; use none")
     if storage.whole("Size", 512, low=512, high=32768) != 512:

@@ -83,14 +83,21 @@ class StackRequest:
         return cls(name, body["Functions"], digest, refresh)
 
 
-def validated(request: StackRequest, code: Code) -> dict[str, FunctionSpec]:
-    """Return logical id -> spec, models not pinned yet. Raises ``DefinitionError`` for the first that is refused."""
+def validated(
+    request: StackRequest, code: Code, device_refusal: Callable[[FunctionSpec], str]
+) -> dict[str, FunctionSpec]:
+    """Return logical id -> spec, models not pinned yet. Raises ``DefinitionError`` for the first that is refused.
+
+    ``device_refusal`` says why this node has not the device that a function asks for.
+    """
     specs: dict[str, FunctionSpec] = {}
     for logical_id, definition in request.definitions.items():
         try:
             spec = FunctionSpec.from_definition(definition)
             if not code.has(spec.code_digest):
                 raise DefinitionError("CodeSha256", f"code {spec.code_digest} has not been uploaded to this node")
+            if refusal := device_refusal(spec):
+                raise DefinitionError("Glowplug.Device", refusal)
         except DefinitionError as error:
             raise DefinitionError(f"{logical_id}.{error.field}", error.problem) from error
         except InvalidParameter as error:

@@ -93,6 +93,19 @@ def assemble(
     return assembled
 
 
+def relocate(assembled: Assembled, moved: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
+    """Replace every tensor that the module has under a name by what ``moved`` makes of it, tied ones once.
+
+    ``moved`` gets the tensors by their first names and returns as many. Tensors in lists and dicts of the module's
+    attributes stay where they are.
+    """
+    groups = _shared(assembled.module)
+    slots = dict(_slots(assembled.module))
+    there = moved({names[0]: slots[names[0]].detach() for names in groups})
+    for names in groups:
+        _assign(assembled.module, names, there[names[0]])
+
+
 def _skeleton(definition: ModelDefinition, files: Mapping[str, Path]) -> nn.Module:
     """Build on the meta device; where that cannot do, on the CPU: a builder that needs values (``.item()``), or a
     module that keeps tensors in lists and dicts, where they have no name to assign them by."""

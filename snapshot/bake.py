@@ -54,11 +54,13 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds())
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
-    options = {
+    options: dict[str, object] = {
         "versions": versions({candidate.engine for candidate in chosen}),
         "candidates": sorted(candidate.label for candidate in chosen),
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
+    if job.device != "cpu":
+        options["device"] = job.device
     key = key_of(source, program.digest, signature, options, here)
     existing = reuse.find(
         job.published,

@@ -38,6 +38,12 @@ class Candidate:
         return cls(engine, precision, "-".join(rest))
 
 
+def needs_gpu(label: str) -> bool:
+    """Return whether what a label names runs on a GPU and nowhere else."""
+    candidate = Candidate.parse(label)
+    return candidate.engine == "tensorrt" or "cuda" in candidate.variant.split("-")
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """An engine that there is: the precisions it comes in, and why it cannot be made here (empty when it can)."""

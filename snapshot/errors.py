@@ -22,6 +22,11 @@
     ├── SnapshotFileError           a snapshot that came as a file is refused; nothing of it was published
     │   ├── SnapshotFileInvalid     not what ``portable`` writes: cut off, altered, other members, too large
     │   └── SignatureRefused        unsigned, signed by a key that is not trusted here, or not what was signed
+    ├── DeviceError                 the GPU cannot be used, now or at all; another engine would not help
+    │   ├── DeviceUnavailable       no driver, no nvidia-smi, or it fails
+    │   ├── DeviceListingInvalid    nvidia-smi lists something that cannot be read
+    │   ├── ContextRefused          no CUDA context: device busy, out of memory, driver missing; says which
+    │   └── MpsUnavailable          the MPS control daemon does not answer, or its server waits for clients to exit
     ├── SnapshotStoreFailed         the snapshots' disk is full or not writable; nothing was published
     └── CheckFailed                 outputs that are not finite, of another shape, or not the recorded ones
 
@@ -118,6 +123,26 @@ class SnapshotFileInvalid(SnapshotFileError):
 
 class SignatureRefused(SnapshotFileError):
     """A snapshot file that nobody signed whose key is trusted here, or whose signature is of something else."""
+
+
+class DeviceError(SnapshotError):
+    """The GPU, or what manages it, cannot be used."""
+
+
+class DeviceUnavailable(DeviceError):
+    """There is no device, or nobody can tell how it is."""
+
+
+class DeviceListingInvalid(DeviceError):
+    """A listing of devices that is not in the form it was asked for in."""
+
+
+class ContextRefused(DeviceError):
+    """The driver made no context."""
+
+
+class MpsUnavailable(DeviceError):
+    """The Multi-Process Service takes no client now."""
 
 
 class SnapshotStoreFailed(SnapshotError):

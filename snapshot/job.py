@@ -22,7 +22,7 @@ class Job(Generic[Defined]):
     """What to bake. ``published`` is the directory of finished snapshots, ``making_s`` bounds one candidate.
 
     ``again`` is the key of a finished snapshot whose engines are to be measured again. Whoever gives it has verified
-    that snapshot: its engines are loaded.
+    that snapshot: its engines are loaded. ``device`` is what the function runs on; figures of another say nothing here.
     """
 
     definition: Defined
@@ -31,6 +31,7 @@ class Job(Generic[Defined]):
     published: Path
     wanted: Wanted = field(default_factory=Wanted)
     again: str = ""
+    device: str = "cpu"
     making_s: float = MAKING_S
 
 

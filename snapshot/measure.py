@@ -35,9 +35,16 @@ def prepare() -> None:
 
 
 def measure(
-    definition: ModelDefinition, files: Mapping[str, Path], staging: Path, manifest: Manifest, label: str, threads: int
+    definition: ModelDefinition,
+    files: Mapping[str, Path],
+    staging: Path,
+    manifest: Manifest,
+    label: str,
+    threads: int,
+    *,
+    device: str = "cpu",
 ) -> Measurement:
-    """Return figures of the candidate ``label``, restored from ``staging`` with ``threads`` threads.
+    """Return figures of the candidate ``label``, restored from ``staging`` with ``threads`` threads for ``device``.
 
     One that cannot be restored or is wrong comes back as refused; eager's errors are raised.
     """
@@ -45,7 +52,7 @@ def measure(
     private = private_bytes()
     begin = time.perf_counter()
     try:
-        restored = restore(definition, files, Plan(label, staging, manifest.to_bytes()))
+        restored = restore(definition, files, Plan(label, staging, manifest.to_bytes(), device))
         torch.set_num_threads(threads)
         restored.engine.open(threads)
         opened = time.perf_counter()

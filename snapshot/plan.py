@@ -14,11 +14,13 @@ from .candidates import EAGER
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to serve a model with. ``engine`` is a label (``candidates``), ``snapshot`` the published directory and
-    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake."""
+    ``manifest`` its verified text; those are empty (None, ``b""``) before the first bake. ``device`` is what it runs
+    on."""
 
     engine: str = EAGER
     snapshot: Path | None = None
     manifest: bytes = b""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from . import fingerprint, verify
-from .candidates import EAGER
+from .candidates import EAGER, needs_gpu
 from .checkpoint import SNAPSHOT, TensorFiles
 from .definition import ModelDefinition
 from .engines import Engine, Given
@@ -49,9 +49,11 @@ def restore(definition: ModelDefinition, files: Mapping[str, Path], plan: Plan) 
     record = manifest.engines.get(plan.engine) if manifest is not None else None
     if record is None and plan.engine != EAGER:
         raise EngineUnavailable(f"model {definition.name}: the snapshot has no {plan.engine} engine")
+    if plan.device == "cpu" and needs_gpu(plan.engine):
+        raise EngineUnavailable(f"model {definition.name}: {plan.engine} needs a GPU, and the function is on the CPU")
     engine = create(record.engine if record is not None else plan.engine)
     tensors = TensorFiles(files, plan.snapshot)
-    engine.load(Given(definition, files, plan.snapshot, manifest, record))
+    engine.load(Given(definition, files, plan.snapshot, manifest, record, plan.device))
     return Restored(plan.engine, engine, definition, manifest, tensors, engine.bind(tensors))
 
 

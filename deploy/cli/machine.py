@@ -12,10 +12,14 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from glowplug.snapshot.cuda import devices as nvidia
+from glowplug.snapshot.cuda import mps as nvidia_mps
+from glowplug.snapshot.errors import DeviceError
 
 from .output import size
 
@@ -41,7 +45,7 @@ class Finding:
 
 def probes() -> list[Callable[[], Finding]]:
     """Return every probe that needs no state directory, in the order they are shown."""
-    return [python, torch, compiler, cpu, cores, memory, gpu, files, processes, kernel, mount_namespace]
+    return [python, torch, compiler, cpu, cores, memory, gpu, mps, files, processes, kernel, mount_namespace]
 
 
 def python() -> Finding:
@@ -109,16 +113,29 @@ def memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/c
 
 def gpu(devices: Path = Path("/dev")) -> Finding:
     """Look for NVIDIA GPUs by their tool or device files; CUDA itself is not touched, a context would cost seconds."""
-    if path := shutil.which("nvidia-smi"):
-        lines = _output([path, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]).splitlines()
-        if lines:
-            return Finding("GPU", "ok", "; ".join(line.strip() for line in lines))
-        return Finding("GPU", "warn", "nvidia-smi finds none", "check the driver; functions run on the CPU meanwhile")
+    if path := nvidia.tool():
+        try:
+            return Finding("GPU", "ok", "; ".join(one.describe() for one in nvidia.listing(path)))
+        except DeviceError as error:
+            return Finding("GPU", "warn", str(error), "check the driver; functions run on the CPU meanwhile")
     found = sorted(entry.name for entry in devices.glob("nvidia[0-9]*"))
     if found:
         advice = "install the driver's nvidia-smi; functions run on the CPU meanwhile"
         return Finding("GPU", "warn", f"{', '.join(found)}, but no nvidia-smi", advice)
     return Finding("GPU", "ok", "none; functions run on the CPU")
+
+
+def mps(settings: Mapping[str, str] | None = None) -> Finding:
+    """Say whether functions may share the GPU at the same time: the operator asks for it, the program is there."""
+    environ = os.environ if settings is None else settings
+    asked = environ.get("GLOWPLUG_MPS", "").lower() in ("1", "true")
+    program = nvidia_mps.program(environ.get("PATH"))
+    if asked and not program:
+        advice = f"install {nvidia_mps.PROGRAM}, or unset GLOWPLUG_MPS; functions take turns on a GPU meanwhile"
+        return Finding("MPS", "warn", f"asked for, but there is no {nvidia_mps.PROGRAM}", advice)
+    if asked:
+        return Finding("MPS", "ok", f"on (GLOWPLUG_MPS): {program}")
+    return Finding("MPS", "ok", "off; there to be switched on with GLOWPLUG_MPS=1" if program else "off")
 
 
 def files() -> Finding:

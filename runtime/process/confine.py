@@ -57,6 +57,15 @@ class Confinement:
                 print(f"glowplug: functions cannot read {path}: its mode does not let others in", file=sys.stderr)
         return cls(True, None)
 
+    def renounce(self) -> None:
+        """Give up what holds for a thread and those it starts, while there is one: what ``enter`` does but the user.
+
+        For a process that learns its user later, when it has more threads. Raises ``OSError``.
+        """
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        if not self.users:
+            self.enter(-1, -1)
+
     def enter(self, uid: int, gid: int) -> None:
         """Confine this process, for good. ``uid`` and ``gid`` of -1 leave the user as it is. Raises ``OSError``."""
         if self.users and uid >= 0:

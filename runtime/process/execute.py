@@ -107,14 +107,17 @@ def execute_worker(
     gid: int,
     sockets: tuple[int, int],
     output: int,
+    options: Sequence[str] = (),
 ) -> tuple[int, int]:
     """Run a worker with a function's environment on top of ``environment``; return (pid, pidfd). Raises ``OSError``.
+
+    ``options`` are further ones of the worker's program.
 
     With a user of its own (``uid`` not -1), ``enter`` goes first: no program of the function's choice runs before it.
     """
     exposures = [word for path in expose for word in ("--expose", path)]
     worker = python(
-        "glowplug.runtime.worker", ["--control-fd", str(FIRST_FD), "--data-fd", str(FIRST_FD + 1), *exposures]
+        "glowplug.runtime.worker", ["--control-fd", str(FIRST_FD), "--data-fd", str(FIRST_FD + 1), *exposures, *options]
     )
     merged = {**environment, **function_environment}
     if "PYTHONPATH" in environment and "PYTHONPATH" in function_environment:

@@ -27,6 +27,7 @@ class ExitCode(enum.IntEnum):
     NODE_GONE = 73
     OUT_OF_MEMORY = 74
     PROTOCOL_ERROR = 75
+    CONTEXT_FAILED = 76
 
 
 class Message:
@@ -41,18 +42,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """The first frame of every exec'ed process: it is up, single-threaded and has imported its preloads."""
+    """The first frame of every exec'ed process: it is up and has imported its preloads.
+
+    ``device`` is the one it holds a CUDA context of (``cuda:0``), made in ``context_ms``; empty for all others, which
+    are single-threaded.
+    """
 
     CODE: ClassVar[int] = 1
     pid: int
     protocol: int
     preloaded: list[str]
     import_ms: float
+    device: str = ""
+    context_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Failed(Message):
-    """A step (``load``, ``bind``, ``check``, ``start``) did not succeed; the process exits after this frame.
+    """A step (``load``, ``bind``, ``check``, ``start``; ``context`` in place of a Hello) did not succeed; the process
+    exits after this frame.
 
     ``error_type``, ``error_message`` and ``stack_trace`` are those of Lambda's error body.
     """
@@ -109,6 +117,14 @@ class Ready(Message):
     vm_data_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted(Message):
+    """The process has taken on its function's user, and nothing of the function yet."""
+
+    CODE: ClassVar[int] = 7
+    adopt_ms: float
+
+
 # --- said by a zygote about its children (control channel) ------------------------------------------------------------
 
 
@@ -158,7 +174,8 @@ class Load(Message):
     ``models`` is one dict per declared model: ``name``, ``source``, ``files`` (file name -> absolute path of the
     blob), ``verify`` (the share of its warm calls that are checked again, 0 to 1). ``environment`` is complete: it
     replaces ``os.environ``. ``initialization_type`` is Lambda's (``on-demand``, ``snap-start``,
-    ``provisioned-concurrency``). ``observe`` asks for ``Checked.reads``.
+    ``provisioned-concurrency``). ``observe`` asks for ``Checked.reads``. ``device`` is what models run on: ``cpu``,
+    ``cuda:0``.
     """
 
     CODE: ClassVar[int] = 21
@@ -171,6 +188,7 @@ class Load(Message):
     initialization_type: str
     parked: bool
     observe: bool
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +234,15 @@ class Stop(Message):
 
     CODE: ClassVar[int] = 25
     grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt(Message):
+    """Asked of a worker that holds a context: belong to a function from now on. ``uid`` and ``gid`` as in ``Spawn``."""
+
+    CODE: ClassVar[int] = 26
+    uid: int
+    gid: int
 
 
 # --- invocations (data channel) ---------------------------------------------------------------------------------------
@@ -274,9 +301,9 @@ class Verified(Message):
 MESSAGES: dict[int, type[Any]] = {
     cls.CODE: cls
     for cls in (
-        *(Hello, Failed, Loaded, Bound, Checked, Ready),
+        *(Hello, Failed, Loaded, Bound, Checked, Ready, Adopted),
         *(Spawned, Exited),
-        *(Spawn, Load, Bind, Check, Start, Stop),
+        *(Spawn, Load, Bind, Check, Start, Stop, Adopt),
         *(Invoke, Outcome, Verified),
     )
 }

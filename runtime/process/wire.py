@@ -37,6 +37,8 @@ import msgpack
 from .messages import (
     MESSAGES,
     PROTOCOL,
+    Adopt,
+    Adopted,
     Bind,
     Bound,
     Check,
@@ -66,6 +68,8 @@ __all__ = [  # the messages too: who talks to a process needs them and the codec
     "MAX_PAYLOAD_BYTES",
     "MESSAGES",
     "PROTOCOL",
+    "Adopt",
+    "Adopted",
     "Bind",
     "Bound",
     "Check",

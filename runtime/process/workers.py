@@ -42,7 +42,7 @@ class Worker(Child):
         self._abandoned: set[str] = set()  # their outcomes may still come
         self._unsent: set[str] = set()
         self._checks: dict[str, asyncio.Future[wire.Verified]] = {}
-        self._hello: asyncio.Future[wire.Hello] = self._loop.create_future()
+        self._hello: asyncio.Future[wire.Hello | wire.Failed] = self._loop.create_future()
         if not forked:
             self._waiting = (wire.Hello, self._hello)
         self._data = Channel(data, on_message=self._on_data, on_closed=self._on_closed)
@@ -58,8 +58,18 @@ class Worker(Child):
         return bool(self._invocations) or any(not check.done() for check in self._checks.values())
 
     async def hello(self) -> wire.Hello:
-        """Wait until an exec'ed worker is up; a forked one says nothing at first."""
-        return await asyncio.shield(self._hello)
+        """Wait until an exec'ed worker is up; a forked one says nothing at first.
+
+        Raises ``RestoreFailed`` when it was to make a CUDA context and could not.
+        """
+        answer: wire.Hello | wire.Failed = await asyncio.shield(self._hello)
+        if isinstance(answer, wire.Failed):
+            raise restore_fault(answer)
+        return answer
+
+    async def adopt(self, message: wire.Adopt) -> wire.Adopted:
+        """Let a worker that holds a context belong to a function. Raises ``StartError``."""
+        return await self._step(message, wire.Adopted, restore_fault)
 
     async def load(self, message: wire.Load) -> wire.Loaded:
         """Import the handler. Raises ``LoadFailed`` with Lambda's error type, message and stack trace."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glowplug.runtime.config import NodeConfig
@@ -186,6 +186,21 @@ class Zygotes:
 
         Raises ``StartError`` when the interpreter cannot be run, ``WorkerDied`` when it ends before it says Hello.
         """
+        return await self._execute(worker_id, environment, uid, gid, ())
+
+    async def context(
+        self, worker_id: str, *, device: str, environment: Mapping[str, str], options: Sequence[str] = ()
+    ) -> Worker:
+        """Start a worker without a function that holds a CUDA context of ``device``; it is made when this returns.
+
+        ``options`` are further ones of ``worker.holder``. Raises as ``execute``, and ``RestoreFailed`` with what the
+        driver said.
+        """
+        return await self._execute(worker_id, environment, -1, -1, ["--context", device, *options])
+
+    async def _execute(
+        self, worker_id: str, environment: Mapping[str, str], uid: int, gid: int, options: Sequence[str]
+    ) -> Worker:
         if self._closed:
             raise StartError(f"{worker_id} cannot be started: the node is stopping")
         control, their_control = socket.socketpair()
@@ -200,6 +215,7 @@ class Zygotes:
                 gid=gid,
                 sockets=(their_control.fileno(), their_data.fileno()),
                 output=their_output,
+                options=options,
             )
         except OSError as error:
             control.close()
@@ -217,6 +233,9 @@ class Zygotes:
             await worker.hello()
         except asyncio.CancelledError:
             worker.kill("nobody waits for it any more")
+            raise
+        except StartError:  # it has said why, and ends by itself
+            worker.kill("it has no context")
             raise
         except WorkerDied:
             _log.error("%s could not be started: %s", worker, worker.take_log().decode(errors="replace"))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
@@ -78,11 +79,14 @@ class Starter:
         """
         async with self._time_limit(home.spec):
             try:
-                way = self._fork if home.forkable else self._alone
-                return await way(home, instance_id, recording)
+                return await self._begin(home, instance_id, recording)
             except NotForkable as obstacle:
                 home.exec_reason = str(obstacle)
             return await self._alone(home, instance_id, recording)
+
+    async def _begin(self, home: Home, instance_id: str, recording: Recording) -> Started:
+        way = self._fork if home.forkable else self._alone
+        return await way(home, instance_id, recording)
 
     async def park(self, home: Home, recording: Recording) -> Parked:
         """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
@@ -199,19 +203,34 @@ class Starter:
         recording.way = "exec" if home.exec_reason else "fork and import"
         if home.exec_reason:
             recording.notes.append(f"not forked: {home.exec_reason}")
+        process, began_s = partial(self._alone_process, home, recording), self._clock.monotonic()
         return await self._with_engine(
-            home, recording, lambda material: self._import_alone(home, instance_id, material, recording)
+            home,
+            recording,
+            lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
         )
 
-    async def _import_alone(self, home: Home, instance_id: str, material: Materials, recording: Recording) -> Started:
-        spec, user, began_s = home.spec, self._site.user_of(home.spec.name), self._clock.monotonic()
+    async def _alone_process(self, home: Home, recording: Recording) -> Worker:
+        spec, user = home.spec, self._site.user_of(home.spec.name)
         if home.exec_reason:
             with recording.phase("exec"):
                 own = load_environment(self._site, spec, task_root=self._code.path(spec.code_digest))
-                worker = await self._zygotes.execute(self._name(spec), environment=own, uid=user, gid=user)
-        else:
-            with recording.phase("fork"):
-                worker = await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user)
+                return await self._zygotes.execute(self._name(spec), environment=own, uid=user, gid=user)
+        with recording.phase("fork"):
+            return await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user)
+
+    async def _import_in(
+        self,
+        process: Callable[[], Awaitable[Worker]],
+        home: Home,
+        instance_id: str,
+        material: Materials,
+        recording: Recording,
+        *,
+        began_s: float,
+    ) -> Started:
+        """Have an empty worker, which ``process`` brings, import and bind by itself."""
+        spec, worker = home.spec, await process()
         async with self._owned(worker, spec):
             await self._load_and_bind(worker, spec, material, recording, parked=False)
             if spec.models:

@@ -14,15 +14,24 @@ import hmac
 import locale
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.devicespec import CPU
 from glowplug.runtime.spec import FunctionSpec
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _RUNTIME_DIR = str(Path(__file__).resolve().parent.parent / "worker")
+
+
+def _on_cpu(spec: FunctionSpec) -> str:
+    return CPU
+
+
+def _nothing(spec: FunctionSpec) -> Mapping[str, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class Site:
 
     ``secret`` makes the synthetic credentials; it lives as long as the node. ``slot_of`` gives a
     function's number of its own, None where the node may not change users; ``uid_base`` is the uid of slot 0.
+    ``device_of`` says where a function's models run, ``device_environment`` what that needs in its environment.
     """
 
     endpoint: str
@@ -40,10 +50,20 @@ class Site:
     cores: int = 1
     uid_base: int = 0
     slot_of: Callable[[str], int] | None = None
+    device_of: Callable[[FunctionSpec], str] = _on_cpu
+    device_environment: Callable[[FunctionSpec], Mapping[str, str]] = _nothing
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @classmethod
-    def of(cls, config: NodeConfig, endpoint: str, *, slot_of: Callable[[str], int] | None) -> Site:
+    def of(
+        cls,
+        config: NodeConfig,
+        endpoint: str,
+        *,
+        slot_of: Callable[[str], int] | None,
+        device_of: Callable[[FunctionSpec], str] = _on_cpu,
+        device_environment: Callable[[FunctionSpec], Mapping[str, str]] = _nothing,
+    ) -> Site:
         """Build from the node's configuration; ``slot_of`` is given where functions may have users of their own."""
         return cls(
             endpoint=endpoint,
@@ -53,6 +73,8 @@ class Site:
             cores=config.cores,
             uid_base=config.uid_base,
             slot_of=slot_of,
+            device_of=device_of,
+            device_environment=device_environment,
         )
 
     def user_of(self, function: str) -> int:
@@ -112,6 +134,7 @@ def load_environment(site: Site, spec: FunctionSpec, *, task_root: Path) -> dict
         "AWS_LAMBDA_INITIALIZATION_TYPE": initialization_type(spec),
         "AWS_LAMBDA_LOG_GROUP_NAME": log_group(spec),
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **site.device_environment(spec),
         **spec.environment,
     }
 

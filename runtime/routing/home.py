@@ -43,15 +43,17 @@ class Parked:
 class Home:
     """What a revision has on this node from one start to the next.
 
-    ``exec_reason`` says why it must not be forked, once that is known; ``building`` makes sure that it gets one zygote
-    however many starts want it. ``epoch`` counts the engines that turned out wrong while they served: what was planned
-    in an earlier one must not serve. ``weights`` are held from the start that asked for them until ``let_go``, which
-    belongs to whoever sees that the revision runs nowhere any more.
+    ``exec_reason`` says why it must not be forked, once that is known, ``context_obstacle`` why it cannot have a worker
+    that held a CUDA context before; ``building`` makes sure that it gets one zygote however many starts want it.
+    ``epoch`` counts the engines that turned out wrong while they served: what was planned in an earlier one must not
+    serve. ``weights`` are held from the start that asked for them until ``let_go``, which belongs to whoever sees that
+    the revision runs nowhere any more.
     """
 
     spec: FunctionSpec
     exec_reason: str = ""
     epoch: int = 0
+    context_obstacle: str = ""
     parked: Parked | None = None
     weights: Weights | None = None
     building: asyncio.Lock = field(default_factory=asyncio.Lock)

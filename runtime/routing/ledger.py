@@ -14,7 +14,7 @@ import json
 import logging
 import statistics
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +61,7 @@ class Recording:
         self.bytes_from = ""
         self.fetch: Fetch | None = None
         self.reading: Reading | None = None
+        self.device = ""
         self.notes: list[str] = []
         self.phases: list[Phase] = []
         self._ledger = ledger
@@ -80,6 +81,10 @@ class Recording:
         finally:
             ended_s = self._clock.monotonic()
             self.phases.append(Phase(name, (began_s - self._began_s) * 1e3, (ended_s - began_s) * 1e3))
+
+    def known(self) -> dict[Way, tuple[float, int]]:
+        """Return how long starts of this revision on a GPU took, by way: the median in milliseconds, and how many."""
+        return self._ledger.device_starts(self.spec.revision)
 
     def finish(self, outcome: str, error: str = "") -> StartRecord:
         """Add the record to the ledger and return it. ``outcome`` is ``ready``, ``failed`` or ``discarded``."""
@@ -107,6 +112,7 @@ class Recording:
             error=error,
             notes=tuple(self.notes),
             fetch=self.fetch,
+            device=self.device,
             read_ahead=self.reading.ended.result() if self.reading is not None and self.reading.ended.done() else None,
         )
         self._ledger.add(record)
@@ -127,6 +133,8 @@ class Ledger:
         self._unwritten: list[StartRecord] = []
         self._listeners: list[Callable[[StartRecord], None]] = []
         self._took_s: dict[str, deque[float]] = {}
+        self._device_ms: dict[tuple[str, Way], deque[float]] = {}
+        self._device_count: Counter[tuple[str, Way]] = Counter()
         if path is not None:
             self._load(path)
 
@@ -193,6 +201,14 @@ class Ledger:
         took_s = self._took_s.get(function)
         return statistics.median(took_s) if took_s else DEFAULT_START_S
 
+    def device_starts(self, revision: str) -> dict[Way, tuple[float, int]]:
+        """Return, by way, the median of the last 20 good starts of a revision on a GPU, and how many there were."""
+        return {
+            way: (statistics.median(took_ms), self._device_count[known, way])
+            for (known, way), took_ms in self._device_ms.items()
+            if known == revision
+        }
+
     async def flush(self) -> None:
         """Append what is not on disk yet. A disk that cannot be written is logged; the records stay in memory."""
         if not self._unwritten or self._path is None:
@@ -207,6 +223,10 @@ class Ledger:
         self._starts.append(record)
         if record.outcome == "ready" and record.cause in ("request", "warm"):
             self._took_s.setdefault(record.function, deque(maxlen=20)).append(record.total_ms / 1e3)
+            if record.device:
+                key = (record.revision, record.way)
+                self._device_ms.setdefault(key, deque(maxlen=20)).append(record.total_ms)
+                self._device_count[key] += 1
 
     def _replace(self, record: StartRecord) -> bool:
         for place in range(len(self._starts) - 1, -1, -1):

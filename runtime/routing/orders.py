@@ -39,6 +39,7 @@ def load_order(
         initialization_type=environment.initialization_type(spec),
         parked=parked,
         observe=observe,
+        device=site.device_of(spec),
     )
 
 

@@ -81,6 +81,11 @@ LOWER: dict[type[Exception], tuple[type[errors.StartError], Remedy]] = {
     snapshot.SnapshotFileError: (errors.RestoreFailed, Remedy.EAGER),  # these three meet an import, never a start
     snapshot.SnapshotFileInvalid: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.SignatureRefused: (errors.RestoreFailed, Remedy.EAGER),
+    snapshot.DeviceError: (errors.RestoreFailed, Remedy.FAIL),  # eager needs the device as well
+    snapshot.DeviceUnavailable: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.DeviceListingInvalid: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.ContextRefused: (errors.RestoreFailed, Remedy.FAIL),
+    snapshot.MpsUnavailable: (errors.RestoreFailed, Remedy.FAIL),
     snapshot.SnapshotStoreFailed: (errors.RestoreFailed, Remedy.EAGER),
     snapshot.CheckFailed: (errors.CheckFailed, Remedy.EAGER),
 }
@@ -90,6 +95,7 @@ PROCESS: dict[type[Exception], Remedy] = {
     errors.CheckFailed: Remedy.EAGER,
     errors.WorkerExited: Remedy.EAGER,  # an engine is code: loading it may well end the process
     errors.LoadFailed: Remedy.FAIL,
+    errors.DeviceFull: Remedy.FAIL,
     errors.StartTimeout: Remedy.FAIL,
 }
 """What processes report; for errors that are met while an engine is in them."""

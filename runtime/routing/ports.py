@@ -70,6 +70,9 @@ class Worker(Loadable, Protocol):
     def busy(self) -> bool:
         """Whether an invocation is in flight."""
 
+    async def adopt(self, message: wire.Adopt, /) -> wire.Adopted:
+        """Let one that holds a CUDA context belong to a function; its first step. Raises ``StartError``."""
+
     async def check(self, message: wire.Check, /) -> wire.Checked:
         """Run the engine check. Raises ``CheckFailed`` or ``WorkerExited``."""
 
@@ -111,6 +114,38 @@ class Zygotes(Protocol):
 
     async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int) -> Worker:
         """Start an empty worker by exec; ``environment`` is added to the allow-listed one."""
+
+
+class Contexts(Protocol):
+    """Workers that hold a CUDA context and have no function (``runtime/process/contextpool.py``)."""
+
+    @property
+    def idle(self) -> int:
+        """How many there are."""
+
+    @property
+    def each_mib(self) -> int:
+        """What each takes of the device's memory, in MiB."""
+
+    def take(self) -> Worker | None:
+        """Hand one over; None when there is none."""
+
+    def drop(self, count: int, why: str) -> None:
+        """End up to ``count`` of them."""
+
+
+class Accelerator(Protocol):
+    """The GPU of a node that has one (``runtime/accelerator.py``)."""
+
+    @property
+    def contexts(self) -> Contexts:
+        """The pool."""
+
+    def obstacle(self, spec: FunctionSpec, /) -> str:
+        """Return why no context of the pool is for ``spec``; empty when one is."""
+
+    async def welcome(self, spec: FunctionSpec, /) -> None:
+        """Return when a process of ``spec`` may make a context. Raises ``MpsUnavailable``."""
 
 
 class Memory(Protocol):

@@ -16,8 +16,9 @@ Cause = Literal["request", "warm", "cool", "bake", "age", "distrust"]
 """Why a start was made: a request, ``glowplug warm``, ``glowplug cool --to parked``, a finished bake, an old zygote, an
 engine that was given up."""
 
-Way = Literal["fork", "park and fork", "park", "fork and import", "exec"]
-"""How: from a parked zygote; from one built first; only built; from a base zygote (``Parking: off``); as a program."""
+Way = Literal["fork", "park and fork", "park", "fork and import", "exec", "context"]
+"""How: from a parked zygote; from one built first; only built; from a base zygote (``Parking: off``); as a program; in
+a worker that held a CUDA context."""
 
 
 class Phase(NamedTuple):
@@ -61,6 +62,7 @@ class StartRecord:
     ``tier`` is the one that was found, ``started_at_s`` Unix time. ``bytes_read`` came from ``bytes_from``;
     ``engine_reason`` says why not a better engine. ``outcome`` is ``ready``, ``failed`` or ``discarded``. ``fetch`` and
     ``read_ahead`` are None for a start that had no need of them; the latter also as long as it is still going on.
+    ``device`` is the GPU that the models run on, empty for the CPU.
     """
 
     start_id: str
@@ -85,6 +87,7 @@ class StartRecord:
     notes: tuple[str, ...] = ()
     fetch: Fetch | None = None
     read_ahead: ReadAhead | None = None
+    device: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able values; phases as objects."""

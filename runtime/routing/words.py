@@ -19,6 +19,7 @@ _WAYS: dict[str, str] = {
     "park": "the function's zygote was built",
     "fork and import": "a worker was forked from the base zygote and imported the handler itself (Parking: off)",
     "exec": "a worker was started as a new program and imported the handler itself",
+    "context": "a worker that held a CUDA context was taken from the pool and imported the handler itself",
 }
 
 
@@ -68,7 +69,8 @@ def _start_lines(start: StartRecord, live: str) -> list[str]:
         lines.append(f"It failed: {start.error}")
     if start.engine:
         better = f"; not a better one: {start.engine_reason}" if start.engine_reason else ""
-        lines.append(f"Engine {start.engine}{better}.{f' {live}' if live else ''}")
+        device = f" on {start.device}" if start.device else ""
+        lines.append(f"Engine {start.engine}{device}{better}.{f' {live}' if live else ''}")
     if start.fetch is not None:
         lines.append(_fetched(start.fetch))
     if start.bytes_read:

@@ -146,6 +146,7 @@ class FakeWorker(FakeProcess):
         self.starts: list[wire.Start] = []
         self.invokes: list[wire.Invoke] = []
         self.checks = 0
+        self.adopted: list[wire.Adopt] = []
         self._in_flight: set[asyncio.Future[wire.Outcome]] = set()
 
     @property
@@ -157,6 +158,12 @@ class FakeWorker(FakeProcess):
     def busy(self) -> bool:
         """Whether an invocation is in flight."""
         return bool(self._in_flight)
+
+    async def adopt(self, message: wire.Adopt) -> wire.Adopted:
+        """Become a function's."""
+        await self._step(0.0)
+        self.adopted.append(message)
+        return wire.Adopted(0.0)
 
     async def check(self, message: wire.Check) -> wire.Checked:
         """Check, as the script says."""

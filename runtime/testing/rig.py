@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.devicespec import device_of
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.coldstart import Starter
@@ -33,9 +35,20 @@ def a_spec(name: str = "f", **fields: Any) -> FunctionSpec:
 
 
 class Rig:
-    """A router on a manual clock. ``script(name)`` is how a function's processes behave."""
+    """A router on a manual clock. ``script(name)`` is how a function's processes behave.
 
-    def __init__(self, *specs: FunctionSpec, cores: int = 2, engine: str = "eager", code: Path = Path("/code")) -> None:
+    ``starter`` makes another starter than that of a node without a GPU, from the rig and its arguments; functions then
+    run where they would on a node that has one.
+    """
+
+    def __init__(
+        self,
+        *specs: FunctionSpec,
+        cores: int = 2,
+        engine: str = "eager",
+        code: Path = Path("/code"),
+        starter: Callable[[Rig, Mapping[str, Any]], Starter] | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.zygotes = FakeZygotes(self.clock)
         self.models = FakeModels(engine, code, clock=self.clock)
@@ -45,16 +58,23 @@ class Rig:
         self.short_of_memory = False
         self.ledger = Ledger(None, clock=self.clock)
         self.config = NodeConfig(state=Path("/state"), cache=Path("/cache"), cores=cores)
-        self.starter = Starter(
-            site=Site(endpoint="http://127.0.0.1:9000", cores=cores, secret=b"test"),
-            zygotes=self.zygotes,
-            cache=self.models,
-            pages=self.pages,
-            snapshots=self.models,
-            code=self.models,
-            logs=self.logs,
-            clock=self.clock,
+        site = Site(
+            endpoint="http://127.0.0.1:9000",
+            cores=cores,
+            secret=b"test",
+            device_of=partial(device_of, present=starter is not None),
         )
+        given: dict[str, Any] = {
+            "site": site,
+            "zygotes": self.zygotes,
+            "cache": self.models,
+            "pages": self.pages,
+            "snapshots": self.models,
+            "code": self.models,
+            "logs": self.logs,
+            "clock": self.clock,
+        }
+        self.starter = Starter(**given) if starter is None else starter(self, given)
         self.router = Router(
             config=self.config,
             starter=self.starter,

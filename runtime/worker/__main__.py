@@ -3,7 +3,8 @@
     python -m glowplug.runtime.worker --control-fd 3 --data-fd 4
 
 Its standard output and error are its log pipe already, and where it has a user of its own, ``process.enter`` gave it
-that before. After ``Hello`` it does what a forked worker does.
+that before. After ``Hello`` it does what a forked worker does. With ``--context cuda:0`` it makes a CUDA context first
+and waits for a function (``holder``).
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import select
 import signal
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Sequence
 from time import perf_counter
 from typing import NoReturn
 
 from glowplug.runtime.process import afterfork, confine, wire
+from glowplug.runtime.process.wire import ExitCode
 
-from . import loop, program
-from .connection import Connection
-from .function import Function
+from . import holder, loop, program, streams
+from .connection import Connection, NodeGone
+from .function import Function, StepFailed
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     started = perf_counter()
     parser = program.parser("glowplug.runtime.worker")
     parser.add_argument("--data-fd", type=int, required=True, help="socket for invocations")
+    holder.add_options(parser)
     options = parser.parse_args(arguments)
     program.begin()
     with contextlib.suppress(PermissionError):  # it is a session leader already
@@ -37,12 +41,38 @@ def main(arguments: Sequence[str]) -> NoReturn:
     for descriptor in (options.control_fd, options.data_fd):
         os.set_inheritable(descriptor, False)
     control, data = Connection(options.control_fd), Connection(options.data_fd)
-    if not confine.is_confined():
+    confinement = None
+    if options.context:
+        confinement = confine.Confinement.arrange(options.expose)
+        confinement.renounce()
+    elif not confine.is_confined():
         confine.Confinement.arrange(options.expose, users=False).enter(-1, -1)
     afterfork.yield_to_waker()
     threading.Thread(target=_watch, args=(options.control_fd,), name="glowplug-node-watch", daemon=True).start()
-    control.send(wire.Hello(os.getpid(), wire.PROTOCOL, [], (perf_counter() - started) * 1000.0))
-    loop.run(control, data, Function((options.control_fd, options.data_fd), forked=False))
+    hello = wire.Hello(os.getpid(), wire.PROTOCOL, [], (perf_counter() - started) * 1000.0)
+    if confinement is not None:
+        _hold(control, options, confinement, hello)
+    else:
+        control.send(hello)
+    # One with a context has imported what a base zygote has: for a function that brings its own it is no more use.
+    loop.run(control, data, Function((options.control_fd, options.data_fd), forked=confinement is not None))
+
+
+def _hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> None:
+    """Return when this process has become a function's; else end it, by ``os._exit`` as ``loop.run`` does."""
+    try:
+        if holder.hold(control, options, confinement, hello):
+            return
+        status: int = ExitCode.OK
+    except StepFailed as failure:
+        status = failure.code
+    except NodeGone:
+        status = ExitCode.NODE_GONE
+    except wire.WireError as error:
+        print(f"glowplug worker: {error}", file=sys.stderr)
+        status = ExitCode.PROTOCOL_ERROR
+    streams.flush()
+    os._exit(status)
 
 
 def _watch(control: int) -> None:

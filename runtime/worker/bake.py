@@ -109,7 +109,7 @@ def _import(job: Mapping[str, Any], own: Mapping[str, str]) -> models.Model:
     os.environ.update({name: own[name] for name in _KEPT if name in own})
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(own.get("TMPDIR") or tempfile.gettempdir(), "inductor")))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else a pool of processes outlives the compile
-    models.declare(load.models)
+    models.declare(load.models, device=load.device)
     find_handler(load.handler)
     return models.find(job["model"])
 
@@ -132,6 +132,7 @@ def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], e
     limits: dict[str, Any] = {
         "wanted": Wanted.from_json(job["wanted"]),
         "again": job.get("again", ""),
+        "device": Load(**job["load"]).device,
         "making_s": job.get("making_s", MAKING_S),
     }
     with Measuring(job, own) as measure:

@@ -100,7 +100,7 @@ class Function:
             self._recorder = firstuse.Recorder() if load.observe else None
             self._has_models = bool(load.models)
             if load.models:
-                _models().declare(load.models)
+                _models().declare(load.models, device=load.device)
             self.generators = Generators()
             with _single_threaded_blas() if load.parked else contextlib.nullcontext():
                 self.handler = loader.find_handler(load.handler)

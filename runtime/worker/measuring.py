@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from glowplug.runtime.process.wire import Load
 from glowplug.snapshot.apart import Died, Reported, apart
 from glowplug.snapshot.candidates import EAGER
 from glowplug.snapshot.definition import OnnxDefinition
@@ -125,7 +126,8 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
     for line in requests:
         request = json.loads(line)
         manifest, label = Manifest.from_bytes(request["manifest"].encode()), request["label"]
-        work = _work(measure, model, Path(job["staging"]), manifest, label, threads)
+        device = Load(**job["load"]).device
+        work = _work(measure, model, Path(job["staging"]), manifest, label, threads, device)
         try:
             say("measured", **apart(work, seconds=MEASURE_TIMEOUT_S))
         except (Reported, Died) as error:
@@ -149,9 +151,17 @@ def _measure_of(model: Any) -> Callable[..., Measurement]:
 
 
 def _work(
-    measure: Callable[..., Measurement], model: Any, staging: Path, manifest: Manifest, label: str, threads: int
+    measure: Callable[..., Measurement],
+    model: Any,
+    staging: Path,
+    manifest: Manifest,
+    label: str,
+    threads: int,
+    device: str,
 ) -> Callable[[], dict[str, Any]]:
     def work() -> dict[str, Any]:
-        return dataclasses.asdict(measure(model.definition, model.files, staging, manifest, label, threads))
+        return dataclasses.asdict(
+            measure(model.definition, model.files, staging, manifest, label, threads, device=device)
+        )
 
     return work

@@ -107,7 +107,8 @@ class Model:
 
         Raises ``SnapshotError``, ``cache.errors.CacheError``.
         """
-        self._restored, self._opened = _restore(self.definition, self.files, plan or Plan()), False
+        plan = replace(plan or Plan(), device=_device)
+        self._restored, self._opened = _restore(self.definition, self.files, plan), False
         self._plain = None
         return self._restored.mapped_bytes
 
@@ -194,7 +195,7 @@ class Model:
 
     def _bind_plain(self) -> Restored | OnnxRestored:
         if self._plain is None:
-            self._plain = _restore(self.definition, self.files, Plan())
+            self._plain = _restore(self.definition, self.files, Plan(device=_device))
             self._plain.engine.open(len(os.sched_getaffinity(0)))
         return self._plain
 
@@ -218,16 +219,20 @@ class Model:
 
 _declared: dict[str, Declared] = {}
 _models: dict[str, Model] = {}
+_device = "cpu"  # what the node has them run on
 _held: list[Hold] = []  # what this process fetched by itself; the kernel lets go when it ends
 
 
-def declare(models: Sequence[Mapping[str, Any]]) -> None:
+def declare(models: Sequence[Mapping[str, Any]], *, device: str = "cpu") -> None:
     """Say which models the function has: ``name``, ``source``, ``files`` and ``verify`` of each, as in ``wire.Load``.
 
-    Called before the handler is imported; forgets what was declared and registered before.
+    ``device`` is what they run on. Called before the handler is imported; forgets what was declared and registered
+    before.
     """
+    global _device
     _models.clear()
     _declared.clear()
+    _device = device
     for entry in models:
         files = MappingProxyType({name: Path(path) for name, path in entry["files"].items()})
         _declared[entry["name"]] = Declared(entry["name"], entry["source"], files, entry.get("verify", 0.0))

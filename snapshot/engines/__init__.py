@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Given:
     """What an engine is restored from: the author's definition, the source's files, and of the snapshot its directory,
-    manifest and this engine's own record (None before the first bake)."""
+    manifest and this engine's own record (None before the first bake). ``device`` is what the node has the function's
+    models run on: ``cpu`` or ``cuda:0``, which must not be touched before ``open``."""
 
     definition: ModelDefinition
     files: Mapping[str, Path]
     snapshot: Path | None = None
     manifest: Manifest | None = None
     record: EngineRecord | None = None
+    device: str = "cpu"
 
 
 class Engine(Protocol):

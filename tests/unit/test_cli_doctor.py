@@ -55,15 +55,16 @@ def test_memory_is_the_containers_where_that_is_less(tmp_path: Path) -> None:
 
 
 def test_gpu_is_found_without_touching_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _, path=None: None)
     assert machine.gpu(tmp_path) == Finding("GPU", "ok", "none; functions run on the CPU")
     file(tmp_path / "nvidia0", "")
     file(tmp_path / "nvidiactl", "")
     assert machine.gpu(tmp_path).found == "nvidia0, but no nvidia-smi"
-    tool = file(tmp_path / "nvidia-smi", "#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 570.1'\n")
+    tool = file(tmp_path / "nvidia-smi", "#!/bin/sh\necho '22000, 23034, NVIDIA L4, 8.9, 570.1'\n")
     tool.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda _: str(tool))
-    assert machine.gpu(tmp_path) == Finding("GPU", "ok", "NVIDIA L4, 23034 MiB, 570.1")
+    monkeypatch.setattr(shutil, "which", lambda _, path=None: str(tool))
+    found = "NVIDIA L4, 23034 MiB, 22000 free, compute capability 8.9, driver 570.1"
+    assert machine.gpu(tmp_path) == Finding("GPU", "ok", found)
     tool.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
     assert machine.gpu(tmp_path).verdict == "warn"
 
@@ -233,3 +234,13 @@ def test_doctor_puts_the_advice_below_its_finding_within_80_columns(
         "Cache",
         "Node",
     ]
+
+
+def test_mps_is_off_unless_it_is_asked_for_and_there(tmp_path: Path) -> None:
+    """What is asked for and missing is the only thing to warn about."""
+    path = {"PATH": str(tmp_path)}
+    assert machine.mps(path) == Finding("MPS", "ok", "off")
+    assert machine.mps({**path, "GLOWPLUG_MPS": "1"}).verdict == "warn"
+    file(tmp_path / "nvidia-cuda-mps-control", "").chmod(0o755)
+    assert machine.mps(path).found == "off; there to be switched on with GLOWPLUG_MPS=1"
+    assert machine.mps({**path, "GLOWPLUG_MPS": "1"}).found.startswith("on (GLOWPLUG_MPS): ")

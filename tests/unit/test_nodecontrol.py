@@ -196,6 +196,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
         on_changed=neighbours.changed,
+        device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "",
     )  # fmt: skip
     yield Rig(control, registry, neighbours, digest, removed)
     await control.close()
@@ -203,6 +204,12 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 MODEL = {"Model": {"Source": SOURCE}}
+
+
+async def test_a_device_that_this_node_has_not_is_refused_at_deploy(rig: Rig) -> None:
+    with pytest.raises(DefinitionError, match=r"Glowplug\.Device: no GPU"):
+        await rig.put(rig.definition("a", Glowplug={"Device": "cuda"}))
+    assert [] == rig.registry.functions()
 
 
 async def test_a_stack_is_made_exactly_what_it_says(rig: Rig) -> None:

@@ -59,7 +59,7 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Glowplug": {"IdleTimoutSeconds": 5}}, "Glowplug.IdleTimoutSeconds", "did you mean IdleTimeoutSeconds?"),
         ({"Glowplug": {"Zzz": 5}}, "Glowplug.Zzz", "known: "),
         ({"Glowplug": {"Parking": "sometimes"}}, "Glowplug.Parking", "not one of auto, off"),
-        ({"Glowplug": {"Device": "cuda"}}, "Glowplug.Device", "not supported yet"),
+        ({"Glowplug": {"Device": "gpu"}}, "Glowplug.Device", "not one of auto, cpu, cuda"),
         ({"Glowplug": {"Objective": {"ColdWeight": -1}}}, "Glowplug.Objective.ColdWeight", "-1 is not 0 or more"),
         (
             {"Glowplug": {"Objective": {"BatchSizes": [1, 0]}}},

@@ -22,12 +22,15 @@ from glowplug.runtime.process import wire
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "wire"
 
 EXAMPLES: list[wire.Message] = [
-    wire.Hello(pid=4711, protocol=2, preloaded=["json", "torch"], import_ms=1800.5),
+    wire.Hello(
+        pid=4711, protocol=2, preloaded=["json", "torch"], import_ms=1800.5, device="cuda:0", context_ms=310.5,
+    ),
     wire.Failed(step="load", error_type="ValueError", error_message="boom", stack_trace=["  File …\n"]),
     wire.Loaded(import_ms=48.25, obstacle="", models=["minilm"]),
     wire.Bound(bind_ms=4.5, engines={"minilm": "aot_inductor"}, weight_bytes=90868376, obstacle=""),
     wire.Checked(check_ms=12.0, worst_error=2.5e-7, recorded=True, reads=[["/b/1", 0, 4096]]),
     wire.Ready(start_ms=0.5, vm_data_bytes=123456789),
+    wire.Adopted(adopt_ms=0.25),
     wire.Spawned(child_id="w1", pid=4712, fork_ms=1.5),
     wire.Exited(child_id="w1", pid=4712, status=9, max_rss_kib=300000),
     wire.Spawn(child_id="w1", role="worker", uid=200003, gid=200003),
@@ -35,7 +38,7 @@ EXAMPLES: list[wire.Message] = [
         function_name="embed", handler="embed.handler", task_root="/task", import_paths=["/task"],
         environment={"TZ": ":UTC"}, models=[{"name": "", "source": "package://m", "files": {"config.json": "/b/1"},
                                      "verify": 0.01}],
-        initialization_type="on-demand", parked=True, observe=False,
+        initialization_type="on-demand", parked=True, observe=False, device="cpu",
     ),
     wire.Bind(plans=[{"name": "", "engine": "eager", "snapshot": "", "manifest": b""}]),
     wire.Check(threads=2),
@@ -44,6 +47,7 @@ EXAMPLES: list[wire.Message] = [
         memory_mb=1024, function_version="$LATEST", log_group="/aws/lambda/embed", log_stream="s", threads=2,
     ),
     wire.Stop(grace_s=2.0),
+    wire.Adopt(uid=200003, gid=200003),
     wire.Invoke(
         invocation_id="8e3f", events=[b'{"text":"hi"}'], deadline_ms=1760000000000, function_arn="arn:aws:lambda:…",
         trace_id="Root=1-0", client_context=b"", identity=b"", threads=2,
