@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+ROOT = Path(__file__).resolve().parents[2]
 FOX = "The quick brown fox jumps over the lazy dog."
 OTHER_FOX = "A fast auburn fox leaps above a sleepy hound."
 RATES = "Interest rates rose by a quarter point."
@@ -107,6 +110,39 @@ def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> 
     status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
     assert 200 == status
     check_embeddings(answer["embeddings"])
+
+
+def glowplug(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "glowplug.deploy.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=300, check=False)
+
+
+def test_its_snapshot_serves_on_another_node_that_has_no_compiler(shipped: Any, serving: Any, tmp_path: Path) -> None:
+    shipped.admin("POST", "functions/embed/bake", {"wait": True})
+    engine = shipped.function("embed")["engines"][0]["engine"]
+    signing, trusted, moved = (tmp_path / name for name in ("signing.pem", "trusted.pem", "embed.glowplug"))
+    key = Ed25519PrivateKey.generate()
+    signing.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    trusted.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    arguments = ("bake", "embed", "--export", str(moved), "--endpoint", shipped.endpoint)
+    exported = glowplug(*arguments, GLOWPLUG_SIGNING_KEY=str(signing))
+    assert (0, "") == (exported.returncode, exported.stderr)
+    assert moved.stat().st_size < 10_000_000, "the weights are not in it"
+    refused = glowplug("bake", "--import", str(moved), "--endpoint", shipped.endpoint)
+    assert 1 == refused.returncode
+    assert "GLOWPLUG_TRUSTED_KEYS names no public key" in refused.stderr
+    with serving(
+        ROOT / "template.yaml", tmp_path / "B", PATH="/var/empty", GLOWPLUG_TRUSTED_KEYS=str(trusted)
+    ) as other:
+        imported = glowplug("bake", "--import", str(moved), "--wait", "--json", "--endpoint", other.endpoint)
+        assert 0 == imported.returncode, imported.stderr
+        (row,) = json.loads(imported.stdout)["models"]
+        assert ("embed", True, engine) == (row["function"], row["used"], row["engine"]), row
+        status, headers, answer = other.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
+        assert 200 == status
+        check_embeddings(answer["embeddings"])
+        told = other.request("GET", f"/_glowplug/explain/{headers['x-amzn-requestid']}")[2]
+        assert other.function("embed")["engines"][0]["engine"] == engine, told
 
 
 def test_a_snapshot_with_one_flipped_byte_is_retired_and_the_function_still_answers(shipped: Any) -> None:
