@@ -151,15 +151,16 @@ async def test_what_is_refused_has_status_type_and_reason_and_leaves_nothing(
     assert empty(store)
 
 
+@pytest.mark.parametrize(("where", "what"), [(os, "fsync"), (Path, "write_bytes")], ids=["published", "taken in"])
 async def test_a_full_disk_is_the_nodes_fault_and_leaves_nothing(
-    porting: Porting, store: SnapshotStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    porting: Porting, store: SnapshotStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, what: str
 ) -> None:
     data = exported(tmp_path)
 
-    def fsync(descriptor: int) -> None:
+    def full(*given: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(where, what, full)
     with pytest.raises(StateError, match="No space left"):
         await porting.entering(sent(data))
     monkeypatch.undo()
