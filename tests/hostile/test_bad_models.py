@@ -69,6 +69,12 @@ class Lacking(Exported):
         raise CompileFailed("there is no operator aten::hypot")
 
 
+class Full(Exported):
+    def export(self, program, staging, precision):
+        with open("/dev/full", "wb", buffering=0) as disk:
+            disk.write(b"an artefact")
+
+
 class Crashing(Exported):
     def export(self, program, staging, precision):
         os.abort()
@@ -100,7 +106,7 @@ class WrongSometimes(Exported):
         return super().run(args, kwargs) + (torch.rand(()) < 0.5)
 
 
-KINDS = (Exported, Lacking, Crashing, Hanging, CrashingLater, NotFinite, WrongElsewhere, WrongSometimes)
+KINDS = (Exported, Lacking, Full, Crashing, Hanging, CrashingLater, NotFinite, WrongElsewhere, WrongSometimes)
 for kind in KINDS:
     kind.name = kind.__name__.lower()
     setattr(fakes, kind.__name__, kind)
@@ -189,6 +195,7 @@ def test_an_engine_that_works_is_chosen_or_eager_is(bakes: dict[str, Any]) -> No
     ("engine", "words"),
     [
         ("lacking", "no operator aten::hypot"),
+        ("full", "No space left on device"),
         ("crashing", "SIGABRT"),
         ("hanging", "3 s"),
         ("crashinglater", "SIGABRT"),
