@@ -343,7 +343,10 @@ class Snapshots:
         if not verdict.reused and verdict.engine == "eager" and not (staging / MANIFEST).exists():
             return ""
         key = verdict.key if verdict.reused else (await asyncio.to_thread(self._store.publish, staging)).key
-        unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+        try:
+            unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+        except (SnapshotCorrupt, SnapshotMissing) as error:  # altered: the next bake must not find it again
+            unusable = str(error)
         if unusable:
             await asyncio.to_thread(self._store.retire, key, unusable)
             raise SnapshotCorrupt(f"snapshot {key}: {unusable}")

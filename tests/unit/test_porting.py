@@ -322,3 +322,17 @@ async def test_a_bake_that_somebody_waits_for_goes_on(porting: Porting, store: S
     await waiting
     assert (KEY, 1) == (snapshots.status(SPEC)[0].key, child.baked)
     await snapshots.close()
+
+
+async def test_one_that_was_altered_here_is_not_found_twice(store: SnapshotStore, tmp_path: Path) -> None:
+    store.publish(stage(tmp_path / "own"))
+    (store.root / KEY / "model.so").unlink()
+    (store.root / KEY / "model.so").write_bytes(ENGINE[:-1] + b"G")
+    child = Child(tmp_path)
+    snapshots = snapshots_of(store, child)
+    (status,) = await snapshots.bake(SPEC)
+    assert ("failed", "eager", True) == (status.state, status.engine, "model.so: sha256" in status.reason)
+    assert [] == store.keys()
+    child.found = ""
+    assert "ready" == (await snapshots.bake(SPEC))[0].state
+    await snapshots.close()
