@@ -105,6 +105,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
         job.published,
         key,
         labels,
+        job.wanted.objective.batch_sizes,
         source=source,
         graph=program.digest,
         signature=signature,

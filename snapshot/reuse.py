@@ -2,7 +2,9 @@
 
 A snapshot's key also has what its bake was asked for (engines, precisions, batch sizes), and a bake is asked only for
 what its machine can make. A snapshot that came from elsewhere, or from a template with other wishes, may hold all that
-is wanted under another key: it is then taken as it is. Enough is: every candidate that would be made is in it, made.
+is wanted under another key: it is then taken as it is. Enough is: every candidate that would be made is in it, made,
+and the batch sizes that the template names were measured; the latter may be lacking where it has an engine that would
+not be made here, which is worth more than a figure.
 
 Its engines may be more than this machine can run (a package that is missing here): those count as refused here.
 """
@@ -24,6 +26,7 @@ def find(
     published: Path,
     key: str,
     labels: Sequence[str],
+    batch_sizes: Sequence[int],
     *,
     source: str,
     graph: str,
@@ -40,7 +43,10 @@ def find(
 
     def will_do(manifest: Manifest) -> bool:
         same = (manifest.source, manifest.graph, manifest.signature, manifest.fingerprint)
-        return same == (source, graph, signature, here) and set(labels) <= _made(manifest)
+        made, eager = _made(manifest), manifest.engines.get(EAGER, EngineRecord())
+        measured = {str(size) for size in batch_sizes} <= set(eager.batches)
+        enough = made >= set(labels) if measured else made > set(labels)
+        return same == (source, graph, signature, here) and enough
 
     found = [manifest for manifest in _all(published) if manifest.key == key or will_do(manifest)]
     return max(found, key=lambda one: (one.key == again, len(_made(one)), one.key == key), default=None)

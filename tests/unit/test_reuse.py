@@ -28,8 +28,16 @@ def publish(root: Path, key: str, engines: dict[str, EngineRecord], **changed: A
     return key
 
 
-def found(root: Path, key: str = "k0", labels: tuple[str, ...] = ("eager",), again: str = "") -> str | None:
-    manifest = reuse.find(root, key, labels, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again)
+def found(
+    root: Path,
+    key: str = "k0",
+    labels: tuple[str, ...] = ("eager",),
+    again: str = "",
+    batch_sizes: tuple[int, ...] = (),
+) -> str | None:
+    manifest = reuse.find(
+        root, key, labels, batch_sizes, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again
+    )
     return None if manifest is None else manifest.key
 
 
@@ -45,6 +53,15 @@ def test_a_snapshot_with_all_that_is_wanted_stands_in_under_whatever_key(tmp_pat
 def test_what_could_not_be_made_elsewhere_is_made_here(tmp_path: Path) -> None:
     publish(tmp_path, "other", ONLY_EAGER)
     assert ("other", None) == (found(tmp_path), found(tmp_path, labels=("eager", "aot_inductor")))
+
+
+def test_a_batch_size_that_was_not_measured_is_only_lacking_where_more_is_gained(tmp_path: Path) -> None:
+    both = ("eager", "aot_inductor")
+    publish(tmp_path, "other", BOTH)
+    assert (None, "other") == (found(tmp_path, labels=both, batch_sizes=(8,)), found(tmp_path, batch_sizes=(8,)))
+    publish(tmp_path, "measured", BOTH | {"eager": EngineRecord(batches={"1": 2.0, "8": 9.0})})
+    assert "measured" == found(tmp_path, labels=both, batch_sizes=(8,))
+    assert found(tmp_path, labels=both, batch_sizes=(8, 16)) is None
 
 
 def test_a_bake_without_a_compiler_does_not_stand_in_the_way_of_a_snapshot_that_was_brought(tmp_path: Path) -> None:
