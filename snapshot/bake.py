@@ -100,12 +100,10 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
         "batch_sizes": list(job.wanted.objective.batch_sizes),
     }
     key = key_of(source, program.digest, signature, options, here)
-    labels = [candidate.label for candidate in chosen]
     existing = reuse.find(
         job.published,
         key,
-        labels,
-        job.wanted.objective.batch_sizes,
+        options,
         source=source,
         graph=program.digest,
         signature=signature,
@@ -137,6 +135,7 @@ def bake(job: Job, *, progress: Progress, measure: Measure) -> Baked:
         reason="",
         check=check,
         artefacts={},
+        options=options,
     )
     engines = _measured(draft, 0.7, progress, measure)
     progress("check", 0.99)

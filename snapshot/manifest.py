@@ -6,6 +6,7 @@
      "graph": "<sha256>",                      digest of the exported program (``program``)
      "fingerprint": {…},                       what must match here (``fingerprint``)
      "signature": {…},                         inputs and outputs (``signature``)
+     "options": {"candidates": […], …},        what else is in the key: what the bake was asked for, and on what it ran
      "computed": {"rope.inv_freq": ["snapshot", "extra.safetensors", "rope.inv_freq"]},
                                                module tensors that no file of the source holds as the module wants them
      "aliases": {"head.weight": "embed.weight"},     a module tensor's further names (tied weights)
@@ -101,6 +102,7 @@ class Manifest:
     reason: str
     check: Mapping[str, Any]
     artefacts: Mapping[str, Artefact]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON text."""

@@ -12,7 +12,7 @@ Its engines may be more than this machine can run (a package that is missing her
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ from .manifest import FILE, EngineRecord, Manifest
 def find(
     published: Path,
     key: str,
-    labels: Sequence[str],
-    batch_sizes: Sequence[int],
+    options: Mapping[str, Any],
     *,
     source: str,
     graph: str,
@@ -34,19 +33,23 @@ def find(
     here: Mapping[str, Any],
     again: str = "",
 ) -> Manifest | None:
-    """Return the manifest of the snapshot ``key``, or of another that will do, or None.
+    """Return the manifest of the snapshot ``key``, or of another that will do, or None. ``options`` are those of the
+    bake that would make it: ``candidates`` and ``batch_sizes``, and the ``versions`` that its engines would run in.
 
     Of several it is ``again``, else the one with the most engines: what a machine that lacks the compilers has baked
     for itself must not stand in the way of what was brought to it. Nothing is authenticated here: the node does that
     with the one that is returned.
     """
 
+    labels, sizes = set(options["candidates"]), {str(size) for size in options["batch_sizes"]}
+    versions = options.get("versions", {}).items()
+
     def will_do(manifest: Manifest) -> bool:
         same = (manifest.source, manifest.graph, manifest.signature, manifest.fingerprint)
+        if same != (source, graph, signature, here) or not versions <= manifest.options.get("versions", {}).items():
+            return False
         made, eager = _made(manifest), manifest.engines.get(EAGER, EngineRecord())
-        measured = {str(size) for size in batch_sizes} <= set(eager.batches)
-        enough = made >= set(labels) if measured else made > set(labels)
-        return same == (source, graph, signature, here) and enough
+        return made >= labels if sizes <= set(eager.batches) else made > labels
 
     found = [manifest for manifest in _all(published) if manifest.key == key or will_do(manifest)]
     return max(found, key=lambda one: (one.key == again, len(_made(one)), one.key == key), default=None)

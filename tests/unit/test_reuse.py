@@ -34,10 +34,10 @@ def found(
     labels: tuple[str, ...] = ("eager",),
     again: str = "",
     batch_sizes: tuple[int, ...] = (),
+    **versions: str,
 ) -> str | None:
-    manifest = reuse.find(
-        root, key, labels, batch_sizes, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again
-    )
+    options = {"candidates": labels, "batch_sizes": batch_sizes, "versions": versions}
+    manifest = reuse.find(root, key, options, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again)
     return None if manifest is None else manifest.key
 
 
@@ -97,3 +97,9 @@ def test_engines_that_cannot_run_here_are_refused_here(monkeypatch: pytest.Monke
     assert "no engine 'abacus'" in refused["abacus"]
     monkeypatch.setattr(Eager, "obstacle", staticmethod(lambda making=False: "not here"))
     assert "not here" == reuse.usable({"eager": dataclasses.replace(BOTH["eager"])})["eager"].refused
+
+
+def test_an_engine_that_ran_in_another_version_is_made_anew(tmp_path: Path) -> None:
+    publish(tmp_path, "other", BOTH, options={"versions": {"onnxruntime": "1.20"}})
+    assert ("other", "other") == (found(tmp_path), found(tmp_path, onnxruntime="1.20"))
+    assert (None, None) == (found(tmp_path, onnxruntime="1.21"), found(tmp_path, tensorrt="10"))
