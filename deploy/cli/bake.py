@@ -47,6 +47,9 @@ def bake(
     if name is None or move.export is not None:
         if engine or report:
             raise click.UsageError("--engine and --report do not go with --export and --import.")
+        if name is not None and wait:
+            with display(quiet=as_json) as progress:
+                client.bake(name, wait=True, on_progress=progress)
         show_move(client, move, wait=wait, as_json=as_json)
         return
     if report and not wait and not engine:

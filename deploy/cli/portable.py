@@ -50,7 +50,7 @@ def moves_snapshots(command: F) -> F:
     """Add the options whose values are the fields of ``Move``."""
     for option in (
         click.option("--import", "take", type=_PRESENT, metavar="FILE", help="Publish a file's snapshot on this node."),
-        click.option("--key", type=_PRESENT, envvar=KEY_VARIABLE, help=f"Signs the file (else {KEY_VARIABLE})."),
+        click.option("--key", type=_FILE, envvar=KEY_VARIABLE, help=f"Signs the file (else {KEY_VARIABLE})."),
         click.option("--model", metavar="MODEL", help="Which model to export, where there are several."),
         click.option("--export", type=_FILE, metavar="FILE", help="Write a snapshot to a signed file."),
     ):

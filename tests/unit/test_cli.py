@@ -182,7 +182,7 @@ def test_bake_wait_succeeds_only_when_the_engine_is_ready(run: Any, scripted: An
     assert result.exit_code == code
     assert result.stdout.startswith("embed minilm: eager")
     assert "bake embed: compile" in result.stderr
-    assert json.loads(scripted.asked[0][3]) == {"wait": True}
+    assert json.loads(scripted.asked[0][3]) == {"wait": True, "engine": ""}
 
 
 # --- snapshot files ---------------------------------------------------------------------------------------------------
@@ -253,7 +253,10 @@ def test_an_export_needs_a_key_and_a_node_that_sends_all_of_it(run: Any, scripte
     scripted.say(b"half of it")
     result = run("bake", "f", "--export", str(target), "--model", "m", "--key", str(key))
     assert (1, "glowplug: cut off: the file ends before the snapshot does\n") == (result.exit_code, result.stderr)
-    assert "/_glowplug/functions/f/snapshot?model=m" == scripted.asked[0][1]
+    run("bake", "f", "--export", str(target), "--wait", "--key", str(key))
+    assert ["/_glowplug/functions/f/snapshot?model=m", "/_glowplug/functions/f/bake"] == [
+        path for _, path, _, _ in scripted.asked
+    ]
     assert not target.exists()
 
 
