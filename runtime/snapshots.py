@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -30,17 +28,17 @@ from pathlib import Path
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
-from glowplug.snapshot import fingerprint, reuse
+from glowplug.snapshot import reuse
 from glowplug.snapshot.assignments import Assignment, Assignments, GivenUp, Measured
 from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMissing
-from glowplug.snapshot.manifest import Manifest
-from glowplug.snapshot.store import MANIFEST, SnapshotStore, VerifiedSnapshot
+from glowplug.snapshot.store import MANIFEST, SnapshotStore
 
 from .bakequeue import Bake, BakeQueue, Watcher
 from .baker import BakeFailed, BakeJob, Baker, BakeVerdict
 from .process import wire
 from .routing.distrust import Expected, Kind
 from .routing.ports import EnginePlan
+from .snapshotfit import machine_digest, unusable_here
 from .sources import Sources
 from .spec import FunctionSpec, ModelSpec
 from .verdicts import asked, chosen, ladder, wanted
@@ -96,7 +94,7 @@ class Snapshots:
         self._on_kept = on_kept
         self._user_of = user_of
         self._assignments = Assignments(store.root)
-        self._fingerprint = _digest(fingerprint.current())
+        self._fingerprint = machine_digest()
         self._queue = BakeQueue(self._perform)
         self._suspect: dict[str, tuple[GivenUp, ...]] = {}  # by snapshot: for revisions that come to share it
         self.retired: Counter[tuple[str, str, str, Kind]] = Counter()
@@ -152,7 +150,7 @@ class Snapshots:
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
         for model in spec.models:
-            if self._baker.obstacle(model.engine) and not self._may_reuse(model):
+            if self._cannot(model):
                 continue  # status says why; looked at each time, so that installing a compiler is enough
             if not self._is_settled(spec, model) and self._queue.find(spec.revision, model.name) is None:
                 self._enqueue(spec, model)
@@ -201,8 +199,7 @@ class Snapshots:
         for model in spec.models:
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
-                obstacle = self._baker.obstacle(model.engine) and not self._may_reuse(model)
-                if obstacle or self._is_settled(spec, model):
+                if self._cannot(model) or self._is_settled(spec, model):
                     continue
                 bake = self._enqueue(spec, model)
             if on_progress is not None:
@@ -244,7 +241,7 @@ class Snapshots:
             return _eager(model, assignment.reason)
         try:
             snapshot = await asyncio.to_thread(self._store.open, assignment.key)
-            unusable = _unusable(snapshot, model)
+            unusable = unusable_here(snapshot, model)
         except (SnapshotCorrupt, SnapshotMissing) as error:
             unusable = str(error)
             with _logged(spec, "retiring a snapshot"):
@@ -269,10 +266,9 @@ class Snapshots:
             return None  # eager was the best of another machine or another torch
         return assignment
 
-    def _may_reuse(self, model: ModelSpec) -> bool:
-        """Return whether there are snapshots of these weights: then a bake may end with one of them, however little
-        this machine can make."""
-        return model.source_digest in self._reusable
+    def _cannot(self, model: ModelSpec) -> bool:
+        """Return whether no bake can help: nothing can be made here, and no snapshot has these weights."""
+        return bool(self._baker.obstacle(model.engine)) and model.source_digest not in self._reusable
 
     def _is_settled(self, spec: FunctionSpec, model: ModelSpec) -> bool:
         return model.engine == "eager" or self._assignment(spec, model) is not None
@@ -385,7 +381,7 @@ class Snapshots:
             return ""
         key = verdict.key if verdict.reused else (await asyncio.to_thread(self._store.publish, staging)).key
         try:
-            unusable = _unusable(await asyncio.to_thread(self._store.open, key), model)
+            unusable = unusable_here(await asyncio.to_thread(self._store.open, key), model)
         except (SnapshotCorrupt, SnapshotMissing) as error:  # altered: the next bake must not find it again
             unusable = str(error)
         if unusable:
@@ -396,21 +392,6 @@ class Snapshots:
 
 def _eager(model: ModelSpec, reason: str) -> EnginePlan:
     return EnginePlan(model.name, "eager", "", b"", reason)
-
-
-def _unusable(snapshot: VerifiedSnapshot, model: ModelSpec) -> str:
-    """Return why a verified snapshot does not fit this machine or these weights; empty when it does."""
-    manifest = Manifest.from_bytes(snapshot.manifest)
-    differences = fingerprint.compare(manifest.fingerprint)
-    if differences:
-        return f"it was baked elsewhere: {'; '.join(differences)}"
-    if manifest.source != model.source_digest:
-        return f"it was baked from weights {manifest.source[:12]}, this revision pins {model.source_digest[:12]}"
-    return ""
-
-
-def _digest(here: fingerprint.Fingerprint) -> str:
-    return hashlib.sha256(json.dumps(here.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.snapshots import _digest
+from glowplug.runtime.snapshotfit import machine_digest
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.state import StateDirectory
 from glowplug.runtime.verdicts import asked
@@ -178,7 +178,7 @@ def fabricate(store: SnapshotStore, spec: FunctionSpec, case: Case, library: byt
     (staging / "model.so").write_bytes(library)
     (staging / "manifest.json").write_bytes(Manifest(**(fields | case.changed)).to_bytes())
     store.publish(staging)
-    verdict = Assignment("aot_inductor", key, "asked for", asked(spec, model), _digest(fingerprint.current()))
+    verdict = Assignment("aot_inductor", key, "asked for", asked(spec, model), machine_digest())
     Assignments(store.root).set(spec.revision, model.name, verdict)
     return key
 

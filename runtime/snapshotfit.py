@@ -1,0 +1,28 @@
+"""Whether a snapshot may be used on this machine, for these weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from glowplug.snapshot import fingerprint
+from glowplug.snapshot.manifest import Manifest
+from glowplug.snapshot.store import VerifiedSnapshot
+
+from .spec import ModelSpec
+
+
+def unusable_here(snapshot: VerifiedSnapshot, model: ModelSpec) -> str:
+    """Return why a verified snapshot does not fit this machine or these weights; empty when it does."""
+    manifest = Manifest.from_bytes(snapshot.manifest)
+    differences = fingerprint.compare(manifest.fingerprint)
+    if differences:
+        return f"it was baked elsewhere: {'; '.join(differences)}"
+    if manifest.source != model.source_digest:
+        return f"it was baked from weights {manifest.source[:12]}, this revision pins {model.source_digest[:12]}"
+    return ""
+
+
+def machine_digest() -> str:
+    """Return this machine's fingerprint in one word: what a verdict for eager is bound to."""
+    return hashlib.sha256(json.dumps(fingerprint.current().to_json(), sort_keys=True).encode()).hexdigest()
