@@ -31,8 +31,8 @@ from .enginefigures import EngineRow
 Kind = Literal["restore", "check", "crash", "mismatch", "cold"]
 
 STARTS = 8
-MARGIN = 1.5
-MARGIN_UNKNOWN = 3.0
+MARGIN = 2.0
+MARGIN_UNKNOWN = 4.0
 LEAST_MS = 5.0
 """A difference that nobody notices is no reason to change anything."""
 

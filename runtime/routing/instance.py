@@ -50,18 +50,8 @@ class Instance:
 
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
-        *(
-            "leave_by_s",
-            "checking",
-            "_engines",
-            "_clock",
-            "_log",
-            "_memory",
-            "_limits",
-            "_init_ms",
-            "_restore_ms",
-            "_expired",
-        ),
+        *("leave_by_s", "checking", "_clock", "_log", "_memory", "_limits", "_engines"),
+        *("_init_ms", "_restore_ms", "_expired"),
     )
 
     def __init__(
@@ -138,7 +128,7 @@ class Instance:
     def failed(self, why: str) -> None:
         """STARTING, READY, BUSY or DRAINING → FAILED."""
         self._step(State.FAILED, State.STARTING, State.READY, State.BUSY, State.DRAINING)
-        self.why = why
+        self.why, self.checking = why, ""
 
     def _step(self, target: State, *sources: State) -> None:
         if self.state not in sources:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from glowplug.runtime import errors
+from glowplug.runtime.process import wire
 from glowplug.runtime.routing.records import StartRecord
 from glowplug.runtime.testing import MODEL, FakeWorker, Rig, a_spec, settle
 
@@ -137,6 +139,22 @@ async def test_race_a_function_that_is_deleted_during_a_check_leaves_nothing() -
     await settle()
     assert ([], []) == (serving(rig), rig.router.describe())
     assert not any(zygote.alive for zygote in rig.zygotes.zygotes)
+
+
+async def test_an_answer_that_breaks_the_protocol_is_not_waited_for_any_further() -> None:
+    rig = Rig(SPEC, engine="fast")
+    rig.script().verified, rig.script().verify_s = RIGHT, 2.0
+    invoke = FakeWorker.invoke
+
+    async def twice(self: FakeWorker, message: wire.Invoke) -> wire.Outcome:
+        answer = await invoke(self, message)
+        return replace(answer, results=answer.results * 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeWorker, "invoke", twice)
+        assert b"Runtime exited" in (await rig.call()).payload
+    await settle()
+    assert ([], 0, 0) == (serving(rig), rig.router.describe()[0].busy, rig.router._launches._tasks.faults)
 
 
 # --- moving to the next -----------------------------------------------------------------------------------------------
