@@ -53,6 +53,7 @@ def measure(
     begin = time.perf_counter()
     try:
         restored = restore(definition, files, Plan(label, staging, manifest.to_bytes(), device))
+        bound = time.perf_counter()
         torch.set_num_threads(threads)
         restored.engine.open(threads)
         opened = time.perf_counter()
@@ -75,7 +76,7 @@ def measure(
         restore_ms=restore_ms,
         first_ms=first_ms,
         cold_ms=restore_ms + first_ms,
-        parked_ms=first_ms if restored.engine.fork_safe else restore_ms + first_ms,
+        parked_ms=first_ms if restored.engine.fork_safe else (opened - bound) * 1e3 + first_ms,
         warm_ms=warm_ms,
         shapes=shapes,
         batches=batches,

@@ -82,12 +82,13 @@ class OnnxRuntime:
         self._model, self._record = given.snapshot / record.artefact, record
 
     def bind(self, tensors: TensorFiles) -> int:
-        """Map the tensors; the session that uses them is for ``open``."""
+        """Map the tensors, and import what can be; the session is for ``open``."""
+        session.import_early(self._record.options)
         self._bound = {name: tensors.get(origin) for name, origin in self._record.constants.items()}
         return sum(tensor.nbytes for tensor in self._bound.values())
 
     def open(self, threads: int) -> None:
-        """Import ONNX Runtime and make the session. Raises ``EngineUnavailable``."""
+        """Make the session. Raises ``EngineUnavailable``."""
         self._session = session.Session(
             self._model,
             {name: tensor.numpy() for name, tensor in self._bound.items()},

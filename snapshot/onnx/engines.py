@@ -15,7 +15,7 @@ from ..manifest import EngineRecord
 from . import calls, outline
 from .arrays import ArrayFiles
 from .record import unusable
-from .session import UNPACKED, Session, obstacle
+from .session import UNPACKED, Session, import_early, obstacle
 
 
 class OnnxEngine:
@@ -81,6 +81,7 @@ class Optimised(OnnxEngine):
             raise EngineUnavailable(f"model {self._name}: the snapshot has no graph for ONNX Runtime")
         if difference := unusable(self._record.options):
             raise FingerprintMismatch(f"model {self._name}: {difference}")
+        import_early(self._record.options)
         return self._arrays.map(self._record.constants.values())
 
     def open(self, threads: int) -> None:

@@ -32,7 +32,7 @@ from ..checkpoint import SNAPSHOT, Origin
 from ..errors import CompileFailed, ExportFailed
 from ..manifest import EngineRecord
 from .record import VERSION
-from .session import UNPACKED, runtime_module, said, version
+from .session import FORKABLE, UNPACKED, import_is_forkable, runtime_module, said, version
 
 PLACEHOLDER = "bound-at-open"
 LEAST_BYTES = 1024
@@ -61,6 +61,7 @@ def make(model: Path, staging: Path, precision: str, known: Iterable[Known] = ()
     """
     import onnx  # late: only a baker has to have it
 
+    forkable = import_is_forkable()
     stem = "onnxruntime" if precision == "fp32" else f"onnxruntime-{precision}"
     with tempfile.TemporaryDirectory(prefix="onnx-") as scratch:
         source = _quantised(model, Path(scratch)) if precision == "int8" else model
@@ -70,7 +71,7 @@ def make(model: Path, staging: Path, precision: str, known: Iterable[Known] = ()
     if made:
         save_file(made, staging / f"{stem}.safetensors")
     (staging / PLACEHOLDER).touch()
-    record = EngineRecord(artefact=f"{stem}.onnx", constants=origins, options={VERSION: version()})
+    record = EngineRecord(artefact=f"{stem}.onnx", constants=origins, options={VERSION: version(), FORKABLE: forkable})
     return {"": record} if precision == "int8" else {"": record, UNPACKED: record}
 
 

@@ -33,7 +33,7 @@ class Restored:
 
 
 def restore(definition: OnnxDefinition, files: Mapping[str, Path], plan: Plan) -> Restored:
-    """Bring a model back; starts no thread and imports neither NumPy nor ONNX Runtime.
+    """Bring a model back; starts no thread.
 
     Raises ``EngineError`` (the file as it is may do), ``OnnxInvalid``, ``cache.errors.WeightsError``.
     """

@@ -1,7 +1,9 @@
 """A session of ONNX Runtime, as this project runs them.
 
-- *Imported late.* ``import onnxruntime`` starts a thread, so no process that is to be forked may do it: a session is
-  made by an engine's ``open``, in the worker.
+- *Made after the last fork.* A session has a pool of threads, so it is made by an engine's ``open``, in the worker.
+- *Imported before it, where that starts no thread.* Recent releases start one, which sends telemetry, unless
+  ``ORT_DISABLE_TELEMETRY`` is set before the import; here it always is. A bake looks whether the import is free of
+  threads then (``FORKABLE``), and a zygote imports only what was seen to be: that is half of what a start pays.
 - *Nothing is optimised here.* What can be has been, at the bake; a restore reads the result.
 - *No spinning.* Idle threads of ONNX Runtime look for work for milliseconds before they sleep. That makes calls on an
   idle machine up to a third faster, and costs 30 ms of processor time after every call, which the other instances of
@@ -10,13 +12,15 @@
   view of a mapped safetensors file (``add_initializer``), which ONNX Runtime uses where it is. The kernels' prepacking
   makes private copies of matrices in the layout they like best; with ``unpacked`` they do without: a session costs a
   quarter of the time and nothing but its activations in memory, and each call takes longer. A bake measures both.
-- *Quiet.* No telemetry, errors only.
+- *Quiet.* Errors only.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,9 @@ CUDA = ("TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU)
 
 UNPACKED = "unpacked"
 """The variant without prepacking."""
+
+FORKABLE = "import_is_forkable"
+"""The option of a record that says whether its ONNX Runtime can be imported before a fork."""
 
 _ERRORS_ONLY = 3
 
@@ -103,7 +110,9 @@ class Session:
 
 
 def runtime_module() -> Any:
-    """Import ONNX Runtime and return it, with telemetry off. Starts a thread. Raises ``EngineUnavailable``."""
+    """Import ONNX Runtime and return it, with telemetry off. Raises ``EngineUnavailable``."""
+    # Of the C library's environment alone: the author's module and what it starts see the function's own.
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # late, as documented
     except ImportError as error:
@@ -111,6 +120,26 @@ def runtime_module() -> Any:
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
     return onnxruntime
+
+
+def import_is_forkable() -> bool:
+    """Import ONNX Runtime; return whether that started no thread. False where it was imported before."""
+    import numpy  # noqa: F401 - its own thread is another matter
+
+    if "onnxruntime" in sys.modules:
+        return False
+    before = len(os.listdir("/proc/self/task"))
+    runtime_module()
+    return len(os.listdir("/proc/self/task")) == before
+
+
+def import_early(options: Mapping[str, Any]) -> None:
+    """Import ONNX Runtime in a process that will be forked, if a bake has seen that this starts no thread.
+
+    Nor is NumPy imported for it, which may start one: with a model in it, a process nearly always has it already.
+    """
+    if options.get(FORKABLE) is True and "numpy" in sys.modules:
+        runtime_module()
 
 
 def said(error: Exception) -> str:
