@@ -21,6 +21,7 @@ from glowplug.snapshot.definition import Example, ModelDefinition
 from glowplug.snapshot.engines import Given, onto
 from glowplug.snapshot.engines import tensorrt as module
 from glowplug.snapshot.engines.tensorrt import TensorRt
+from glowplug.snapshot.engines.to_onnx import export_onnx
 from glowplug.snapshot.errors import (
     CompileFailed,
     EngineFailed,
@@ -32,7 +33,6 @@ from glowplug.snapshot.errors import (
     TensorUnbound,
 )
 from glowplug.snapshot.manifest import EngineRecord, Manifest
-from glowplug.snapshot.onnx.export import export_onnx
 from glowplug.snapshot.program import Program, export
 from glowplug.snapshot.tensorrt import gpu, session, timing
 from glowplug.snapshot.tensorrt.testing import FakeTensorRt, HostDevice, HostStream

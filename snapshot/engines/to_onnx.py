@@ -17,11 +17,12 @@ import torch
 from ..errors import ExportFailed
 
 if TYPE_CHECKING:
-    from ..program import Program  # only to name it, as in the engines
+    from ..program import Program  # only to name it: see ``aot_inductor``
 
 
-def export_onnx(program: Program, target: Path) -> None:
-    """Write ``target`` and its weights, ``target`` with ``.data`` appended.
+def export_onnx(program: Program, target: Path) -> list[str]:
+    """Write ``target`` and its weights, ``target`` with ``.data`` appended; return the names of its inputs, which are
+    the signature's tensors in order.
 
     Raises ``ExportFailed`` naming the operator that ONNX lacks, or saying that the exporter is not installed.
     """
@@ -34,7 +35,14 @@ def export_onnx(program: Program, target: Path) -> None:
             made = torch.onnx.export(program.exported, dynamo=True, verbose=False)
             if made is None:
                 raise ExportFailed("torch.onnx made no program")
+            names = [str(value.name) for value in made.model.graph.inputs]
+            tensors = [item.name for item in program.signature.inputs if item.dtype is not None]
+            if len(names) != len(tensors):
+                raise ExportFailed(f"torch.onnx made a graph of {len(names)} inputs, the model has {len(tensors)}")
             made.save(target, external_data=True)
+            return names
+    except ExportFailed:
+        raise
     except Exception as error:  # the exporter's own errors have no common base but Exception
         raise ExportFailed(f"torch.onnx: {type(error).__name__}: {_first_lines(error)}") from error
     finally:

@@ -1,1 +1,0 @@
-"""From an exported model to an ONNX file, for the engines that read one."""
