@@ -181,9 +181,9 @@ def _calls(staging: Path) -> dict[str, list[Tensor]]:
 
 def _onnx(program: Program, precision: str, calls: Sequence[Sequence[Tensor]], scratch: Path) -> Path:
     """Write the model as ONNX in ``precision`` and return the file."""
-    from ..precision import converted
+    from ..precision import converted  # late, all three: see ``_calls``
     from ..tensorrt.calibration import quantise
-    from .onnx_export import export_onnx  # late, all three: see ``_calls``
+    from .onnx_export import export_onnx
 
     file = scratch / "model.onnx"
     if precision != "int8":

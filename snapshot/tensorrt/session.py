@@ -118,8 +118,10 @@ class Session:
 
     def _consider(self, number: int, shapes: tuple[Shape, ...]) -> None:
         """Capture a shape that keeps coming. What was asked for has been answered already."""
+        if self.uncaptured or len(self._graphs) >= GRAPHS:
+            return
         self._seen[shapes] += 1
-        if self.uncaptured or self._seen[shapes] < CAPTURE_AFTER or len(self._graphs) >= GRAPHS:
+        if self._seen[shapes] < CAPTURE_AFTER:
             return
         try:
             lane = self._lane(number)
