@@ -122,11 +122,15 @@ class DeviceStarter(Starter):
                     await taken.pop().adopt(wire.Adopt(user, user))
             return worker
 
-        return await self._with_engine(
-            home,
-            recording,
-            lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
-        )
+        try:
+            return await self._with_engine(
+                home,
+                recording,
+                lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
+            )
+        finally:
+            if taken:
+                worker.kill("its start ended before it began")
 
 
 def _other_way(home: Home) -> Way:
