@@ -104,10 +104,8 @@ class DeviceStarter(Starter):
         recording.way = "context"
         try:
             return await self._in_context(worker, home, instance_id, recording)
-        except (
-            NotForkable
-        ) as obstacle_found:  # it brings what the pool's workers have imported: never again by this way
-            home.context_obstacle = str(obstacle_found)
+        except NotForkable as brought:  # what the pool's workers have imported too: never again by this way
+            home.context_obstacle = str(brought)
             raise
 
     async def _in_context(self, worker: Worker, home: Home, instance_id: str, recording: Recording) -> Started:
