@@ -104,10 +104,8 @@ class DeviceStarter(Starter):
         recording.way = "context"
         try:
             return await self._in_context(worker, home, instance_id, recording)
-        except (
-            NotForkable
-        ) as obstacle_found:  # it brings what the pool's workers have imported: never again by this way
-            home.context_obstacle = str(obstacle_found)
+        except NotForkable as brought:  # what the pool's workers have imported too: never again by this way
+            home.context_obstacle = str(brought)
             raise
 
     async def _in_context(self, worker: Worker, home: Home, instance_id: str, recording: Recording) -> Started:
@@ -122,11 +120,15 @@ class DeviceStarter(Starter):
                     await taken.pop().adopt(wire.Adopt(user, user))
             return worker
 
-        return await self._with_engine(
-            home,
-            recording,
-            lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
-        )
+        try:
+            return await self._with_engine(
+                home,
+                recording,
+                lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
+            )
+        finally:
+            if taken:
+                worker.kill("its start ended before it began")
 
 
 def _other_way(home: Home) -> Way:
