@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import FunctionSpec
 
@@ -95,7 +96,7 @@ def preview(wanted: Stack, client: StackClient) -> list[Change]:
     """Return what deploying ``wanted`` would change, without changing anything."""
     held = client.stack(wanted.name) or {}
     current = {key: FunctionSpec.from_json(value) for key, value in (held.get("Functions") or {}).items()}
-    return plan(current, {key: FunctionSpec.from_definition(value) for key, value in wanted.definitions.items()})
+    return plan(current, {key: spec_of(value) for key, value in wanted.definitions.items()})
 
 
 def stack_name(template: Path) -> str:

@@ -5,7 +5,7 @@
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, each AWS::Lambda::Url
    its FunctionUrlConfig.
-5. ``FunctionSpec.from_definition`` judges each; the field that it refuses is found again in the template.
+5. ``definition.spec_of`` judges each; the field that it refuses is found again in the template.
 
 This file, with ``supported`` and ``resources`` beside it, is the only one that knows SAM's and CloudFormation's names.
 """
@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec, url_id_of
+from glowplug.runtime.spec import url_id_of
 
 from . import parameters as template_parameters
 from .archive import Archive, pack, pack_text
@@ -260,7 +261,7 @@ def _validate(stack: Stack) -> None:
     urls: dict[str, str] = {}
     for logical_id, definition in stack.definitions.items():
         try:
-            spec = FunctionSpec.from_definition(definition)
+            spec = spec_of(definition)
         except DefinitionError as error:
             raise stack.error(logical_id, error) from error
         if spec.name in names:

@@ -21,7 +21,7 @@ from glowplug.snapshot.errors import DeviceError, MpsUnavailable
 
 from .clock import Clock
 from .config import NodeConfig
-from .devicespec import CUDA, context_obstacle, device_of
+from .devices import CUDA, context_obstacle, device_of
 from .errors import StartError
 from .process.contextpool import ContextPool, Pacing
 from .process.workers import Worker

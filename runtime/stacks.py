@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
+from .definition import spec_of
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 
@@ -93,7 +94,7 @@ def validated(
     specs: dict[str, FunctionSpec] = {}
     for logical_id, definition in request.definitions.items():
         try:
-            spec = FunctionSpec.from_definition(definition)
+            spec = spec_of(definition)
             if not code.has(spec.code_digest):
                 raise DefinitionError("CodeSha256", f"code {spec.code_digest} has not been uploaded to this node")
             if refusal := device_refusal(spec):

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from glowplug.runtime.clock import Alarm, Clock
-from glowplug.runtime.devicespec import CONTEXT_MIB
+from glowplug.runtime.devices import CONTEXT_MIB
 from glowplug.runtime.errors import GlowplugError
 
 from .workers import Worker

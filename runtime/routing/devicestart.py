@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glowplug.runtime.devicespec import CPU, context_obstacle, needed_mib
+from glowplug.runtime.devices import CPU, context_obstacle, needed_mib
 from glowplug.runtime.process import wire
 from glowplug.snapshot.errors import DeviceError
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.devicespec import CPU
+from glowplug.runtime.devices import CPU
 from glowplug.runtime.spec import FunctionSpec
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"

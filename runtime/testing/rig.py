@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.devicespec import device_of
+from glowplug.runtime.devices import device_of
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.coldstart import Starter

@@ -10,7 +10,7 @@ from cfnlint.config import ManualArgs
 
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import translate
-from glowplug.runtime.spec import FunctionSpec
+from glowplug.runtime.definition import spec_of
 
 ROOT = Path(__file__).parents[2]
 REGIONS = ["us-east-1"]
@@ -35,7 +35,7 @@ def test_the_linter_would_find_something() -> None:
 
 def test_the_shipped_template_deploys_echo_and_embed_with_their_urls() -> None:
     stack = translate(load(ROOT / "template.yaml"), stack="main")
-    specs = [FunctionSpec.from_definition(definition) for definition in stack.definitions.values()]
+    specs = [spec_of(definition) for definition in stack.definitions.values()]
     assert ["echo", "embed"] == [spec.name for spec in specs]
     assert ["echo", "embed"] == [spec.url.url_id for spec in specs if spec.url]
     [model] = specs[1].models

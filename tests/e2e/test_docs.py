@@ -34,7 +34,7 @@ from glowplug.deploy.cli import COMMANDS
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.template import parse
 from glowplug.deploy.translate import translate
-from glowplug.runtime import config, spec
+from glowplug.runtime import config, definition, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,7 +118,7 @@ def translated(text: str, directory: Path) -> None:
     """Translate a template, or one function's settings. Raises ``TemplateError`` as a deploy would."""
     if "\nResources:" not in text:
         own = dict(yaml.safe_load(text))
-        text = settings(own, {}) if own.keys() <= spec._GLOWPLUG else settings({}, own)
+        text = settings(own, {}) if own.keys() <= definition._GLOWPLUG else settings({}, own)
     translate(parse(text, path=directory / "template.yaml", name="template.yaml"), stack="docs")
 
 
@@ -269,8 +269,8 @@ def documented_words(page: str) -> set[str]:
 
 
 def test_every_key_of_a_template_is_documented() -> None:
-    keys = {*spec._GLOWPLUG, *spec._KNOWN} - {"CodeSha256", "Glowplug"}
-    keys |= {f"Model.{key}" for key in spec._MODEL} | {f"Warmup.{key}" for key in spec._WARMUP}
+    keys = {*definition._GLOWPLUG, *definition._KNOWN} - {"CodeSha256", "Glowplug"}
+    keys |= {f"Model.{key}" for key in definition._MODEL} | {f"Warmup.{key}" for key in definition._WARMUP}
     for built, noted, not_yet in supported._PROPERTIES.values():
         keys |= built | noted | not_yet
     assert set() == keys - documented_words("template.md")

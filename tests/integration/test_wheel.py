@@ -18,11 +18,12 @@ from pathlib import Path
 
 from glowplug import __version__
 from glowplug.deploy.template import Template, load
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.spec import FunctionSpec
 
 
 def revision(definition: dict[str, object]) -> str:
-    return FunctionSpec.from_definition(definition).revision
+    return spec_of(definition).revision
 
 
 template: Template = load(Path("template.yaml"))

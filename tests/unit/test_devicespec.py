@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.devicespec import CONTEXT_MIB, DeviceSpec, context_obstacle, device_of, needed_mib
+from glowplug.runtime.definition import spec_of
+from glowplug.runtime.devices import CONTEXT_MIB, context_obstacle, device_of, needed_mib
+from glowplug.runtime.devicespec import DeviceSpec
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
 from glowplug.runtime.testing import MODEL, a_spec
@@ -15,7 +17,7 @@ DEFINITION = {"FunctionName": "f", "Handler": "f.handler", "Runtime": "python3.1
 
 
 def read(glowplug: dict[str, Any], **properties: Any) -> DeviceSpec:
-    spec = FunctionSpec.from_definition({**DEFINITION, **properties, "Glowplug": glowplug})
+    spec = spec_of({**DEFINITION, **properties, "Glowplug": glowplug})
     assert spec.gpu == FunctionSpec.from_json(spec.to_json()).gpu
     return spec.gpu
 

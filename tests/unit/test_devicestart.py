@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from glowplug.runtime.devicespec import CUDA, DeviceSpec
+from glowplug.runtime.devices import CUDA
+from glowplug.runtime.devicespec import DeviceSpec
 from glowplug.runtime.errors import RestoreFailed
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.coldstart import Starter

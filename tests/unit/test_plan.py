@@ -12,6 +12,7 @@ import pytest
 from glowplug.deploy.apply import DeployResult, Progress, deploy, stack_name
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.plan import Change, plan
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
 
@@ -81,9 +82,7 @@ class NodeInMemory:
         if self.refusal:
             raise self.refusal
         self.bodies.append(body)
-        self.functions = {
-            key: FunctionSpec.from_definition(value).to_json() for key, value in body["Functions"].items()
-        }
+        self.functions = {key: spec_of(value).to_json() for key, value in body["Functions"].items()}
         return {"changes": [], "functions": list(self.functions), "notes": self.notes}
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import FunctionSpec, SourceFile, url_id_of
 
@@ -16,7 +17,7 @@ MINIMAL = {"FunctionName": "f", "Handler": "f.handler", "Runtime": "python3.11",
 
 
 def spec(**more: Any) -> FunctionSpec:
-    return FunctionSpec.from_definition({**MINIMAL, **more})
+    return spec_of({**MINIMAL, **more})
 
 
 def glowplug(**keys: Any) -> FunctionSpec:

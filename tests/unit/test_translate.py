@@ -12,8 +12,8 @@ from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.resources import Account
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
+from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec
 
 HEAD = "Transform: AWS::Serverless-2016-10-31\nResources:\n"
 FUNCTION = """\
@@ -79,7 +79,7 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
         Warmup: {Event: event.json, Compare: none}
   Given: {Type: AWS::IAM::Role, Properties: {RoleName: mine, AssumeRolePolicyDocument: {}}}
 """  # fmt: skip
-    spec = FunctionSpec.from_definition(translated(directory, text).definitions["Embed"])
+    spec = spec_of(translated(directory, text).definitions["Embed"])
     assert ("embed", "words", 1024, 30, 512, 3, True) == (
         spec.name, spec.description, spec.memory_mb, spec.timeout_s, spec.ephemeral_mb, spec.reserved, spec.snap_start
     )  # fmt: skip

@@ -1,0 +1,77 @@
+"""Typed values out of a mapping that somebody wrote by hand; every complaint names the field."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import DefinitionError
+
+
+class Reader:
+    """Reads one mapping. ``path`` is where it stands; all methods raise ``DefinitionError`` for what they refuse."""
+
+    def __init__(self, values: object, path: str) -> None:
+        if not isinstance(values, Mapping):
+            raise DefinitionError(path or "definition", f"must be a mapping, not {kind(values)}")
+        self.values: Mapping[str, Any] = values
+        self.path = path
+
+    def at(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def only(self, known: frozenset[str] | set[str]) -> None:
+        for name in self.values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+                raise DefinitionError(self.at(name), f"unknown key; {hint}")
+
+    def section(self, name: str, known: frozenset[str] | set[str]) -> Reader:
+        value = self.values.get(name)
+        section = Reader({} if value is None else value, self.at(name))
+        section.only(known)
+        return section
+
+    def text(self, name: str, *, required: bool = False) -> str:
+        value = self.values.get(name)
+        if value is None and not required:
+            return ""
+        if not isinstance(value, str) or (required and not value):
+            raise DefinitionError(self.at(name), f"must be a string, not {kind(value)}")
+        return value
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self.values.get(name, default)
+        if value is False and "off" in allowed:
+            value = "off"  # YAML 1.1 reads a bare off as a boolean
+        if value not in allowed:
+            raise DefinitionError(self.at(name), f"{value!r} is not one of {', '.join(allowed)}")
+        return str(value)
+
+    def number(self, name: str, default: float, *, low: float, high: float = math.inf) -> float:
+        value = self.values.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DefinitionError(self.at(name), f"must be a number, not {kind(value)}")
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f"{low:g} or more" if math.isinf(high) else f"between {low:g} and {high:g}"
+            raise DefinitionError(self.at(name), f"{value} is not {allowed}")
+        return float(value)
+
+    def whole(self, name: str, default: int, *, low: int, high: float = math.inf) -> int:
+        value = self.number(name, default, low=low, high=high)
+        if not value.is_integer():
+            raise DefinitionError(self.at(name), f"must be a whole number, not {value:g}")
+        return int(value)
+
+    def optional_whole(self, name: str, *, low: int) -> int | None:
+        if self.values.get(name) is None:
+            return None
+        return self.whole(name, low, low=low)
+
+
+def kind(value: object) -> str:
+    """Return what ``value`` is, for a complaint."""
+    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
