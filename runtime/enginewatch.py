@@ -17,7 +17,7 @@ from .spec import FunctionSpec
 
 
 class Verdicts(Protocol):
-    """Which engine serves, and what it was measured to be. ``runtime.snapshots.Snapshots`` is one."""
+    """Which engine serves, and what it was measured to be. ``runtime.verdictbook.VerdictBook`` is one."""
 
     def expected(self, spec: FunctionSpec, model_name: str, engine: str, /) -> tuple[Expected | None, Expected | None]:
         """Return what was measured of an engine that serves and of the next one."""

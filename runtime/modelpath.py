@@ -41,7 +41,7 @@ class ModelPath:
         snapshots that nobody uses. For the start and after each change; what cannot be removed is logged."""
         try:
             await asyncio.to_thread(self.pages.only, {spec.revision for spec in specs})
-            used = [snapshot for spec in specs for snapshot in self.snapshots.used(spec)]
+            used = [snapshot for spec in specs for snapshot in self.snapshots.book.used(spec)]
             await asyncio.to_thread(self.sources.pins.only, used)
         except (CacheError, OSError) as error:
             log.warning("what nobody uses any more was not forgotten: %s", error)

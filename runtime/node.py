@@ -181,7 +181,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         stack.push_async_callback(models.close)
         watch = EngineWatch(
-            models.snapshots,
+            models.snapshots.book,
             on_given_up=lambda spec, why, at_once: router.retire(spec.revision, why, at_once=at_once),
         )
         given: dict[str, Any] = {
@@ -221,14 +221,14 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         metrics = Metrics(
             statuses=router.describe,
             cache=CacheMetrics(config, models.sources, models.pages),
-            engines=EngineMetrics(watch.figures, lambda: models.snapshots.retired),
+            engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.retired),
         )
         ledger.subscribe(metrics.started)
 
         def removed(name: str) -> None:
             metrics.forget(name)
             watch.figures.forget(name)
-            models.snapshots.forget(name)
+            models.snapshots.book.forget(name)
 
         async def changed(specs: Sequence[FunctionSpec]) -> None:
             await gpu.changed(specs)

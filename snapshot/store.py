@@ -21,7 +21,7 @@ Rules, and why:
   ctime, which only the kernel sets.
 - The signature says that the node published these bytes, not that they do what their key says. The key is computed by
   the bake, which runs an author's code: authors whose functions have the same weights trust each other's bakes. The
-  node's check (``runtime.snapshots``) keeps them from publishing for other weights or another machine.
+  node's check (``runtime.judging``) keeps them from publishing for other weights or another machine.
 - Which snapshot serves a function is kept elsewhere (``assignments.py``): a pointer needs no signature, since all it
   can do is to name a snapshot that has one.
 

@@ -182,7 +182,7 @@ async def test_what_a_snapshot_binds_is_pinned_from_the_bake_on_and_held_only_wh
     bench.bakes("stage(reason='least cost')")
     await bench.status()
     digests = {file.sha256 for file in bench.spec.models[0].files}
-    [snapshot] = bench.snapshots.used(bench.spec)
+    [snapshot] = bench.snapshots.book.used(bench.spec)
     assert {str(snapshot): digests} == pins.owners(bench.state / "cache")
     assert "held=0" in repr(bench.sources)
     assert {} == await bench.sources.discard(digests)
@@ -384,7 +384,7 @@ async def test_the_next_best_engine_of_the_same_snapshot_serves_when_one_is_give
     second = f"{first}; aot_inductor-bf16 was given up: off"
     assert [("aot_inductor", ""), ("aot_inductor-bf16", first), ("eager", second)] == seen, "slower ones are not tried"
     assert [] == bench.store.keys(), "nothing of it is left to serve"
-    assert 2 == bench.snapshots.distrusted
+    assert 2 == bench.snapshots.book.retired.total()
 
 
 async def test_what_was_given_up_is_known_after_a_restart_and_cleared_by_a_bake(make: Callable[..., Any]) -> None:
@@ -396,7 +396,7 @@ async def test_what_was_given_up_is_known_after_a_restart_and_cleared_by_a_bake(
     later = await make(model={"precision": "auto", "max_error": 1.0})
     (status,) = later.snapshots.status(later.spec)
     assert ("aot_inductor-bf16", ["aot_inductor"]) == (status.engine, [one.engine for one in status.given_up])
-    assert [later.store.root / KEY] == later.snapshots.used(later.spec)
+    assert [later.store.root / KEY] == later.snapshots.book.used(later.spec)
     later.bakes(f"assert not job['again'] and not Path(job['snapshots']).exists()\n{SEVERAL}")
     later.snapshots.bake_again(later.spec)
     status = await queued(later)
@@ -560,7 +560,7 @@ async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[...
     await bench.status()
     bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
     bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire", "check")
-    assert 1 == bench.snapshots.distrusted
+    assert 1 == bench.snapshots.book.retired.total()
     assert [] == bench.store.keys()
     bench.snapshots.request_bake(bench.spec)
     (status,) = bench.snapshots.status(bench.spec)
