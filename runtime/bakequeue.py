@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from .baker import BakeProgress
+from .bakereport import BakeProgress
 from .spec import FunctionSpec, ModelSpec
 
 Watcher = Callable[[str, BakeProgress], None]

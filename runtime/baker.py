@@ -1,14 +1,10 @@
-"""One bake: a child process that makes an engine for one model, and what the node hears from it.
+"""One bake: a child process that makes an engine for one model.
 
     python -P -m glowplug.runtime.worker.bake --events-fd N
 
 Standard input is the job as JSON: ``{"load": {fields of wire.Load}, "model", "wanted", "staging", "snapshots",
-"again"}``. The child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N:
-
-    {"event": "progress", "phase": "import|export|compile …|measure …|check", "fraction": 0…1}
-    {"event": "done", "key": …, "reused": bool, "verdict": "aot_inductor", "reason": …,
-     "measured": {"eager": {"cold_ms": …, "warm_ms": …, "refused": "", …}, …}}
-    {"event": "failed", "error_type": …, "message": …}
+"again"}``. The child imports the author's module, bakes into ``staging`` and writes JSON lines to descriptor N, which
+``bakereport`` reads.
 
 Baking competes with serving, so the child is nice, alone (the queue in ``snapshots`` runs one at a time) and limited in
 time and memory. It is a session of its own and dies as a group, compilers included. Everything it writes is below a
@@ -29,17 +25,17 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from glowplug.cache.digest import bytes_digest
-from glowplug.snapshot.assignments import FIGURES, Measured
 from glowplug.snapshot.candidates import AUTO
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.onnx.session import obstacle as onnx_obstacle
 
+from .bakereport import BakeFailed, BakeVerdict, OnProgress, listen, verdict_of
 from .process import wire
 from .process.enter import format_environment
 from .process.execute import base_environment, python
@@ -51,24 +47,6 @@ NICE = 10
 """Added to the niceness of a bake: it gets about a tenth of a core that a busy worker wants as well."""
 
 _LOG_TAIL_BYTES = 2048
-
-OnProgress = Callable[["BakeProgress"], None]
-
-
-class BakeFailed(Exception):
-    """No snapshot was made. ``error_type`` is the class name that the child reported, or ``Killed`` or ``TimedOut``."""
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(f"{error_type}: {message}")
-        self.error_type = error_type
-
-
-@dataclass(frozen=True, slots=True)
-class BakeProgress:
-    """How far a bake is: ``phase`` and the part of it that is done, 0 to 1."""
-
-    phase: str
-    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +63,6 @@ class BakeJob:
     uid: int = -1
     again: str = ""
     anew: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BakeVerdict:
-    """What a bake found out: the snapshot's ``key``, whether it was there before (``reused``; nothing to publish is
-    staged then), the engine to use (``engine``, which may be ``eager``), why, and what was ``measured`` of each."""
-
-    key: str
-    reused: bool
-    engine: str
-    reason: str
-    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +150,13 @@ class Baker:
                 async with asyncio.timeout(self._limits.time_s):
                     self._confine(process.pid)
                     await _send(process.stdin, self._job_text(job, home))
-                    final = await _listen(pipe, on_progress)
+                    final = await listen(pipe, on_progress)
                     status = await process.wait()
             except TimeoutError:
                 raise BakeFailed("TimedOut", f"took longer than {self._limits.time_s:g} s") from None
             finally:
                 await self._end(process)
-            if final.get("event") == "done":
-                figures = _figures(final.get("measured"))
-                return BakeVerdict(final["key"], final["reused"], final["verdict"], final["reason"], figures)
-            if final.get("event") == "failed":
-                raise BakeFailed(final["error_type"], final["message"])
-            raise BakeFailed("Killed", f"the bake ended with {_ending(status)}: {_tail(log)}")
+            return verdict_of(final, otherwise=f"the bake ended with {_ending(status)}: {_tail(log)}")
 
     async def _spawn(self, home: Path, uid: int, writer_fd: int, log: IO[bytes]) -> asyncio.subprocess.Process:
         environment = bake_environment(self._environment, home)
@@ -277,67 +238,6 @@ async def _send(stdin: asyncio.StreamWriter | None, data: bytes) -> None:
         await stdin.drain()
         stdin.close()
         await stdin.wait_closed()
-
-
-async def _listen(pipe: IO[bytes], on_progress: OnProgress) -> dict[str, Any]:
-    """Read the child's lines until it closes its end; return the last that is a verdict, or nothing."""
-    reader = asyncio.StreamReader(limit=1024 * 1024)
-    protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
-    final: dict[str, Any] = {}
-    try:
-        async for line in reader:
-            event = _event(line)
-            if event.get("event") == "progress":
-                on_progress(BakeProgress(str(event["phase"]), float(event["fraction"])))
-            elif event:
-                final = event
-    finally:
-        transport.close()
-    return final
-
-
-_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "progress": {"phase": str, "fraction": (int, float)},
-    "done": {"key": str, "reused": bool, "verdict": str, "reason": str},
-    "failed": {"error_type": str, "message": str},
-}
-
-
-def _event(line: bytes) -> dict[str, Any]:
-    """Return a line as an event; nothing for what is none. The child runs an author's code and is not trusted."""
-    try:
-        event = json.loads(line)
-        fields = _FIELDS[event["event"]]
-        well_formed = all(isinstance(event[name], kind) for name, kind in fields.items())
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return dict(event) if well_formed else {}
-
-
-def _figures(measured: Any) -> tuple[Measured, ...]:
-    """Return what the child measured, by label; nothing where it is not in the form that a baker writes."""
-    try:
-        return tuple(
-            Measured(str(label), **{name: _KINDS[name](row[name]) for name in FIGURES})
-            for label, row in sorted(measured.items())
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return ()
-
-
-def _milliseconds(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _sizes(value: Any) -> dict[str, float]:
-    return {str(sizes): float(took) for sizes, took in value.items()}
-
-
-_KINDS: dict[str, Callable[[Any], Any]] = {name: _milliseconds for name in FIGURES if name.endswith("_ms")} | {
-    "private_bytes": int, "shared_bytes": int, "worst_error": float, "refused": str, "shapes": _sizes,
-    "batches": _sizes,
-}  # fmt: skip
 
 
 def _ending(status: int) -> str:

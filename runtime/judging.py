@@ -17,7 +17,8 @@ from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMis
 from glowplug.snapshot.store import MANIFEST, SnapshotStore
 
 from .bakequeue import Bake
-from .baker import BakeJob, Baker, BakeVerdict
+from .baker import BakeJob, Baker
+from .bakereport import BakeVerdict
 from .process import wire
 from .snapshotfit import unusable_here
 from .sources import Sources

@@ -33,7 +33,8 @@ from glowplug.snapshot.errors import SnapshotCorrupt, SnapshotError, SnapshotMis
 from glowplug.snapshot.store import SnapshotStore
 
 from .bakequeue import Bake, BakeQueue, Watcher
-from .baker import BakeFailed, Baker
+from .baker import Baker
+from .bakereport import BakeFailed
 from .judging import Judge, LoadOf
 from .routing.distrust import Kind
 from .routing.ports import EnginePlan

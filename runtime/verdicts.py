@@ -11,7 +11,7 @@ from glowplug.snapshot.candidates import AUTO, EAGER, Candidate
 from glowplug.snapshot.choice import Wanted, ranked
 from glowplug.snapshot.manifest import EngineRecord
 
-from .baker import BakeVerdict
+from .bakereport import BakeVerdict
 from .spec import FunctionSpec, ModelSpec
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from glowplug.cache import pins
 from glowplug.runtime import baker
-from glowplug.runtime.baker import BakeLimits, BakeProgress, Baker, _prepare
+from glowplug.runtime.baker import BakeLimits, Baker, _prepare
+from glowplug.runtime.bakereport import BakeProgress
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.process.sweep import Records
 from glowplug.runtime.routing.environment import Site

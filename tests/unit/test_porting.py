@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from glowplug.runtime.baker import BakeVerdict
+from glowplug.runtime.bakereport import BakeVerdict
 from glowplug.runtime.errors import Conflict, Forbidden, GlowplugError, InvalidParameter, ResourceNotFound, StateError
 from glowplug.runtime.http.faults import error_reply
 from glowplug.runtime.porting import Porting
