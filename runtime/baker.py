@@ -148,7 +148,7 @@ class Baker:
                 os.close(writer_fd)
             try:
                 async with asyncio.timeout(self._limits.time_s):
-                    self._confine(process.pid)
+                    self._confine(process.pid, job.uid)
                     await _send(process.stdin, self._job_text(job, home))
                     final = await listen(pipe, on_progress)
                     status = await process.wait()
@@ -166,7 +166,8 @@ class Baker:
                 file.write(format_environment(environment))
                 file.seek(0)
                 users = ["--uid", str(uid), "--gid", str(uid), "--environment-fd", str(file.fileno()), *self._expose]
-                command = python("glowplug.runtime.process.enter", [*users, "--", *command])
+                limits = ["--nice", str(NICE), "--data-bytes", str(self._limits.memory_bytes)]
+                command = python("glowplug.runtime.process.enter", [*users, *limits, "--", *command])
             return await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE,
@@ -178,11 +179,15 @@ class Baker:
                 start_new_session=True,
             )
 
-    def _confine(self, pid: int) -> None:
-        """Set what can be set from outside. The child has done nothing yet: it waits for its job on standard input."""
-        with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, pid, NICE)
-            resource.prlimit(pid, resource.RLIMIT_DATA, (self._limits.memory_bytes, self._limits.memory_bytes))
+    def _confine(self, pid: int, uid: int) -> None:
+        """Set what can be set from outside. The child has done nothing yet: it waits for its job on standard input.
+
+        One that becomes another user may have done so by now; it has limited itself before (``process.enter``).
+        """
+        if uid < 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, pid, NICE)
+                resource.prlimit(pid, resource.RLIMIT_DATA, (self._limits.memory_bytes, self._limits.memory_bytes))
         with contextlib.suppress(OSError):  # a kernel without autogroups, where niceness counts by itself
             Path(f"/proc/{pid}/autogroup").write_text(str(NICE))  # between sessions only the group's niceness counts
         if self._records is not None:

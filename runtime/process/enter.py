@@ -5,13 +5,15 @@
 A function that starts by exec often does so because its environment says how programs are loaded (LD_PRELOAD,
 PYTHONPATH). Were that environment the first thing a root process saw, it could load the function's code as root. So
 this stage runs with the node's allow-listed environment, gives up everything, and only then execs the worker with the
-function's environment, which came as ``NAME=value`` strings, each ended by NUL, in a file.
+function's environment, which came as ``NAME=value`` strings, each ended by NUL, in a file. A bake is made nice and
+limited here too.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,11 +27,16 @@ def main(arguments: Sequence[str]) -> NoReturn:
     options.add_argument("--uid", type=int, required=True)
     options.add_argument("--gid", type=int, required=True)
     options.add_argument("--environment-fd", type=int, required=True)
+    options.add_argument("--nice", type=int, default=0)
+    options.add_argument("--data-bytes", type=int)
     options.add_argument("--expose", action="append", default=[], metavar="PATH")
     options.add_argument("program", nargs="+")
     given = options.parse_args(arguments)
     with open(given.environment_fd, "rb") as file:
         environment = parse_environment(file.read())
+    if given.data_bytes is not None:  # from outside a node needs rights over other users that it may not have
+        resource.setrlimit(resource.RLIMIT_DATA, (given.data_bytes, given.data_bytes))
+    os.nice(given.nice)
     confine.Confinement.arrange(given.expose).enter(given.uid, given.gid)
     os.execve(given.program[0], given.program, environment)  # noqa: S606 - no shell is the point
 

@@ -624,6 +624,17 @@ async def test_a_bake_with_a_user_of_its_own_cannot_write_what_it_may_read(make:
     assert [False, False, False] == json.loads((await bench.status()).reason.partition("Said: ")[2])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a bake a user of its own")
+async def test_a_bake_with_a_user_of_its_own_is_nice_and_limited_too(make: Callable[..., Any]) -> None:
+    bench = await make(uid=200_007, limits=BakeLimits(memory_bytes=8 << 30))
+    bench.bakes(
+        "import resource\n"
+        "limits = [os.nice(0), *resource.getrlimit(resource.RLIMIT_DATA)]\n"
+        "say(event='failed', error_type='Said', message=json.dumps(limits))"
+    )
+    assert [10, 8 << 30, 8 << 30] == json.loads((await bench.status()).reason.partition("Said: ")[2])
+
+
 BUSY = """
 import os, subprocess, time
 compiler = subprocess.Popen(["sleep", "60"])
