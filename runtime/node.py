@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
 
 from glowplug.cache.holds import raise_file_limit
 
@@ -43,6 +42,7 @@ from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
 from .registry import Registry
+from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
 from .routing.devicememory import DeviceMemory
 from .routing.devicestart import DeviceStarter
@@ -184,26 +184,24 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             models.snapshots.book,
             on_given_up=lambda spec, why, at_once: router.retire(spec.revision, why, at_once=at_once),
         )
-        given: dict[str, Any] = {
-            "site": site,
-            "zygotes": zygotes,
-            "cache": models.sources,
-            "pages": models.pages,
-            "snapshots": models.snapshots,
-            "code": code,
-            "logs": logs,
-            "clock": clock,
-        }
-        starter = Starter(**given)
-        if gpu.present:
-            room = DeviceMemory(
-                gpu.ask,
-                gpu.contexts,
-                clock,
-                pools=lambda: router.states(),
-                perform=lambda action: router.perform(action),
-            )
-            starter = DeviceStarter(accelerator=gpu, memory=room, **given)
+        suppliers = Suppliers(
+            site=site,
+            zygotes=zygotes,
+            cache=models.sources,
+            pages=models.pages,
+            snapshots=models.snapshots,
+            code=code,
+            logs=logs,
+            clock=clock,
+        )
+        room = DeviceMemory(
+            gpu.ask,
+            gpu.contexts,
+            clock,
+            pools=lambda: router.states(),
+            perform=lambda action: router.perform(action),
+        )
+        starter = DeviceStarter(suppliers, accelerator=gpu, memory=room) if gpu.present else Starter(suppliers)
         memory = Memory(clock)
         router = Router(
             config=config,

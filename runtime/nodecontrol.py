@@ -13,15 +13,14 @@ from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
 from .clock import Clock
 from .codestore import CodeStore
-from .control import Adoption, EngineListing, FunctionListing, GivenUpListing, Health, ImportResult, StackResult
+from .control import Adoption, EngineListing, FunctionListing, Health, ImportResult, StackResult
 from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
 from .invocation import Tier
+from .listings import engine_listing, function_listing
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
-from .registry import FunctionChange, FunctionRecord, Registry, StackRecord
-from .routing.enginefigures import EngineRow
+from .registry import FunctionChange, Registry, StackRecord
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
-from .routing.status import FunctionStatus
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
@@ -108,7 +107,11 @@ class NodeControl:
     async def functions(self) -> list[FunctionListing]:
         """Return every function, by name."""
         states = {state.name: state for state in self._placement.describe()}
-        return [self._listing(record, states.get(record.spec.name)) for record in self._registry.functions()]
+        endpoint = self._endpoint()
+        return [
+            function_listing(record, states.get(record.spec.name), self._engines_of(record.spec), endpoint)
+            for record in self._registry.functions()
+        ]
 
     async def starts(self) -> list[StartRecord]:
         """Return the latest starts, newest first."""
@@ -294,56 +297,17 @@ class NodeControl:
 
     # --- listings -----------------------------------------------------------------------------------------------------
 
-    def _listing(self, record: FunctionRecord, state: FunctionStatus | None) -> FunctionListing:
-        spec = record.spec
-        url_ids = () if spec.url is None else (spec.url.url_id,)
-        engines = self._engines_of(spec)
-        return FunctionListing(
-            name=spec.name,
-            stack=record.stack,
-            tier="stored" if state is None else state.tier,
-            instances=0 if state is None else state.instances,
-            busy=0 if state is None else state.busy,
-            starting=0 if state is None else state.starting,
-            draining=0 if state is None else state.draining,
-            held=0 if state is None else state.held,
-            engine="; ".join(engine.describe() for engine in engines),
-            engines=engines,
-            url_ids=url_ids,
-            urls=tuple(f"{self._endpoint()}/_url/{url_id}/" for url_id in url_ids),
-            unparkable_reason="" if state is None else state.unparkable_reason,
-            last_error="" if state is None else state.last_error,
-            last_start_ms=None if state is None or state.last_start is None else state.last_start.total_ms,
-            revision=spec.revision,
-            version=spec.version,
-            last_modified=record.last_modified,
-            memory_mb=spec.memory_mb,
-            timeout_s=spec.timeout_s,
+    def _engines_of(self, spec: FunctionSpec) -> tuple[EngineListing, ...]:
+        return self._listed(spec, self._engines.status(spec))
+
+    def _listed(self, spec: FunctionSpec, statuses: Sequence[EngineState]) -> tuple[EngineListing, ...]:
+        return tuple(
+            engine_listing(status, self._figures.rows(spec.revision, status.model_name)) for status in statuses
         )
 
     def _adoption(self, spec: FunctionSpec, model: str, key: str) -> Adoption:
         state = next(state for state in self._engines.status(spec) if state.model_name == model)
         return Adoption(spec.name, model, state.key == key, state.engine, state.state, state.reason)
-
-    def _engines_of(self, spec: FunctionSpec) -> tuple[EngineListing, ...]:
-        return self._listed(spec, self._engines.status(spec))
-
-    def _listed(self, spec: FunctionSpec, statuses: Sequence[EngineState]) -> tuple[EngineListing, ...]:
-        return tuple(_engine(status, self._figures.rows(spec.revision, status.model_name)) for status in statuses)
-
-
-def _engine(status: EngineState, figures: tuple[EngineRow, ...]) -> EngineListing:
-    return EngineListing(
-        model=status.model_name,
-        engine=status.engine,
-        state=status.state,
-        phase=status.phase,
-        fraction=status.fraction,
-        reason=status.reason,
-        measurements=status.measurements,
-        given_up=tuple(GivenUpListing(one.engine, one.kind, one.reason) for one in status.given_up),
-        figures=figures,
-    )
 
 
 def _refuse_unknown(label: str) -> None:

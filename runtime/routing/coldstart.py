@@ -10,37 +10,32 @@ Four ways, chosen by what the revision is and has (``Starter.start``):
    module that base zygotes have preloaded; what is found out is remembered for the revision); a worker is started as a
    program and does all of that itself.
 
-What a failure means stands in ``policy``, as tables. Files are fetched and read ahead, and engines looked up, from the
-moment the start is decided, while the process is forked and imports.
+What a failure means stands in ``policy``, as tables; ``attempts`` goes on with the next engine where they say so. Files
+are fetched and read ahead, and engines looked up, from the moment the start is decided, while the process is forked and
+imports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
 
-from glowplug.cache.errors import CacheError
-from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import CheckFailed, GlowplugError, StartError
+from glowplug.runtime.errors import CheckFailed, StartError
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.snapshot.errors import SnapshotError
 
-from .distrust import kind_of
-from .environment import Site, load_environment
+from .attempts import Attempts, Suppliers, owned
+from .environment import load_environment
 from .home import Home, NotForkable, Parked, Started
 from .ledger import Recording
 from .materials import Materials
 from .orders import load_order, start_order, warmup_order
-from .policy import Remedy, is_engines, remedy, to_runtime
-from .ports import Cache, Code, FunctionZygote, Loadable, Logs, Pages, Snapshots, Worker, Zygotes
+from .policy import is_engines
+from .ports import FunctionZygote, Loadable, Worker
 from .timelimit import time_limit
-
-Result = TypeVar("Result", Parked, Started)
 
 LOOK_AGAIN_S = 1.0
 """Pages do not leave memory so soon after their use: within it, a start from a parked zygote does not ask."""
@@ -49,26 +44,14 @@ LOOK_AGAIN_S = 1.0
 class Starter:
     """Brings workers up. Holds no state but its collaborators: what a revision has is in its ``Home``."""
 
-    def __init__(
-        self,
-        *,
-        site: Site,
-        zygotes: Zygotes,
-        cache: Cache,
-        pages: Pages,
-        snapshots: Snapshots,
-        code: Code,
-        logs: Logs,
-        clock: Clock,
-    ) -> None:
-        self._site = site
-        self._zygotes = zygotes
-        self._cache = cache
-        self._pages = pages
-        self._snapshots = snapshots
-        self._code = code
-        self._logs = logs
-        self._clock = clock
+    def __init__(self, suppliers: Suppliers) -> None:
+        self._site = suppliers.site
+        self._zygotes = suppliers.zygotes
+        self._pages = suppliers.pages
+        self._code = suppliers.code
+        self._logs = suppliers.logs
+        self._clock = suppliers.clock
+        self._attempts = Attempts(suppliers)
         self._numbers = itertools.count(1)
 
     async def start(self, home: Home, instance_id: str, recording: Recording) -> Started:
@@ -109,7 +92,9 @@ class Starter:
 
     async def _build_zygote(self, home: Home, recording: Recording) -> Parked:
         recording.way = "park"
-        return await self._with_engine(home, recording, lambda material: self._build(home.spec, material, recording))
+        return await self._attempts.until_one_serves(
+            home, recording, lambda material: self._build(home.spec, material, recording)
+        )
 
     # --- ways 1 and 2 -----------------------------------------------------------------------------------------------
 
@@ -128,7 +113,7 @@ class Starter:
             except StartError as error:
                 if not found.engines or not is_engines(error):
                     raise
-                self._give_up(home.spec, found.engines, error, recording)
+                self._attempts.give_up(home.spec, found.engines, error, recording)
                 home.parked = None if home.parked is found else home.parked
                 found.zygote.kill("its engine could not be opened")  # instances that have it open go on
         parked = await self.park(home, recording)
@@ -165,7 +150,7 @@ class Starter:
         began_s, user = self._clock.monotonic(), self._site.user_of(spec.name)
         with recording.phase("zygote"):
             zygote = await self._zygotes.function_zygote(self._name(spec), lean=spec.lean, uid=user, gid=user)
-        async with self._owned(zygote, spec):
+        async with owned(zygote, self._logs.of(spec.name)):
             await self._load_and_bind(zygote, spec, material, recording, parked=True)
             init_ms = (self._clock.monotonic() - began_s) * 1e3
             if spec.models or spec.warmup_event:
@@ -188,7 +173,7 @@ class Starter:
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
         """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
         canary = await zygote.fork(self._name(spec), uid=-1, gid=-1)
-        async with self._owned(canary, spec):
+        async with owned(canary, self._logs.of(spec.name)):
             said = await self._check(canary, spec) if spec.models else "no engine"
             if spec.warmup_event:
                 await self._start(canary, spec, "canary", restored=True)
@@ -204,7 +189,7 @@ class Starter:
         if home.exec_reason:
             recording.notes.append(f"not forked: {home.exec_reason}")
         process, began_s = partial(self._alone_process, home, recording), self._clock.monotonic()
-        return await self._with_engine(
+        return await self._attempts.until_one_serves(
             home,
             recording,
             lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),
@@ -231,7 +216,7 @@ class Starter:
     ) -> Started:
         """Have an empty worker, which ``process`` brings, import and bind by itself."""
         spec, worker = home.spec, await process()
-        async with self._owned(worker, spec):
+        async with owned(worker, self._logs.of(spec.name)):
             await self._load_and_bind(worker, spec, material, recording, parked=False)
             if spec.models:
                 with recording.phase("warmup"):
@@ -277,7 +262,7 @@ class Starter:
     async def _become_instance(
         self, worker: Worker, spec: FunctionSpec, instance_id: str, recording: Recording, *, restored: bool
     ) -> None:
-        async with self._owned(worker, spec):
+        async with owned(worker, self._logs.of(spec.name)):
             with recording.phase("start"):
                 await self._start(worker, spec, instance_id, restored=restored)
 
@@ -290,81 +275,6 @@ class Starter:
         if answer.failed:
             raise CheckFailed(f"the handler failed on Warmup.Event: {answer.error_type}")
         return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
-
-    # --- failure ----------------------------------------------------------------------------------------------------
-
-    async def _with_engine(
-        self, home: Home, recording: Recording, attempt: Callable[[Materials], Awaitable[Result]]
-    ) -> Result:
-        """Make an attempt; where the policy says so, give its engines up and make another with the next ones.
-
-        A result that was planned before its engine turned out wrong (``Home.epoch``) is not used: it is made again.
-        """
-        spec = home.spec
-        while True:
-            with Materials(
-                home, recording, cache=self._cache, pages=self._pages, snapshots=self._snapshots
-            ) as material:
-                try:
-                    result = await self._down_the_ladder(spec, recording, material, attempt)
-                except (CacheError, SnapshotError) as error:
-                    raise to_runtime(error) from error
-                if material.epoch == home.epoch:
-                    if material.wants_bake:
-                        self._snapshots.request_bake(spec)
-                    return result
-                result.process.kill("its engine was given up while it started")
-                recording.notes.append("its engine was given up while it started, and it was started again")
-
-    async def _down_the_ladder(
-        self,
-        spec: FunctionSpec,
-        recording: Recording,
-        material: Materials,
-        attempt: Callable[[Materials], Awaitable[Result]],
-    ) -> Result:
-        while True:
-            try:
-                return await self._told(spec, attempt(material))
-            except (GlowplugError, CacheError, SnapshotError) as error:
-                if not material.engines or remedy(error) is not Remedy.EAGER:
-                    raise
-                await material.fall_back(self._give_up(spec, material.engines, error, recording))
-
-    def _give_up(self, spec: FunctionSpec, engines: Mapping[str, str], error: Exception, recording: Recording) -> str:
-        """Give ``engines``, by model, up for ``error``; return the reason."""
-        reason = f"{type(error).__name__}: {error}"
-        for model_name, engine in engines.items():
-            self._snapshots.distrust(spec, model_name, engine, reason, kind_of(error))
-            recording.notes.append(f"{engine} was given up: {reason}")
-        return reason
-
-    async def _told(self, spec: FunctionSpec, attempt: Awaitable[Result]) -> Result:
-        """Await an attempt to import and bind; the end of one that fails goes into the function's log."""
-        began_s = self._clock.monotonic()
-        try:
-            return await attempt
-        except (GlowplugError, CacheError, SnapshotError) as error:
-            fault = error if isinstance(error, GlowplugError) else to_runtime(error)
-            reported = fault.reported_type if isinstance(fault, StartError) else ""
-            log, kind = self._logs.of(spec.name), reported or fault.error_type or type(fault).__name__
-            if not reported or type(fault) is StartError:  # else the process that failed has printed it, with its trace
-                log.output(f"[ERROR] {kind}: {fault}\n".encode())
-            log.init_report((self._clock.monotonic() - began_s) * 1e3, status="error", error_type=kind)
-            raise
-
-    @contextlib.asynccontextmanager
-    async def _owned(self, process: Loadable, spec: FunctionSpec) -> AsyncIterator[None]:
-        """Put what ``process`` prints into the function's log; end it when the block does not succeed."""
-        try:
-            yield
-        except BaseException:
-            process.kill("its start did not succeed")
-            raise
-        finally:
-            output = process.take_log()
-            if output:
-                self._logs.of(spec.name).output(output)
 
     def _time_limit(self, spec: FunctionSpec) -> contextlib.AbstractAsyncContextManager[None]:
         return time_limit(spec, clock=self._clock, log=self._logs.of(spec.name))

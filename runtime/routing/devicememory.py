@@ -36,7 +36,7 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Room:
     """``fits``, or what to stop for it: ``contexts`` of the pool and instances; neither means to wait."""
 
     fits: bool = False
@@ -47,17 +47,17 @@ class Verdict:
 def decide(
     needed_mib: int, *, free_mib: int, promised_mib: int, leaving_mib: int, contexts: int, each_mib: int,
     idle: Sequence[Idle],
-) -> Verdict:  # fmt: skip
+) -> Room:  # fmt: skip
     """Return what to do about a start that needs ``needed_mib`` of a device.
 
     ``promised_mib`` belongs to starts under way, ``leaving_mib`` to what has been stopped and is not free yet.
     """
     short_mib = needed_mib - (free_mib - promised_mib)
     if short_mib <= 0:
-        return Verdict(fits=True)
+        return Room(fits=True)
     short_mib -= leaving_mib
     if short_mib <= 0:
-        return Verdict()
+        return Room()
     dropped = min(contexts, -(-short_mib // each_mib))
     short_mib -= dropped * each_mib
     stop: list[Idle] = []
@@ -66,7 +66,7 @@ def decide(
             break
         stop.append(one)
         short_mib -= one.mib
-    return Verdict() if short_mib > 0 else Verdict(contexts=dropped, stop=tuple(stop))
+    return Room() if short_mib > 0 else Room(contexts=dropped, stop=tuple(stop))
 
 
 class DeviceMemory:
@@ -105,8 +105,8 @@ class DeviceMemory:
             gpu = await self._ask()
             if gpu.free_mib is None or gpu.total_mib is None:
                 return lambda: None  # unified memory: the machine's own, which is watched elsewhere
-            verdict = self._look(revision, needed_mib, gpu.free_mib)
-            if verdict.fits:
+            room = self._look(revision, needed_mib, gpu.free_mib)
+            if room.fits:
                 self._sizes[revision] = needed_mib
                 promise = object()
                 self._promised[promise] = needed_mib
@@ -114,13 +114,13 @@ class DeviceMemory:
             left_s = deadline_s - self._clock.monotonic()
             if needed_mib > gpu.total_mib or left_s <= 0:
                 raise DeviceFull(_words(needed_mib, gpu, sum(self._promised.values()), within_s))
-            self._make_room(verdict)
+            self._make_room(room)
             await self._clock.sleep(min(LOOK_S, left_s))
 
     def _release(self, promise: object) -> None:
         self._promised.pop(promise, None)
 
-    def _look(self, revision: str, needed_mib: int, free_mib: int) -> Verdict:
+    def _look(self, revision: str, needed_mib: int, free_mib: int) -> Room:
         now_s = self._clock.monotonic()
         self._leaving = [(until_s, mib) for until_s, mib in self._leaving if until_s > now_s]
         return decide(
@@ -141,12 +141,12 @@ class DeviceMemory:
                     action = Action("stop", pool.revision, "device memory", one.instance_id)
                     yield Idle(action, one.idle_s, mib)
 
-    def _make_room(self, verdict: Verdict) -> None:
+    def _make_room(self, room: Room) -> None:
         until_s = self._clock.monotonic() + LEAVING_S
-        if verdict.contexts:
-            self._contexts.drop(verdict.contexts, "their device memory is needed")
-            self._leaving.append((until_s, verdict.contexts * self._contexts.each_mib))
-        for one in verdict.stop:
+        if room.contexts:
+            self._contexts.drop(room.contexts, "their device memory is needed")
+            self._leaving.append((until_s, room.contexts * self._contexts.each_mib))
+        for one in room.stop:
             self._perform(one.action)
             self._leaving.append((until_s, one.mib))
 

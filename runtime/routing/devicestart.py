@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from glowplug.runtime.devices import CPU, context_obstacle, needed_mib
 from glowplug.runtime.process import wire
 from glowplug.snapshot.errors import DeviceError
 
+from .attempts import Suppliers, owned
 from .coldstart import Starter
 from .devicememory import DeviceMemory, promised
 from .home import Home, NotForkable, Started
@@ -69,8 +69,8 @@ def choose(other: Way, *, idle: int, obstacle: str, known: Mapping[Way, tuple[fl
 class DeviceStarter(Starter):
     """Starts functions on a GPU, and all others as ``Starter`` does."""
 
-    def __init__(self, *, accelerator: Accelerator, memory: DeviceMemory, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, suppliers: Suppliers, *, accelerator: Accelerator, memory: DeviceMemory) -> None:
+        super().__init__(suppliers)
         self._accelerator = accelerator
         self._memory = memory
 
@@ -115,13 +115,13 @@ class DeviceStarter(Starter):
         async def process() -> Worker:
             if not taken:  # the first one ended over its engine: the next attempt makes its own context
                 return await self._alone_process(home, recording)
-            async with self._owned(worker, spec):
+            async with owned(worker, self._logs.of(spec.name)):
                 with recording.phase("adopt"):
                     await taken.pop().adopt(wire.Adopt(user, user))
             return worker
 
         try:
-            return await self._with_engine(
+            return await self._attempts.until_one_serves(
                 home,
                 recording,
                 lambda material: self._import_in(process, home, instance_id, material, recording, began_s=began_s),

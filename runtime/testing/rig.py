@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.devices import device_of
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.process import wire
+from glowplug.runtime.routing.attempts import Suppliers
 from glowplug.runtime.routing.coldstart import Starter
 from glowplug.runtime.routing.environment import Site
 from glowplug.runtime.routing.ledger import Ledger
@@ -37,7 +38,7 @@ def a_spec(name: str = "f", **fields: Any) -> FunctionSpec:
 class Rig:
     """A router on a manual clock. ``script(name)`` is how a function's processes behave.
 
-    ``starter`` makes another starter than that of a node without a GPU, from the rig and its arguments; functions then
+    ``starter`` makes another starter than that of a node without a GPU, from the rig and its suppliers; functions then
     run where they would on a node that has one.
     """
 
@@ -47,7 +48,7 @@ class Rig:
         cores: int = 2,
         engine: str = "eager",
         code: Path = Path("/code"),
-        starter: Callable[[Rig, Mapping[str, Any]], Starter] | None = None,
+        starter: Callable[[Rig, Suppliers], Starter] | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.zygotes = FakeZygotes(self.clock)
@@ -64,17 +65,17 @@ class Rig:
             secret=b"test",
             device_of=partial(device_of, present=starter is not None),
         )
-        given: dict[str, Any] = {
-            "site": site,
-            "zygotes": self.zygotes,
-            "cache": self.models,
-            "pages": self.pages,
-            "snapshots": self.models,
-            "code": self.models,
-            "logs": self.logs,
-            "clock": self.clock,
-        }
-        self.starter = Starter(**given) if starter is None else starter(self, given)
+        suppliers = Suppliers(
+            site=site,
+            zygotes=self.zygotes,
+            cache=self.models,
+            pages=self.pages,
+            snapshots=self.models,
+            code=self.models,
+            logs=self.logs,
+            clock=self.clock,
+        )
+        self.starter = Starter(suppliers) if starter is None else starter(self, suppliers)
         self.router = Router(
             config=self.config,
             starter=self.starter,

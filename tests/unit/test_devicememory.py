@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.runtime.errors import DeviceFull
-from glowplug.runtime.routing.devicememory import DeviceMemory, Idle, Verdict, decide, promised
+from glowplug.runtime.routing.devicememory import DeviceMemory, Idle, Room, decide, promised
 from glowplug.runtime.routing.scaler import Action, IdleInstance, PoolState
 from glowplug.runtime.testing import ManualClock, settle
 from glowplug.snapshot.cuda.devices import Gpu
@@ -29,17 +29,17 @@ OLD, NEW = an_idle("old", 90.0, 4000), an_idle("new", 5.0, 4000)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"free_mib": 8000}, Verdict(fits=True)),
-        ({"free_mib": 9000, "promised_mib": 1001}, Verdict()),
-        ({"free_mib": 7100, "contexts": 3}, Verdict(contexts=2)),
-        ({"free_mib": 7000, "idle": (NEW, OLD)}, Verdict(stop=(OLD,))),
-        ({"free_mib": 4000, "idle": (NEW, OLD), "contexts": 2}, Verdict(contexts=2, stop=(OLD,))),
-        ({"free_mib": 500, "idle": (NEW, OLD)}, Verdict(stop=(OLD, NEW))),
-        ({"free_mib": 500, "idle": (OLD,)}, Verdict()),
-        ({"free_mib": 500, "idle": (NEW, OLD), "leaving_mib": 7500}, Verdict()),
+        ({"free_mib": 8000}, Room(fits=True)),
+        ({"free_mib": 9000, "promised_mib": 1001}, Room()),
+        ({"free_mib": 7100, "contexts": 3}, Room(contexts=2)),
+        ({"free_mib": 7000, "idle": (NEW, OLD)}, Room(stop=(OLD,))),
+        ({"free_mib": 4000, "idle": (NEW, OLD), "contexts": 2}, Room(contexts=2, stop=(OLD,))),
+        ({"free_mib": 500, "idle": (NEW, OLD)}, Room(stop=(OLD, NEW))),
+        ({"free_mib": 500, "idle": (OLD,)}, Room()),
+        ({"free_mib": 500, "idle": (NEW, OLD), "leaving_mib": 7500}, Room()),
     ],
 )
-def test_what_goes_for_a_start_of_8000_mib(changes: dict[str, Any], expected: Verdict) -> None:
+def test_what_goes_for_a_start_of_8000_mib(changes: dict[str, Any], expected: Room) -> None:
     assert expected == decide(8000, **{**NOTHING, **changes})
 
 

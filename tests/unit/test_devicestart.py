@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,6 +11,7 @@ from glowplug.runtime.devices import CUDA
 from glowplug.runtime.devicespec import DeviceSpec
 from glowplug.runtime.errors import RestoreFailed
 from glowplug.runtime.process import wire
+from glowplug.runtime.routing.attempts import Suppliers
 from glowplug.runtime.routing.coldstart import Starter
 from glowplug.runtime.routing.devicestart import Choice, DeviceStarter, choose
 from glowplug.runtime.routing.records import StartRecord, Way
@@ -91,9 +92,9 @@ def on_gpu(**fields: Any) -> tuple[Rig, Pool]:
     return rig, cast(Pool, rig.starter._accelerator)  # type: ignore[attr-defined]
 
 
-def starter(rig: Rig, given: Mapping[str, Any]) -> Starter:
+def starter(rig: Rig, suppliers: Suppliers) -> Starter:
     pool = Pool(rig)
-    return DeviceStarter(accelerator=cast(Any, pool), memory=cast(Any, pool), **given)
+    return DeviceStarter(suppliers, accelerator=cast(Any, pool), memory=cast(Any, pool))
 
 
 async def starts(rig: Rig, count: int) -> list[Way]:

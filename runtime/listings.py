@@ -1,0 +1,57 @@
+"""From what the parts of a node know to what it lists. Pure."""
+
+from __future__ import annotations
+
+from .control import EngineListing, FunctionListing, GivenUpListing
+from .neighbours import EngineState
+from .registry import FunctionRecord
+from .routing.enginefigures import EngineRow
+from .routing.status import FunctionStatus
+
+
+def function_listing(
+    record: FunctionRecord, state: FunctionStatus | None, engines: tuple[EngineListing, ...], endpoint: str
+) -> FunctionListing:
+    """Return a function as ``ls`` shows it; ``state`` is None for one that the router does not know (yet).
+
+    ``endpoint`` is the control listener's URL, for the function's own.
+    """
+    spec = record.spec
+    url_ids = () if spec.url is None else (spec.url.url_id,)
+    return FunctionListing(
+        name=spec.name,
+        stack=record.stack,
+        tier="stored" if state is None else state.tier,
+        instances=0 if state is None else state.instances,
+        busy=0 if state is None else state.busy,
+        starting=0 if state is None else state.starting,
+        draining=0 if state is None else state.draining,
+        held=0 if state is None else state.held,
+        engine="; ".join(engine.describe() for engine in engines),
+        engines=engines,
+        url_ids=url_ids,
+        urls=tuple(f"{endpoint}/_url/{url_id}/" for url_id in url_ids),
+        unparkable_reason="" if state is None else state.unparkable_reason,
+        last_error="" if state is None else state.last_error,
+        last_start_ms=None if state is None or state.last_start is None else state.last_start.total_ms,
+        revision=spec.revision,
+        version=spec.version,
+        last_modified=record.last_modified,
+        memory_mb=spec.memory_mb,
+        timeout_s=spec.timeout_s,
+    )
+
+
+def engine_listing(status: EngineState, figures: tuple[EngineRow, ...]) -> EngineListing:
+    """Return one model's engine; ``figures`` are live."""
+    return EngineListing(
+        model=status.model_name,
+        engine=status.engine,
+        state=status.state,
+        phase=status.phase,
+        fraction=status.fraction,
+        reason=status.reason,
+        measurements=status.measurements,
+        given_up=tuple(GivenUpListing(one.engine, one.kind, one.reason) for one in status.given_up),
+        figures=figures,
+    )
