@@ -69,6 +69,7 @@ class Accelerator:
 
     def __init__(self, config: NodeConfig, zygotes: Zygotes, clock: Clock, *, tool: str, why_none: str) -> None:
         self.why_none = why_none
+        self._auto = config.device
         self._tool = tool
         self._zygotes = zygotes
         self._clock = clock
@@ -91,7 +92,7 @@ class Accelerator:
 
     def device_of(self, spec: FunctionSpec) -> str:
         """Return where a function's models run: ``cpu`` or ``cuda:0``."""
-        return device_of(spec, present=self.present)
+        return device_of(spec, present=self.present, auto=self._auto)
 
     def refusal(self, spec: FunctionSpec) -> str:
         """Return why the function cannot be deployed here; empty when it can."""

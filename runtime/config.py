@@ -40,8 +40,9 @@ class NodeConfig:
     """Everything a node is told from outside. Durations in seconds, sizes in bytes.
 
     ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
-    free of its disk (None: the cache's own choice, ``cache/room.py``). The last three are of use with a GPU alone:
-    ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
+    free of its disk (None: the cache's own choice, ``cache/room.py``). The last four are of use with a GPU alone:
+    ``device`` is where functions run with ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts
+    are kept, in ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -64,6 +65,7 @@ class NodeConfig:
     preload_torch: bool = True
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
+    device: str = "cpu"
     context_pool: int = 1
     context_pool_mib: int = 2048
     mps: bool = False
@@ -130,6 +132,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
+    "GLOWPLUG_DEVICE": ("device", str),
     "GLOWPLUG_CONTEXT_POOL": ("context_pool", int),
     "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
     "GLOWPLUG_MPS": ("mps", bool),
@@ -156,6 +159,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _FORMS = {
     "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),
     "GLOWPLUG_REGION": re.compile(r"[a-z0-9-]{1,64}"),
+    "GLOWPLUG_DEVICE": re.compile(r"cpu|cuda"),
 }
 
 

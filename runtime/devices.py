@@ -16,16 +16,18 @@ _ON_CPU_ONLY = frozenset({"onnxruntime"})
 _READ_ONCE = ("CUDA_", "NVIDIA_", "PYTORCH_", "TORCH_")
 
 
-def device_of(spec: FunctionSpec, *, present: bool) -> str:
+def device_of(spec: FunctionSpec, *, present: bool, auto: str) -> str:
     """Return where a function's models run on a node that has a GPU (``present``) or has none: ``cpu`` or ``cuda:0``.
 
-    ``auto`` is the GPU for a function with a model that torch or TensorRT runs.
+    ``auto`` is what the operator has ``Device: auto`` mean, ``cpu`` or ``cuda``; the latter moves a function with a
+    model that torch or TensorRT runs, and no other.
     """
-    wanted = spec.gpu.device
-    if not present or wanted == "cpu":
+    if not present or spec.gpu.device == "cpu":
         return CPU
+    if spec.gpu.device == "cuda":
+        return CUDA
     torch = any(model.engine not in _ON_CPU_ONLY for model in spec.models)
-    return CUDA if wanted == "cuda" or torch else CPU
+    return CUDA if auto == "cuda" and torch else CPU
 
 
 def context_obstacle(spec: FunctionSpec) -> str:

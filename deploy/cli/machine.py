@@ -111,11 +111,14 @@ def memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/c
     return Finding("Memory", "ok", found)
 
 
-def gpu(devices: Path = Path("/dev")) -> Finding:
-    """Look for NVIDIA GPUs by their tool or device files; CUDA itself is not touched, a context would cost seconds."""
+def gpu(devices: Path = Path("/dev"), settings: Mapping[str, str] | None = None) -> Finding:
+    """Look for NVIDIA GPUs by their tool or device files, and say who uses them; CUDA itself is not touched, a context
+    would cost seconds."""
     if path := nvidia.tool():
+        asked = (os.environ if settings is None else settings).get("GLOWPLUG_DEVICE") == "cuda"
+        who = "Device: auto is the GPU (GLOWPLUG_DEVICE)" if asked else "only for functions with Device: cuda"
         try:
-            return Finding("GPU", "ok", "; ".join(one.describe() for one in nvidia.listing(path)))
+            return Finding("GPU", "ok", f"{'; '.join(one.describe() for one in nvidia.listing(path))}; {who}")
         except DeviceError as error:
             return Finding("GPU", "warn", str(error), "check the driver; functions run on the CPU meanwhile")
     found = sorted(entry.name for entry in devices.glob("nvidia[0-9]*"))

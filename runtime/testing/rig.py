@@ -63,7 +63,7 @@ class Rig:
             endpoint="http://127.0.0.1:9000",
             cores=cores,
             secret=b"test",
-            device_of=partial(device_of, present=starter is not None),
+            device_of=partial(device_of, present=starter is not None, auto="cpu"),
         )
         suppliers = Suppliers(
             site=site,

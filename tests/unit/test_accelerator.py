@@ -148,9 +148,22 @@ async def test_a_fault_ends_clients_and_nobody_else() -> None:
     await gpu.close()
 
 
+async def test_auto_is_the_cpu_until_the_operator_says_otherwise() -> None:
+    anywhere = a_spec(models=(MODEL,))
+    devices_of = []
+    for settings in ({}, {"device": "cuda"}):
+        gpu, _, _ = a_gpu(**settings)
+        devices_of.append([gpu.device_of(spec) for spec in (anywhere, ON_GPU)])
+        await gpu.close()
+    assert [["cpu", "cuda:0"], ["cuda:0", "cuda:0"]] == devices_of
+
+
 def test_a_setting_that_cannot_be_is_named() -> None:
     environ = {"GLOWPLUG_CONTEXT_POOL": "3", "GLOWPLUG_CONTEXT_POOL_MIB": "900", "GLOWPLUG_MPS": "1", "HOME": "/h"}
     config = NodeConfig.from_env(environ)
     assert (3, 900, True) == (config.context_pool, config.context_pool_mib, config.mps)
     with pytest.raises(StateError, match="GLOWPLUG_CONTEXT_POOL: -1 is not"):
         NodeConfig.from_env({**environ, "GLOWPLUG_CONTEXT_POOL": "-1"})
+    assert "cuda" == NodeConfig.from_env({**environ, "GLOWPLUG_DEVICE": "cuda"}).device
+    with pytest.raises(StateError, match="GLOWPLUG_DEVICE: 'gpu' does not match"):
+        NodeConfig.from_env({**environ, "GLOWPLUG_DEVICE": "gpu"})

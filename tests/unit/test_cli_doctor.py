@@ -64,7 +64,10 @@ def test_gpu_is_found_without_touching_cuda(tmp_path: Path, monkeypatch: pytest.
     tool.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda _, path=None: str(tool))
     found = "NVIDIA L4, 23034 MiB, 22000 free, compute capability 8.9, driver 570.1"
-    assert machine.gpu(tmp_path) == Finding("GPU", "ok", found)
+    assert machine.gpu(tmp_path, {}) == Finding("GPU", "ok", f"{found}; only for functions with Device: cuda")
+    assert machine.gpu(tmp_path, {"GLOWPLUG_DEVICE": "cuda"}).found.endswith(
+        "; Device: auto is the GPU (GLOWPLUG_DEVICE)"
+    )
     tool.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
     assert machine.gpu(tmp_path).verdict == "warn"
 

@@ -61,21 +61,23 @@ def test_a_registry_of_before_there_was_a_gpu_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "engine", "present", "expected"),
+    ("device", "engine", "present", "auto", "expected"),
     [
-        ("auto", "auto", True, "cuda:0"),
-        ("auto", "eager", True, "cuda:0"),
-        ("auto", "onnxruntime", True, "cpu"),
-        ("auto", None, True, "cpu"),
-        ("auto", "auto", False, "cpu"),
-        ("cpu", "auto", True, "cpu"),
-        ("cuda", None, True, "cuda:0"),
-        ("cuda", "auto", False, "cpu"),
+        ("auto", "auto", True, "cpu", "cpu"),
+        ("auto", "tensorrt", True, "cpu", "cpu"),
+        ("auto", "auto", True, "cuda", "cuda:0"),
+        ("auto", "eager", True, "cuda", "cuda:0"),
+        ("auto", "onnxruntime", True, "cuda", "cpu"),
+        ("auto", None, True, "cuda", "cpu"),
+        ("auto", "auto", False, "cuda", "cpu"),
+        ("cpu", "auto", True, "cuda", "cpu"),
+        ("cuda", None, True, "cpu", "cuda:0"),
+        ("cuda", "auto", False, "cuda", "cpu"),
     ],
 )
-def test_where_a_function_runs(device: str, engine: str | None, present: bool, expected: str) -> None:
+def test_where_a_function_runs(device: str, engine: str | None, present: bool, auto: str, expected: str) -> None:
     models = () if engine is None else (ModelSpec("", "package://x/y", engine),)
-    assert expected == device_of(a_spec(models=models, gpu=DeviceSpec(device)), present=present)
+    assert expected == device_of(a_spec(models=models, gpu=DeviceSpec(device)), present=present, auto=auto)
 
 
 def test_what_an_instance_needs_is_said_or_reckoned_from_its_weights() -> None:
