@@ -19,6 +19,10 @@ _COLUMNS = (
     ("ENGINE", "left"), ("PARKED", "right"), ("COLD", "right"), ("WARM", "right"), ("OWN", "right"),
     ("SHARED", "right"), ("ERROR", "right"),
 )  # fmt: skip
+_LIVE_COLUMNS = (
+    ("LIVE", "left"), ("PARKED", "right"), ("COLD", "right"), ("WARM", "right"), ("CALLS", "right"),
+    ("FAILED", "right"),
+)  # fmt: skip
 
 
 @click.command()
@@ -79,17 +83,20 @@ def show_engines(name: str, engines: list[dict[str, Any]]) -> None:
 
 
 def show_report(name: str, engines: list[dict[str, Any]]) -> None:
-    """Print a table per model: every engine that was measured, below it those that must not serve, and why."""
+    """Print tables per model: every engine that was measured, and how those did that have served since the node
+    started; below them which were given up, which must not serve, and why."""
     for engine in engines:
         reason, rows = engine["reason"].partition(" (")[0], ordered(engine["measurements"])
         click.echo(f"{_model(name, engine)} is served by {described({**engine, 'reason': reason})}")
         if rows:
-            console().print(
-                table(_COLUMNS, [_row(row, engine["engine"]) for row in rows if row["warm_ms"] is not None])
-            )
+            console().print(table(_COLUMNS, [_row(row, engine) for row in rows if row["warm_ms"] is not None]))
+        if engine["figures"]:
+            console().print(table(_LIVE_COLUMNS, [_live_row(row, engine) for row in engine["figures"]]))
+        for lost in engine["given_up"]:
+            click.echo(f"{lost['engine']}! was given up ({lost['kind']}): {_first_line(lost['reason'])}")
         for row in rows:
             if row["refused"]:
-                click.echo(f"{row['engine']}: {row['refused'].splitlines()[0]}")
+                click.echo(f"{row['engine']}: {_first_line(row['refused'])}")
 
 
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,11 +114,30 @@ def _model(name: str, engine: Mapping[str, Any]) -> str:
     return f"{name} {engine['model']}".rstrip()
 
 
-def _row(row: Mapping[str, Any], serving: str) -> list[str | Text]:
-    label = Text(row["engine"] + (" *" if row["engine"] == serving else ""), no_wrap=True)
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
+def _label(label: str, engine: Mapping[str, Any]) -> Text:
+    """Return an engine's label: with a star where it serves, with ``!`` where it was given up."""
+    lost = any(one["engine"] == label for one in engine["given_up"])
+    return Text(label + (" *" if label == engine["engine"] else "!" if lost else ""), no_wrap=True)
+
+
+def _times(row: Mapping[str, Any]) -> list[str]:
+    """Return what an engine adds to a start from parked and from stored, and a warm call."""
+    found = (row[name] for name in ("parked_ms", "cold_ms", "warm_ms"))
+    return ["-" if took is None else milliseconds(took) for took in found]
+
+
+def _live_row(row: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str | Text]:
+    return [_label(row["engine"], engine), *_times(row), str(row["calls"]), str(row["failed"])]
+
+
+def _row(row: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str | Text]:
     return [
-        label,
-        *(milliseconds(row[name]) for name in ("parked_ms", "cold_ms", "warm_ms")),
+        _label(row["engine"], engine),
+        *_times(row),
         size(row["private_bytes"]),
         size(row["shared_bytes"]),
         f"{row['worst_error']:.1g}",
