@@ -16,11 +16,11 @@ _ENGINE = ["function_name", "model", "engine"]
 
 
 class EngineMetrics(Collector):
-    """The engines' families. ``retired`` returns what was given up by function, model, engine and kind of reason."""
+    """The engines' families. ``given_up`` returns what was, by function, model, engine and kind of reason."""
 
-    def __init__(self, figures: EngineFigures, retired: Callable[[], Counter[tuple[str, str, str, Kind]]]) -> None:
+    def __init__(self, figures: EngineFigures, given_up: Callable[[], Counter[tuple[str, str, str, Kind]]]) -> None:
         self._figures = figures
-        self._retired = retired
+        self._given_up = given_up
 
     def __repr__(self) -> str:
         return f"EngineMetrics({self._figures!r})"
@@ -41,6 +41,6 @@ class EngineMetrics(Collector):
         retired = CounterMetricFamily(
             "glowplug_engine_retired", "Engines that were given up for a function", labels=[*_ENGINE, "reason"]
         )
-        for key, count in self._retired().items():
+        for key, count in self._given_up().items():
             retired.add_metric(key, count)
         yield from (calls, failures, seconds, retired)

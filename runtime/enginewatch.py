@@ -22,7 +22,7 @@ class Verdicts(Protocol):
     def expected(self, spec: FunctionSpec, model_name: str, engine: str, /) -> tuple[Expected | None, Expected | None]:
         """Return what was measured of an engine that serves and of the next one."""
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind, /) -> bool:
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind, /) -> bool:
         """Give an engine up. Returns whether it served."""
 
 
@@ -71,5 +71,5 @@ class EngineWatch:
                 self._give_up(spec, model, engine, reason, "mismatch")
 
     def _give_up(self, spec: FunctionSpec, model: str, engine: str, reason: str, kind: Kind) -> None:
-        if self._verdicts.distrust(spec, model, engine, reason, kind):
+        if self._verdicts.give_up(spec, model, engine, reason, kind):
             self._on_given_up(spec, f"{engine} was given up: {reason}", kind == "mismatch")

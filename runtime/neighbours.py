@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from glowplug.snapshot.assignments import Measured
+from glowplug.snapshot.assignments import GivenUp, Measured
 
 from .invocation import Tier
 from .porting import ReceivedFile
@@ -69,7 +69,7 @@ class EngineState(Protocol):
         """Why not a better one."""
 
     @property
-    def given_up(self) -> Sequence[Retired]:
+    def given_up(self) -> Sequence[GivenUp]:
         """The engines that were given up."""
 
     @property
@@ -87,22 +87,6 @@ class EngineState(Protocol):
     @property
     def key(self) -> str:
         """The snapshot that the verdict is of; empty where there is none."""
-
-
-class Retired(Protocol):
-    """An engine that was given up."""
-
-    @property
-    def engine(self) -> str:
-        """Its name."""
-
-    @property
-    def kind(self) -> str:
-        """The kind of reason."""
-
-    @property
-    def reason(self) -> str:
-        """The reason."""
 
 
 class LiveFigures(Protocol):

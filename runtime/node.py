@@ -182,7 +182,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(models.close)
         watch = EngineWatch(
             models.snapshots.book,
-            on_given_up=lambda spec, why, at_once: router.retire(spec.revision, why, at_once=at_once),
+            on_given_up=lambda spec, why, at_once: router.given_up(spec.revision, why, at_once=at_once),
         )
         suppliers = Suppliers(
             site=site,
@@ -219,7 +219,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         metrics = Metrics(
             statuses=router.describe,
             cache=CacheMetrics(config, models.sources, models.pages),
-            engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.retired),
+            engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.given_up),
         )
         ledger.subscribe(metrics.started)
 

@@ -99,9 +99,9 @@ class Snapshots:
         """Return one plan per model. Never waits for a bake; never raises for a snapshot that cannot be used."""
         return [await self._plan(spec, model) for model in spec.models]
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
-        """Give an engine up, as ``VerdictBook.distrust`` does: what a start needs that has found it faulty."""
-        return self.book.distrust(spec, model_name, engine, reason, kind)
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+        """Give an engine up, as ``VerdictBook.give_up`` does: what a start needs that has found it faulty."""
+        return self.book.give_up(spec, model_name, engine, reason, kind)
 
     def request_bake(self, spec: FunctionSpec) -> None:
         """Queue a bake of each model that has no verdict for this machine and no failed attempt behind it."""
@@ -182,9 +182,9 @@ class Snapshots:
     async def _plan(self, spec: FunctionSpec, model: ModelSpec) -> EnginePlan:
         assignment = self.book.find(spec, model)
         if model.engine == "eager" or assignment is None:
-            return _eager(model, "" if model.engine == "eager" else self._status(spec, model).reason)
+            return EnginePlan.eager(model.name, "" if model.engine == "eager" else self._status(spec, model).reason)
         if assignment.engine == "eager":
-            return _eager(model, assignment.reason)
+            return EnginePlan.eager(model.name, assignment.reason)
         try:
             snapshot = await asyncio.to_thread(self._store.open, assignment.key)
             unusable = unusable_here(snapshot, model)
@@ -196,7 +196,7 @@ class Snapshots:
             self.book.strike(spec, model)
             self._queue.forget(spec.revision, model.name)
             self.request_bake(spec)
-            return _eager(model, unusable)
+            return EnginePlan.eager(model.name, unusable)
         await self._judge.keep_weights(spec, model, snapshot.directory)
         reason = assignment.reason if assignment.given_up else ""
         return EnginePlan(model.name, assignment.engine, str(snapshot.directory), snapshot.manifest, reason)
@@ -263,7 +263,3 @@ class Snapshots:
         except Exception as error:  # ours; the queue and the functions go on
             bake.error = f"{type(error).__name__}: {error}"
             _log.exception("%s: baking model %r", bake.spec.name, bake.model.name)
-
-
-def _eager(model: ModelSpec, reason: str) -> EnginePlan:
-    return EnginePlan(model.name, "eager", "", b"", reason)

@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 
 class VerdictBook:
-    """Verdicts by (revision, model name). ``retired`` counts the engines that were given up since the node started, by
+    """Verdicts by (revision, model name). ``given_up`` counts the engines that were given up since the node started, by
     function, model, engine and kind of reason; ``fingerprint`` is this machine's."""
 
     def __init__(self, store: SnapshotStore) -> None:
-        self.retired: Counter[tuple[str, str, str, Kind]] = Counter()
+        self.given_up: Counter[tuple[str, str, str, Kind]] = Counter()
         self.fingerprint = machine_digest()
         self._store = store
         self._assignments = Assignments(store.root)
         self._suspect: dict[str, tuple[GivenUp, ...]] = {}  # by snapshot: for revisions that come to share it
 
     def __repr__(self) -> str:
-        return f"VerdictBook({self._store!r}, retired={self.retired.total()})"
+        return f"VerdictBook({self._store!r}, given_up={self.given_up.total()})"
 
     def find(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
         """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
@@ -75,7 +75,7 @@ class VerdictBook:
         with _logged(spec, "retiring a snapshot"):
             self._store.retire(key, reason)
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
         """Give an engine up: later plans of this revision have the next one. Returns whether it was the one in use.
 
         A snapshot of which nothing is left to serve is gone for all, unless its engine was only slow. Eager cannot be
@@ -89,7 +89,7 @@ class VerdictBook:
         gone = after.engine == "eager" and bool(faults)
         if faults:
             self._suspect[before.key] = faults
-        self.retired[spec.name, model_name, engine, kind] += 1
+        self.given_up[spec.name, model_name, engine, kind] += 1
         _log.warning(
             "%s: engine %s of model %r is given up, %s is next: %s",
             *(spec.name, engine, model_name, after.engine, reason),
@@ -113,8 +113,8 @@ class VerdictBook:
 
     def forget(self, function: str) -> None:
         """Drop the counts of a function that was deleted."""
-        for place in [place for place in self.retired if place[0] == function]:
-            del self.retired[place]
+        for place in [place for place in self.given_up if place[0] == function]:
+            del self.given_up[place]
 
     def used(self, spec: FunctionSpec) -> list[Path]:
         """Return the directories of the snapshots that serve ``spec``, or would if they were here."""

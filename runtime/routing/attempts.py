@@ -94,7 +94,7 @@ class Attempts:
         """Give ``engines``, by model, up for ``error``; return the reason."""
         reason = f"{type(error).__name__}: {error}"
         for model_name, engine in engines.items():
-            self._snapshots.distrust(spec, model_name, engine, reason, kind_of(error))
+            self._snapshots.give_up(spec, model_name, engine, reason, kind_of(error))
             recording.notes.append(f"{engine} was given up: {reason}")
         return reason
 

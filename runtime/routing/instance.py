@@ -63,7 +63,7 @@ class Instance:
         log: FunctionLog,
         memory: Memory,
         limits: Limits,
-        engines: EngineWatch | None = None,
+        engines: EngineWatch,
     ) -> None:
         self.instance_id = instance_id
         self.spec = spec
@@ -210,15 +210,14 @@ class Instance:
         except WorkerDied as death:
             self.failed(str(death))
         else:
-            if self._engines is not None:
-                self._engines.verified(self.spec, found.models)
+            self._engines.verified(self.spec, found.models)
         finally:
             alarm.cancel()
 
     def _note_calls(self, answer: wire.Outcome) -> None:
         if answer.checking and not self._expired and self.state in (State.BUSY, State.DRAINING):
             self.checking = answer.invocation_id
-        if self._engines is not None and self.record is not None:
+        if self.record is not None:
             self._engines.called(self.spec, self.record, answer.models)
 
     def _owned(self) -> Worker:

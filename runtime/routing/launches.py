@@ -41,7 +41,7 @@ class Launches:
         memory: Memory,
         clock: Clock,
         forget: Callable[[Pool], None],
-        engines: EngineWatch | None = None,
+        engines: EngineWatch,
     ) -> None:
         self._config = config
         self._starter = starter

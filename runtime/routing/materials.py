@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from glowplug.runtime.process import wire
-from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
 from .home import Home
@@ -93,7 +92,7 @@ class Materials:
         plans = [
             plan
             if (plan.model_name, plan.engine) not in self._tried
-            else _plain(plan.model_name, f"given up: {reason}")
+            else EnginePlan.eager(plan.model_name, f"given up: {reason}")
             for plan in await self._plan()
         ]
         self._plans = asyncio.get_running_loop().create_future()
@@ -116,12 +115,5 @@ class Materials:
         except SnapshotError as error:
             if remedy(error) is not Remedy.EAGER:
                 raise
-            return _eager(self._spec, f"{type(error).__name__}: {error}")
-
-
-def _eager(spec: FunctionSpec, reason: str) -> list[EnginePlan]:
-    return [_plain(model.name, reason) for model in spec.models]
-
-
-def _plain(model_name: str, reason: str) -> EnginePlan:
-    return EnginePlan(model_name, "eager", "", b"", reason)
+            reason = f"{type(error).__name__}: {error}"
+            return [EnginePlan.eager(model.name, reason) for model in self._spec.models]

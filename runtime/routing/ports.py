@@ -165,7 +165,7 @@ class Memory(Protocol):
 class EnginePlan:
     """Which engine a model gets at this start, and why not a better one.
 
-    ``engine`` is ``eager`` or an engine's name; ``snapshot_dir`` and ``manifest_bytes`` (verified) are empty for
+    ``engine`` is ``eager`` or an engine's label; ``snapshot_dir`` and ``manifest_bytes`` (verified) are empty for
     eager. ``reason`` is a short sentence for the ledger, empty when the engine asked for is the one that serves.
     """
 
@@ -175,6 +175,11 @@ class EnginePlan:
     manifest_bytes: bytes
     reason: str
 
+    @classmethod
+    def eager(cls, model_name: str, reason: str) -> EnginePlan:
+        """Return the plan that is always possible."""
+        return cls(model_name, "eager", "", b"", reason)
+
 
 class Snapshots(Protocol):
     """Finds engines, forgets bad ones, bakes new ones."""
@@ -182,8 +187,8 @@ class Snapshots(Protocol):
     async def plan(self, spec: FunctionSpec) -> list[EnginePlan]:
         """Return one plan per model of ``spec``: eager where there is no trusted snapshot. Raises ``SnapshotError``."""
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
-        """Give an engine up: no later ``plan`` returns it but the next best one; ``reason`` is counted and shown.
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+        """Give an engine up: no later ``plan`` returns it but the next best one; ``kind`` is counted, ``reason`` shown.
         Returns whether it was the one in use."""
 
     def request_bake(self, spec: FunctionSpec) -> None:

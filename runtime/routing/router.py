@@ -58,7 +58,7 @@ class Router:
         memory: Memory,
         clock: Clock,
         available_bytes: Callable[[], int],
-        engines: EngineWatch | None = None,
+        engines: EngineWatch,
     ) -> None:
         self._config = config
         self._cache = cache
@@ -202,7 +202,7 @@ class Router:
         if pool is not None:
             self._launches.keep(pool, reason)
 
-    def retire(self, revision: str, why: str, *, at_once: bool) -> None:
+    def given_up(self, revision: str, why: str, *, at_once: bool) -> None:
         """An engine of this revision was given up while it served: move to the next. ``at_once``: its answers are
         wrong, so nothing that has it serves any more; else what has it serves until the next is ready."""
         pool = self._pools.get(revision)
@@ -282,8 +282,6 @@ class Router:
                 starting=pool.starting + pool.queued,
                 draining=draining[name, version],
                 held=pool.held,
-                engine=pool.last_start.engine if pool.last_start is not None else "",
-                engine_reason=pool.last_start.engine_reason if pool.last_start is not None else "",
                 unparkable_reason=pool.home.unparkable_reason,
                 last_start=pool.last_start,
                 last_error=pool.last_error,

@@ -26,8 +26,6 @@ class FunctionStatus:
     starting: int
     draining: int
     held: int
-    engine: str
-    engine_reason: str
     unparkable_reason: str
     last_start: StartRecord | None
     last_error: str

@@ -1,4 +1,4 @@
-"""Doubles of what else routing talks to: models, logs, memory."""
+"""Doubles of what else routing talks to: models, logs, memory, the watch of engines."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from glowplug.runtime.routing.distrust import Kind
 from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Weights, Worker
-from glowplug.runtime.routing.records import Fetch, ReadAhead
+from glowplug.runtime.routing.records import Fetch, ReadAhead, StartRecord
 from glowplug.runtime.spec import FunctionSpec
 
 from .clock import ManualClock
@@ -55,8 +56,23 @@ class FakePages:
         self.learnt.append((spec.name, [list(row) for row in reads]))
 
 
+class FakeWatch:
+    """Notes what routing hears of engines: ``heard`` has ("called", [way, *row]) and ("verified", row)."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, list[object]]] = []
+
+    def called(self, spec: FunctionSpec, start: StartRecord, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note the calls of one invocation."""
+        self.heard += [("called", [start.way, *row]) for row in rows]
+
+    def verified(self, spec: FunctionSpec, rows: Sequence[Sequence[Any]], /) -> None:
+        """Note what came of a check."""
+        self.heard += [("verified", list(row)) for row in rows]
+
+
 class FakeModels:
-    """Cache, snapshots and code in one. ``engine`` is what ``plan`` gives until it is distrusted; then come those of
+    """Cache, snapshots and code in one. ``engine`` is what ``plan`` gives until it is given up; then come those of
     ``ladder``, then eager.
 
     Every file exists but those whose digests are in ``missing``; a fetch takes ``fetch_s`` of the test's clock and
@@ -67,7 +83,7 @@ class FakeModels:
         self.engine = engine
         self.code = code
         self.ladder: list[str] = []
-        self.distrusted: list[tuple[str, str, str]] = []
+        self.given_up: list[tuple[str, str, str]] = []
         self.kinds: list[Kind] = []
         self.bakes: list[str] = []
         self.files_error: Exception | None = None
@@ -121,16 +137,16 @@ class FakeModels:
         """Return the engine for every model."""
         if self.plan_error is not None:
             raise self.plan_error
-        reason = "; ".join(f"{engine} was given up: {why}" for _, engine, why in self.distrusted)
+        reason = "; ".join(f"{engine} was given up: {why}" for _, engine, why in self.given_up)
         if not reason and self.engine == "eager":
             reason = "not baked yet"
         return [EnginePlan(model.name, self.engine, "/snapshots/key", b"{}", reason) for model in spec.models]
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: Kind) -> bool:
         """Go on with the next engine."""
         if engine != self.engine:
             return False
-        self.distrusted.append((model_name, engine, reason))
+        self.given_up.append((model_name, engine, reason))
         self.kinds.append(kind)
         self.engine = self.ladder.pop(0) if self.ladder else "eager"
         return True

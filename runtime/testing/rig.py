@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from glowplug.runtime.routing.attempts import Suppliers
 from glowplug.runtime.routing.coldstart import Starter
 from glowplug.runtime.routing.environment import Site
 from glowplug.runtime.routing.ledger import Ledger
-from glowplug.runtime.routing.records import StartRecord
 from glowplug.runtime.routing.router import Router
 from glowplug.runtime.routing.sink import Sink
 from glowplug.runtime.spec import FunctionSpec, ModelSpec
 
 from .clock import ManualClock, settle
-from .neighbours import FakeLogs, FakeMemory, FakeModels, FakePages
+from .neighbours import FakeLogs, FakeMemory, FakeModels, FakePages, FakeWatch
 from .processes import FakeZygotes, Script
 
 MODEL = ModelSpec(name="", source="package://x/y")
@@ -56,6 +55,7 @@ class Rig:
         self.pages = FakePages()
         self.logs = FakeLogs()
         self.memory = FakeMemory()
+        self.watch = FakeWatch()
         self.short_of_memory = False
         self.ledger = Ledger(None, clock=self.clock)
         self.config = NodeConfig(state=Path("/state"), cache=Path("/cache"), cores=cores)
@@ -85,21 +85,12 @@ class Rig:
             memory=self.memory,
             clock=self.clock,
             available_bytes=self.memory.available_bytes,
-            engines=self,
+            engines=self.watch,
         )
-        self.heard: list[tuple[str, list[object]]] = []
         self.sink = Sink(self.router, self.ledger, self.clock, pressure=lambda: self.short_of_memory)
         self._numbers = itertools.count(1)
         for spec in specs:
             self.router.place(spec)
-
-    def called(self, spec: FunctionSpec, start: StartRecord, rows: Sequence[Sequence[Any]], /) -> None:
-        """Note what routing hears of engines (it is its own ``EngineWatch``)."""
-        self.heard += [("called", [start.way, *row]) for row in rows]
-
-    def verified(self, spec: FunctionSpec, rows: Sequence[Sequence[Any]], /) -> None:
-        """Note it."""
-        self.heard += [("verified", list(row)) for row in rows]
 
     def script(self, name: str = "f") -> Script:
         """Return how the processes of a function behave, to be changed before they are made."""

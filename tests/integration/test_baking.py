@@ -352,7 +352,7 @@ async def test_an_engine_that_was_given_up_is_made_again_only_when_asked(make: C
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
     assert "eager" == (await bench.status()).engine
     bench.snapshots.bake_again(bench.spec)
     assert "aot_inductor" == (await queued(bench)).engine
@@ -380,19 +380,19 @@ async def test_the_next_best_engine_of_the_same_snapshot_serves_when_one_is_give
     for _ in range(3):
         (plan,) = await bench.snapshots.plan(bench.spec)
         seen.append((plan.engine, plan.reason))
-        bench.snapshots.distrust(bench.spec, "m", plan.engine, "off", "check")
+        bench.snapshots.give_up(bench.spec, "m", plan.engine, "off", "check")
     first = "aot_inductor was given up: off"
     second = f"{first}; aot_inductor-bf16 was given up: off"
     assert [("aot_inductor", ""), ("aot_inductor-bf16", first), ("eager", second)] == seen, "slower ones are not tried"
     assert [] == bench.store.keys(), "nothing of it is left to serve"
-    assert 2 == bench.snapshots.book.retired.total()
+    assert 2 == bench.snapshots.book.given_up.total()
 
 
 async def test_what_was_given_up_is_known_after_a_restart_and_cleared_by_a_bake(make: Callable[..., Any]) -> None:
     bench = await make(model={"precision": "auto", "max_error": 1.0})
     bench.bakes(SEVERAL)
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "off", "mismatch")
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "off", "mismatch")
     await bench.snapshots.close()
     later = await make(model={"precision": "auto", "max_error": 1.0})
     (status,) = later.snapshots.status(later.spec)
@@ -411,7 +411,7 @@ async def test_a_new_revision_of_the_same_snapshot_does_not_begin_with_a_faulty_
     bench = await make(model={"precision": "auto", "max_error": 1.0})
     bench.bakes(SEVERAL)
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "off", "mismatch")
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "off", "mismatch")
     edited = replace(bench.spec, code_digest="1" * 64)
     bench.bakes(
         SEVERAL.replace("stage()", f"say(event='done', key='{KEY}', reused=True, verdict='aot_inductor', reason='')")
@@ -424,7 +424,7 @@ async def test_an_engine_that_was_only_slow_is_measured_again_not_made_anew(make
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "slow", "cold")
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "slow", "cold")
     assert ("eager", [KEY]) == ((await bench.status()).engine, bench.store.keys())
     bench.bakes("say(event='done', key=job['again'], reused=True, verdict='aot_inductor', reason='quick now')")
     bench.snapshots.bake_again(bench.spec)
@@ -442,7 +442,7 @@ async def test_race_an_engine_given_up_while_it_is_measured_again_stays_given_up
     assert bake is not None
 
     def watch(name: str, progress: BakeProgress) -> None:
-        bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "slow", "cold")
+        bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "slow", "cold")
 
     bake.watchers.append(watch)
     status = await queued(bench)
@@ -559,9 +559,9 @@ async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[...
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
-    bench.snapshots.distrust(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
-    bench.snapshots.distrust(bench.spec, "m", "eager", "nothing to retire", "check")
-    assert 1 == bench.snapshots.book.retired.total()
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "CheckFailed: output 0 differs", "check")
+    bench.snapshots.give_up(bench.spec, "m", "eager", "nothing to retire", "check")
+    assert 1 == bench.snapshots.book.given_up.total()
     assert [] == bench.store.keys()
     bench.snapshots.request_bake(bench.spec)
     (status,) = bench.snapshots.status(bench.spec)

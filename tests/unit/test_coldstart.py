@@ -196,7 +196,7 @@ async def test_an_import_that_exits_is_an_exit_error() -> None:
         ("check_errors", errors.CheckFailed("off by 0.3")),
     ],
 )
-async def test_an_engine_that_fails_is_retired_and_eager_serves(
+async def test_an_engine_that_fails_is_given_up_and_eager_serves(
     where: str, error: errors.StartError, *, parking: bool
 ) -> None:
     """Once more without, in the same start: the caller notices nothing but the time."""
@@ -204,7 +204,7 @@ async def test_an_engine_that_fails_is_retired_and_eager_serves(
     getattr(rig.script(), where)["aot_inductor"] = error
     assert b"{}" == (await rig.call()).payload
     reason = f"{type(error).__name__}: {error}"
-    assert [("", "aot_inductor", reason)] == rig.models.distrusted
+    assert [("", "aot_inductor", reason)] == rig.models.given_up
     record = latest(rig)
     said = f"aot_inductor was given up: {reason}"
     assert ("eager", said, "ready") == (record.engine, record.engine_reason, record.outcome)
@@ -217,7 +217,7 @@ async def test_eager_that_fails_fails_the_start() -> None:
     rig = Rig(a_spec(models=(MODEL,)))
     rig.script().check_errors["eager"] = errors.CheckFailed("not finite")
     assert {"errorType": "Glowplug.CheckFailed", "errorMessage": "not finite"} == body(await rig.call())
-    assert ([], 1) == (rig.models.distrusted, len(rig.zygotes.zygotes))
+    assert ([], 1) == (rig.models.given_up, len(rig.zygotes.zygotes))
 
 
 async def test_a_fault_of_the_weights_does_not_cost_the_engine_its_trust() -> None:
@@ -227,7 +227,7 @@ async def test_a_fault_of_the_weights_does_not_cost_the_engine_its_trust() -> No
     error.reported_type = "Glowplug.WeightsMismatch"
     rig.script().bind_errors["aot_inductor"] = error
     assert "Glowplug.RestoreFailed" == body(await rig.call())["errorType"]
-    assert [] == rig.models.distrusted
+    assert [] == rig.models.given_up
 
 
 async def test_a_missing_snapshot_is_eager_now_and_a_bake_later() -> None:

@@ -199,17 +199,17 @@ def test_what_was_given_up_is_remembered_across_restarts(tmp_path: Path) -> None
 
 
 class Verdicts:
-    """Serves ``fast`` until it is distrusted."""
+    """Serves ``fast`` until it is given up."""
 
     def __init__(self) -> None:
         self.engine = "fast"
-        self.distrusted: list[tuple[str, str, str]] = []
+        self.given_up: list[tuple[str, str, str]] = []
 
     def expected(self, spec: FunctionSpec, model_name: str, engine: str, /) -> tuple[Expected | None, Expected | None]:
         return (OWN, RIVAL) if engine == self.engine else (None, None)
 
-    def distrust(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: str, /) -> bool:
-        self.distrusted.append((engine, kind, reason))
+    def give_up(self, spec: FunctionSpec, model_name: str, engine: str, reason: str, kind: str, /) -> bool:
+        self.given_up.append((engine, kind, reason))
         served, self.engine = engine == self.engine, "plain"
         return served
 
@@ -227,7 +227,7 @@ def test_slow_starts_move_the_function_once() -> None:
     for _ in range(3):  # instances that had the engine go on for a while
         watching.called(SPEC, start(), [["", "fast", 2, 10.0, 80.0, 0]])
     reason = "it adds 80.0 ms to a start from parked (median), plain was measured at 20.0 ms"
-    assert [("fast", "cold", reason)] == verdicts.distrusted
+    assert [("fast", "cold", reason)] == verdicts.given_up
     assert [(f"fast was given up: {reason}", False)] == told
 
 
@@ -237,17 +237,17 @@ def test_a_bake_begins_the_figures_anew() -> None:
         watching.called(SPEC, start(), [["", "fast", 2, 10.0, 80.0, 0]])
     watching.baked(SPEC)
     watching.called(SPEC, start(), [["", "fast", 2, 10.0, 80.0, 0]])
-    assert [] == verdicts.distrusted
+    assert [] == verdicts.given_up
 
 
 def test_a_wrong_answer_takes_the_engine_out_at_once_and_an_unknown_one_does_not() -> None:
     watching, verdicts, told = watch()
     watching.verified(SPEC, [["", "fast", "unknown", 9.0, "the model is not deterministic"]])
     watching.verified(SPEC, [["", "fast", "right", 1e-6, ""]])
-    assert [] == verdicts.distrusted
+    assert [] == verdicts.given_up
     watching.verified(SPEC, [["", "fast", "wrong", 0.5, "output 0: value 3 is 1, recorded 0.5"]])
     reason = "an answer differs from eager's by up to 0.5: output 0: value 3 is 1, recorded 0.5"
-    assert [("fast", "mismatch", reason)] == verdicts.distrusted
+    assert [("fast", "mismatch", reason)] == verdicts.given_up
     assert [(f"fast was given up: {reason}", True)] == told
     (live,) = watching.rows(SPEC.revision, "")
     assert (2, 1, 0.5) == (live.verified, live.wrong, live.worst_error)

@@ -91,7 +91,7 @@ async def test_calls_of_models_are_heard_with_the_start_of_their_instance() -> N
     rig = Rig(SPEC, engine="fast")
     rig.script().calls = [["", "", 2, 8.0, 20.0, 0]]
     await rig.call()
-    assert [("called", ["park and fork", "", "fast", 2, 8.0, 20.0, 0])] == rig.heard
+    assert [("called", ["park and fork", "", "fast", 2, 8.0, 20.0, 0])] == rig.watch.heard
 
 
 async def test_an_answer_leaves_before_its_check_and_its_instance_comes_back_after_it() -> None:
@@ -103,7 +103,7 @@ async def test_an_answer_leaves_before_its_check_and_its_instance_comes_back_aft
     assert (False, 1) == (second.done(), rig.router.describe()[0].held)
     await rig.clock.advance(0.2)
     assert b"{}" == (await second).payload
-    assert [("verified", RIGHT[0])] == rig.heard
+    assert [("verified", RIGHT[0])] == rig.watch.heard
     assert 1 == len(serving(rig))
 
 
@@ -116,7 +116,7 @@ async def test_race_a_process_that_dies_of_a_check_costs_nobody_an_answer() -> N
     serving(rig)[0].die(9)
     await settle()
     assert b"{}" == (await held).payload
-    assert ([], 1) == (rig.heard, len(serving(rig)))
+    assert ([], 1) == (rig.watch.heard, len(serving(rig)))
 
 
 async def test_a_check_that_hangs_ends_with_the_time_of_an_invocation() -> None:
@@ -161,8 +161,8 @@ async def test_an_answer_that_breaks_the_protocol_is_not_waited_for_any_further(
 
 
 def give_up(rig: Rig, *, at_once: bool) -> None:
-    rig.models.distrust(SPEC, "", rig.models.engine, "seen", "mismatch" if at_once else "cold")
-    rig.router.retire(SPEC.revision, "it was given up", at_once=at_once)
+    rig.models.give_up(SPEC, "", rig.models.engine, "seen", "mismatch" if at_once else "cold")
+    rig.router.given_up(SPEC.revision, "it was given up", at_once=at_once)
 
 
 async def test_a_slow_engine_serves_until_the_next_is_ready() -> None:
@@ -213,8 +213,8 @@ async def test_race_an_engine_that_turns_out_wrong_while_a_start_has_it_serves_n
     rig.script().import_s = 1.0
     call = rig.call()
     await rig.clock.advance(0.5)
-    rig.models.distrust(spec, "", "fast", "seen", "mismatch")
-    rig.router.retire(spec.revision, "it was given up", at_once=True)
+    rig.models.give_up(spec, "", "fast", "seen", "mismatch")
+    rig.router.given_up(spec.revision, "it was given up", at_once=True)
     await rig.clock.advance(3.0)
     assert b"{}" == (await call).payload
     invoked = [worker for worker in rig.zygotes.workers if worker.invokes]
@@ -243,7 +243,7 @@ async def test_race_a_deploy_in_the_same_moment_wins() -> None:
     await rig.call()
     rig.router.place(a_spec(models=(MODEL,), description="new"))
     give_up(rig, at_once=True)
-    rig.router.retire("a revision that is gone", "it was given up", at_once=True)
+    rig.router.given_up("a revision that is gone", "it was given up", at_once=True)
     await settle()
     assert b"{}" == (await rig.call()).payload
     assert 1 == len(serving(rig))
@@ -256,5 +256,5 @@ async def test_the_check_of_a_warm_up_event_is_nobodys() -> None:
     rig.script().verified = RIGHT
     await rig.call()
     await settle()
-    assert 1 == sum(kind == "called" for kind, _ in rig.heard)
-    assert 1 == sum(kind == "verified" for kind, _ in rig.heard)
+    assert 1 == sum(kind == "called" for kind, _ in rig.watch.heard)
+    assert 1 == sum(kind == "verified" for kind, _ in rig.watch.heard)

@@ -15,7 +15,7 @@ from glowplug.runtime.process import wire
 from glowplug.runtime.routing.instance import IllegalTransition, Instance, State
 from glowplug.runtime.routing.ports import InvocationLog
 from glowplug.runtime.routing.records import StartRecord
-from glowplug.runtime.testing import FakeLog, FakeMemory, FakeWorker, ManualClock, Script, a_spec, settle
+from glowplug.runtime.testing import FakeLog, FakeMemory, FakeWatch, FakeWorker, ManualClock, Script, a_spec, settle
 
 RECORD = StartRecord("s1", "f", "$LATEST", "rev", None, "request", "parked", "fork", 0.0, 1.0, ())
 INVOCATION = Invocation("r1", "f", "$LATEST", "arn", b'{"a":1}', 0.0, log_tail=True)
@@ -37,8 +37,9 @@ def an_instance(
     script: Script | None = None, *, limits: Limits = LIMITS, memory: FakeMemory | None = None
 ) -> tuple[Instance, ManualClock, FakeLog]:
     clock, log = ManualClock(), FakeLog()
+    spec, watch = a_spec(timeout_s=3), FakeWatch()
     instance = Instance(
-        "i" * 32, a_spec(timeout_s=3), clock=clock, log=log, memory=memory or FakeMemory(), limits=limits
+        "i" * 32, spec, clock=clock, log=log, memory=memory or FakeMemory(), limits=limits, engines=watch
     )
     if script is not None:
         instance.ready(FakeWorker("w1", script, clock), RECORD, init_ms=250.0)

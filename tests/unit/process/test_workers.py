@@ -31,6 +31,10 @@ def outcome(invocation_id: str, result: bytes = b"{}") -> wire.Outcome:
     return wire.Outcome(invocation_id, [result], False, "", 0.5, True)
 
 
+CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, -1.0, 0]], True)
+VERIFIED = wire.Verified("r1", [["", "a", "right", 0.0, ""]])
+
+
 async def failure_of(task: asyncio.Task[object]) -> WorkerDied:
     with pytest.raises(WorkerDied) as caught:
         await task
@@ -127,7 +131,10 @@ async def test_output_is_there_when_the_outcome_is_and_after_death(peer: Peer) -
     assert peer.worker.take_log() == b"last words\n"
 
 
-async def test_a_late_outcome_of_a_cancelled_invocation_is_no_offence(peer: Peer) -> None:
+@pytest.mark.parametrize("late", [[outcome("r1")], [CHECKING, VERIFIED]], ids=["outcome", "checked outcome"])
+async def test_what_comes_late_of_a_cancelled_invocation_is_no_offence(
+    peer: Peer, late: list[wire.Outcome | wire.Verified]
+) -> None:
     task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
     await peer.receive(peer.data)
     task.cancel()
@@ -135,14 +142,10 @@ async def test_a_late_outcome_of_a_cancelled_invocation_is_no_offence(peer: Peer
         await task
     again = asyncio.create_task(peer.worker.invoke(invoke("r2")))
     await peer.receive(peer.data)
-    peer.send(peer.data, outcome("r1"))
-    peer.send(peer.data, outcome("r2"))
+    for message in (*late, outcome("r2")):
+        peer.send(peer.data, message)
     assert outcome("r2") == await again
     assert peer.worker.killed_for == ""
-
-
-CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, -1.0, 0]], True)
-VERIFIED = wire.Verified("r1", [["", "a", "right", 0.0, ""]])
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -170,20 +173,6 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     peer.worker.died(EXITED_3)
     with pytest.raises(WorkerDied):
         await peer.worker.verified("r1")
-
-
-async def test_a_check_of_an_answer_that_nobody_waits_for_is_no_offence(peer: Peer) -> None:
-    task = asyncio.create_task(peer.worker.invoke(invoke("r1")))
-    await peer.receive(peer.data)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    again = asyncio.create_task(peer.worker.invoke(invoke("r2")))
-    await peer.receive(peer.data)
-    for message in (CHECKING, VERIFIED, outcome("r2")):
-        peer.send(peer.data, message)
-    assert outcome("r2") == await again
-    assert peer.worker.killed_for == ""
 
 
 @pytest.mark.parametrize(
