@@ -81,6 +81,11 @@ class NodeConfig:
             if not form.fullmatch(value):
                 raise StateError(f"{variable}: {value!r} does not match {form.pattern}")
 
+    @property
+    def arn_prefix(self) -> str:
+        """What the ARN of a function has in front of its name."""
+        return f"arn:aws:lambda:{self.region}:{self.account_id}:function:"
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: object) -> NodeConfig:
         """Build from ``GLOWPLUG_*`` names; ``given`` (command-line options) wins where it is not None.

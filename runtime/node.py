@@ -147,8 +147,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
 
         logs = Logs(state.logs, max_bytes=config.limits.log_file_bytes, region=config.region, clock=clock)
         stack.callback(logs.close)
-        arn_prefix = f"arn:aws:lambda:{config.region}:{config.account_id}:function:"
-        registry = await Registry.open(state.registry, arn_prefix=arn_prefix, now=clock.time)
+        registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
@@ -194,18 +193,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             logs=logs,
             clock=clock,
         )
-        room = DeviceMemory(
-            gpu.ask,
-            gpu.contexts,
-            clock,
-            pools=lambda: router.states(),
-            perform=lambda action: router.perform(action),
-        )
-        starter = DeviceStarter(suppliers, accelerator=gpu, memory=room) if gpu.present else Starter(suppliers)
         memory = Memory(clock)
         router = Router(
             config=config,
-            starter=starter,
+            starter=_starter(suppliers, gpu, lambda: router),
             cache=models.sources,
             ledger=ledger,
             logs=logs,
@@ -251,24 +242,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             device_refusal=gpu.refusal,
         )
         stack.push_async_callback(control.close)
-        invoke = metrics.observed(traced(router.invoke))
-        urls = FunctionUrls(
-            registry,
-            invoke,
-            arn_prefix=arn_prefix,
-            clock=clock,
-            request_bytes=config.limits.sync_request_bytes,
-            observer=metrics,
-        )
-        api = LambdaApi(
-            registry, invoke, region=config.region, account_id=config.account_id, clock=clock, limits=config.limits
-        )
-        admin = AdminApi(control, metrics, limits=config.limits)
         control.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed([record.spec for record in registry.functions()])
-        surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
-        await http.serve(control=surface, public=PublicSurface(urls))
+        await _listen(http, config, registry, router, control, metrics, clock)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -278,6 +255,45 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(_cancelled, sink)
         yield node
         await _drain(http, node, config.drain_s)
+
+
+def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
+    """Return what starts workers; ``router``, which needs it, is asked for only when a start wants room on the GPU."""
+    if not gpu.present:
+        return Starter(suppliers)
+    room = DeviceMemory(
+        gpu.ask,
+        gpu.contexts,
+        suppliers.clock,
+        pools=lambda: router().states(),
+        perform=lambda action: router().perform(action),
+    )
+    return DeviceStarter(suppliers, accelerator=gpu, memory=room)
+
+
+async def _listen(
+    http: HttpServer,
+    config: NodeConfig,
+    registry: Registry,
+    router: Router,
+    control: NodeControl,
+    metrics: Metrics,
+    clock: Clock,
+) -> None:
+    """Answer from now on, on both listeners."""
+    limits, invoke = config.limits, metrics.observed(traced(router.invoke))
+    urls = FunctionUrls(
+        registry,
+        invoke,
+        arn_prefix=config.arn_prefix,
+        clock=clock,
+        request_bytes=limits.sync_request_bytes,
+        observer=metrics,
+    )
+    api = LambdaApi(registry, invoke, region=config.region, account_id=config.account_id, clock=clock, limits=limits)
+    admin = AdminApi(control, metrics, limits=limits)
+    guard = ControlGuard(config.hosts)
+    await http.serve(control=ControlSurface(urls, api, admin, guard), public=PublicSurface(urls))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

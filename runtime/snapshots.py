@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from glowplug.cache.errors import CacheError
@@ -209,27 +209,36 @@ class Snapshots:
         return model.engine == "eager" or self.book.find(spec, model) is not None
 
     def _status(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
-        bake = self._queue.find(spec.revision, model.name)
+        """Return the state of a model's engine. What the last bake found goes on to count while another is under way,
+        and when that one has failed."""
         if model.engine == "eager":
             return BakeStatus(model.name, "none", "eager")
-        assignment = self.book.find(spec, model)
-        serving = assignment.engine if assignment is not None else "eager"
+        settled, bake = self._settled(spec, model), self._queue.find(spec.revision, model.name)
         if bake is not None and self._queue.runs(bake):
-            progress = bake.progress
-            reason = f"being baked: {progress.phase} {progress.fraction:.0%}"
-            return BakeStatus(model.name, "baking", serving, reason, progress.phase, progress.fraction)
+            phase, fraction = bake.progress.phase, bake.progress.fraction
+            reason = f"being baked: {phase} {fraction:.0%}"
+            return replace(settled, state="baking", reason=reason, phase=phase, fraction=fraction)
         if bake is not None and not bake.done.done():
-            return BakeStatus(model.name, "queued", serving, "waiting to be baked")
+            return replace(settled, state="queued", reason="waiting to be baked")
         if bake is not None and bake.error:
-            return BakeStatus(model.name, "failed", serving, f"the bake failed: {bake.error}")
-        if assignment is not None:
-            reason, key, measured = assignment.reason, assignment.key, assignment.measured
-            given_up = assignment.given_up
-            return BakeStatus(model.name, "ready", serving, reason, key=key, measurements=measured, given_up=given_up)
-        obstacle = self._baker.obstacle(model.engine)
-        if obstacle:
-            return BakeStatus(model.name, "unavailable", "eager", obstacle)
-        return BakeStatus(model.name, "none", "eager", "not baked yet")
+            return replace(settled, state="failed", reason=f"the bake failed: {bake.error}")
+        return settled
+
+    def _settled(self, spec: FunctionSpec, model: ModelSpec) -> BakeStatus:
+        """Return the state as it is without a bake."""
+        found = self.book.find(spec, model)
+        if found is None:
+            obstacle = self._baker.obstacle(model.engine)
+            return BakeStatus(model.name, "unavailable" if obstacle else "none", "eager", obstacle or "not baked yet")
+        return BakeStatus(
+            model.name,
+            "ready",
+            found.engine,
+            found.reason,
+            key=found.key,
+            measurements=found.measured,
+            given_up=found.given_up,
+        )
 
     # --- bakes ------------------------------------------------------------------------------------------------------
 

@@ -555,7 +555,24 @@ async def test_a_snapshot_of_another_cpu_is_not_used_and_is_baked_again(
     assert "aot_inductor" == plan.engine
 
 
-async def test_a_distrusted_engine_stays_off_for_the_function(make: Callable[..., Any]) -> None:
+async def test_while_it_is_baked_again_and_when_that_failed_the_last_verdict_is_told(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    before = await bench.status()
+    bench.snapshots.give_up(bench.spec, "m", "aot_inductor", "slow", "cold")
+    bench.bakes("say(event='failed', error_type='Said', message='no')")
+    bench.snapshots.bake_again(bench.spec)
+    (queued_now,) = bench.snapshots.status(bench.spec)
+    failed = await queued(bench)
+    for status, state in ((queued_now, "queued"), (failed, "failed")):
+        assert (state, "eager", KEY, before.measurements) == (
+            *(status.state, status.engine, status.key),
+            status.measurements,
+        )
+        assert ["aot_inductor"] == [one.engine for one in status.given_up]
+
+
+async def test_an_engine_that_was_given_up_stays_off_for_the_function(make: Callable[..., Any]) -> None:
     bench = await make()
     bench.bakes("stage()")
     await bench.status()
