@@ -33,12 +33,12 @@ def restores(state: Path) -> list[Figure]:
 
 
 def choices(scratch: Path) -> list[Figure]:
-    """Deploy three models, let ``auto`` choose, measure all engines of each again, and compare."""
+    """Deploy three models, one of them under two objectives, let ``auto`` choose, measure all engines again, compare."""
     rows: list[Figure] = []
     template = _template(scratch)
     environ = {"GLOWPLUG_FILE_ROOTS": str(scratch)}
     with serve(scratch / "engines-state", template, environ) as node:
-        for name in ("embed", "warm-embed", "convnet"):
+        for name in ("embed", "warm-embed", "convnet", "speech"):
             print(f"engines: baking {name} …", flush=True)
             chosen = _baked(node, name)
             again = _baked(node, name, again=True)
@@ -56,7 +56,7 @@ def _judged(name: str, chosen: str, measured: list[dict[str, Any]]) -> list[Figu
     section = "engines: the choice of auto, measured again"
     note = ", ".join(f"{label} {cost:.1f}" for label, cost in sorted(costs.items(), key=lambda item: item[1]))
     rows = [at_most(section, f"{name}: {chosen} against {best}", costs[chosen] / costs[best], "x", 1.1, note)]
-    if name != "convnet":
+    if name.endswith("embed"):
         gain = objective.warm_ms(records["eager"]) / objective.warm_ms(records[chosen])
         words = "warm calls alone" if name == "warm-embed" else "default objective"
         target = 1.5 if name == "warm-embed" else 1.2
@@ -151,6 +151,7 @@ def _template(scratch: Path) -> Path:
         "embed": (ROOT / "handlers", "embed.handler", minilm, f"MaxInstances: {INSTANCES}"),
         "warm-embed": (ROOT / "handlers", "embed.handler", minilm, _WARM_ONLY),
         "convnet": (ROOT / "bench" / "functions", "convnet.handler", f"file://{weights}", ""),
+        "speech": (ROOT / "handlers", "speech.handler", "package://silero_vad/data/silero_vad.onnx", ""),
     }
     parts = ["AWSTemplateFormatVersion: '2010-09-09'", "Transform: AWS::Serverless-2016-10-31", "Resources:"]
     for number, (name, (code, handler, source, more)) in enumerate(functions.items()):
