@@ -13,7 +13,7 @@ from glowplug.snapshot.manifest import EngineRecord
 
 from .engine_restores import restores_ms
 from .figures import Figure, at_least, at_most, percentile
-from .memory import children
+from .memory import children, private_bytes
 from .served import ROOT, Node, serve
 
 RESTORE_TARGETS_MS = {"aot_inductor": 12.0, "onnxruntime": 60.0}
@@ -33,7 +33,7 @@ def restores(state: Path) -> list[Figure]:
 
 
 def choices(scratch: Path) -> list[Figure]:
-    """Deploy three models, one of them under two objectives, let ``auto`` choose, measure all engines again, compare."""
+    """Deploy three models, one of them under two objectives, let ``auto`` choose, measure all again, compare."""
     rows: list[Figure] = []
     template = _template(scratch)
     environ = {"GLOWPLUG_FILE_ROOTS": str(scratch)}
@@ -85,11 +85,12 @@ def _shared_weights(node: Node) -> Figure:
     """Weigh the weights of eight instances against those of one: mapped pages by their share, copies whole."""
     node.admin("POST", "functions/embed/cool", {"to": "stored"})
     node.admin("POST", "functions/embed/warm")
-    one = _weights_bytes(_workers(node))
+    engine = node.function("embed")["engines"][0]["engine"]
+    packs = engine.startswith("onnxruntime") and "unpacked" not in engine
+    one = _weights_bytes(_workers(node), packs)
     with _busy(node):
         workers = _workers(node)
-    eight = _weights_bytes(workers)
-    engine = node.function("embed")["engine"]
+    eight = _weights_bytes(workers, packs)
     return at_most(
         "engines: memory",
         f"weights of {len(workers)} instances of embed ({engine}) against one",
@@ -119,10 +120,10 @@ def _workers(node: Node) -> list[int]:
     return [worker for zygote in zygotes for worker in children(zygote)]
 
 
-def _weights_bytes(workers: list[int]) -> int:
-    """Return the proportional size of what the workers map of weights: checkpoint and snapshot files, and the anonymous
-    memory above a page's worth that is theirs alone is counted with the instance (``memory``), not here."""
-    total = 0
+def _weights_bytes(workers: list[int], packs: bool) -> int:
+    """Return what the workers have of weights: their share of the mapped files of checkpoint and snapshot and, of an
+    engine that ``packs`` weights into copies, all of their private memory, since nothing tells copies from the rest."""
+    total = sum(map(private_bytes, workers)) if packs else 0
     for pid in workers:
         counted = False
         for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
