@@ -92,7 +92,9 @@ def decide(engines: Mapping[str, EngineRecord], wanted: Wanted) -> tuple[str, st
     best = allowed[0]
     if wanted.engine != AUTO and wanted.precision != AUTO and len(allowed) == 1:
         return best, "asked for"
-    return best, f"least cost of {_words(wanted.objective)} ({_compared(engines, wanted.objective)})"
+    costs = [wanted.objective.cost_ms(engines[label]) for label in allowed]
+    least = "least cost" if costs[0] == min(costs) else "fastest to wake of those within 5 % of the least cost"
+    return best, f"{least} of {_words(wanted.objective)} ({_compared(engines, wanted.objective)})"
 
 
 def _objection(label: str, record: EngineRecord, wanted: Wanted) -> str:
