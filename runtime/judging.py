@@ -24,7 +24,7 @@ from .snapshotfit import unusable_here
 from .sources import Sources
 from .spec import FunctionSpec, ModelSpec
 from .verdictbook import VerdictBook
-from .verdicts import asked, chosen, ladder, wanted
+from .verdicts import chosen, ladder, wanted
 
 LoadOf = Callable[[FunctionSpec, Mapping[str, Mapping[str, str]]], wire.Load]
 
@@ -75,7 +75,7 @@ class Judge:
                 await self.keep_weights(spec, model, self._store.root / key)
         engine, reason = chosen(verdict, bake.label)
         decided = Assignment(
-            *(engine, key, reason, asked(spec, model), self._book.fingerprint),
+            *(engine, key, reason, self._book.asked(spec, model), self._book.fingerprint),
             measured=verdict.measured,
             ladder=ladder(engine, verdict.measured, want),
         )

@@ -85,6 +85,7 @@ def build(
         on_baked=on_baked,
         on_kept=on_kept,
         user_of=site.user_of,
+        device_of=site.device_of,
     )
     pages = Pages(
         state.readahead,

@@ -20,9 +20,11 @@ class Reader:
         self.path = path
 
     def at(self, name: str) -> str:
+        """Return where a field stands."""
         return f"{self.path}.{name}" if self.path else name
 
     def only(self, known: frozenset[str] | set[str]) -> None:
+        """Refuse fields other than ``known``."""
         for name in self.values:
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 1, cutoff=0.5)
@@ -30,12 +32,14 @@ class Reader:
                 raise DefinitionError(self.at(name), f"unknown key; {hint}")
 
     def section(self, name: str, known: frozenset[str] | set[str]) -> Reader:
+        """Return a reader of the mapping at ``name``, which has no fields but ``known``; an empty one for none."""
         value = self.values.get(name)
         section = Reader({} if value is None else value, self.at(name))
         section.only(known)
         return section
 
     def text(self, name: str, *, required: bool = False) -> str:
+        """Return a string, empty where there is none."""
         value = self.values.get(name)
         if value is None and not required:
             return ""
@@ -44,6 +48,7 @@ class Reader:
         return value
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        """Return one of ``allowed``."""
         value = self.values.get(name, default)
         if value is False and "off" in allowed:
             value = "off"  # YAML 1.1 reads a bare off as a boolean
@@ -52,6 +57,7 @@ class Reader:
         return str(value)
 
     def number(self, name: str, default: float, *, low: float, high: float = math.inf) -> float:
+        """Return a finite number within bounds, which are allowed themselves."""
         value = self.values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DefinitionError(self.at(name), f"must be a number, not {kind(value)}")
@@ -61,12 +67,14 @@ class Reader:
         return float(value)
 
     def whole(self, name: str, default: int, *, low: int, high: float = math.inf) -> int:
+        """Return a whole number; ``3.0`` is one."""
         value = self.number(name, default, low=low, high=high)
         if not value.is_integer():
             raise DefinitionError(self.at(name), f"must be a whole number, not {value:g}")
         return int(value)
 
     def optional_whole(self, name: str, *, low: int) -> int | None:
+        """Return a whole number, None where there is none."""
         if self.values.get(name) is None:
             return None
         return self.whole(name, low, low=low)

@@ -35,6 +35,7 @@ from glowplug.snapshot.store import SnapshotStore
 from .bakequeue import Bake, BakeQueue, Watcher
 from .baker import Baker
 from .bakereport import BakeFailed
+from .devices import CPU
 from .judging import Judge, LoadOf
 from .routing.distrust import Kind
 from .routing.ports import EnginePlan
@@ -70,7 +71,8 @@ class BakeStatus:
 class Snapshots:
     """Plans engines and queues bakes. ``book`` has the verdicts. ``on_baked`` is called when a revision has a better
     engine than the one it runs with, ``on_kept`` with the reason when a bake ended and it goes on with eager;
-    ``load_of`` and ``user_of`` as in ``Judge``."""
+    ``load_of`` and ``user_of`` as in ``Judge``, ``device_of`` as in
+    ``VerdictBook``."""
 
     def __init__(
         self,
@@ -82,13 +84,14 @@ class Snapshots:
         on_baked: Callable[[FunctionSpec], None],
         on_kept: Callable[[FunctionSpec, str], None],
         user_of: Callable[[str], int] = lambda function: -1,
+        device_of: Callable[[FunctionSpec], str] = lambda spec: CPU,
     ) -> None:
         self._store = store
         self._reusable = reuse.sources(store.root)
         self._baker = baker
         self._on_baked = on_baked
         self._on_kept = on_kept
-        self.book = VerdictBook(store)
+        self.book = VerdictBook(store, device_of)
         self._judge = Judge(store, sources, baker, self.book, load_of=load_of, user_of=user_of)
         self._queue = BakeQueue(self._perform)
 

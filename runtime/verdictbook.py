@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,22 +28,29 @@ _log = logging.getLogger(__name__)
 
 class VerdictBook:
     """Verdicts by (revision, model name). ``given_up`` counts the engines that were given up since the node started, by
-    function, model, engine and kind of reason; ``fingerprint`` is this machine's."""
+    function, model, engine and kind of reason; ``fingerprint`` is this machine's. ``device_of`` says where a function's
+    models run here."""
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, device_of: Callable[[FunctionSpec], str]) -> None:
         self.given_up: Counter[tuple[str, str, str, Kind]] = Counter()
         self.fingerprint = machine_digest()
         self._store = store
+        self._device_of = device_of
         self._assignments = Assignments(store.root)
         self._suspect: dict[str, tuple[GivenUp, ...]] = {}  # by snapshot: for revisions that come to share it
 
     def __repr__(self) -> str:
         return f"VerdictBook({self._store!r}, given_up={self.given_up.total()})"
 
+    def asked(self, spec: FunctionSpec, model: ModelSpec) -> str:
+        """Return what a verdict has to answer: what the template wants, on the device where it runs here."""
+        return asked(spec, model, self._device_of(spec))
+
     def find(self, spec: FunctionSpec, model: ModelSpec) -> Assignment | None:
-        """Return the verdict that answers what this revision asks for; one about another engine answers nothing."""
+        """Return the verdict that answers what this revision asks for; one about another engine or
+        device answers nothing."""
         assignment = self._assignments.get(spec.revision, model.name)
-        if assignment is None or assignment.requested != asked(spec, model):
+        if assignment is None or assignment.requested != self.asked(spec, model):
             return None
         if assignment.engine == "eager" and assignment.fingerprint != self.fingerprint:
             return None  # eager was the best of another machine or another torch

@@ -12,6 +12,7 @@ from glowplug.snapshot.choice import Wanted, ranked
 from glowplug.snapshot.manifest import EngineRecord
 
 from .bakereport import BakeVerdict
+from .devices import CPU
 from .spec import FunctionSpec, ModelSpec
 
 
@@ -35,9 +36,10 @@ def chosen(verdict: BakeVerdict, label: str) -> tuple[str, str]:
     return label, "asked for by the operator"
 
 
-def asked(spec: FunctionSpec, model: ModelSpec) -> str:
-    """Return ``wanted`` in one line: a verdict answers exactly that."""
-    return json.dumps(wanted(spec, model).to_json(), sort_keys=True)
+def asked(spec: FunctionSpec, model: ModelSpec, device: str) -> str:
+    """Return ``wanted`` in one line, and the device unless it is the CPU: a verdict answers exactly that."""
+    where = {} if device == CPU else {"device": device}
+    return json.dumps(wanted(spec, model).to_json() | where, sort_keys=True)
 
 
 def ladder(serving: str, measured: Sequence[Measured], wanted: Wanted) -> tuple[str, ...]:

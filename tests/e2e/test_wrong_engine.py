@@ -85,7 +85,7 @@ def snapshot(state: Path, staging: Path, spec: FunctionSpec) -> None:
     store = SnapshotStore(state / "snapshots", (state / "snapshots" / "keys" / "hmac").read_bytes())
     store.publish(staging)
     verdict = Assignment(
-        *("shifted", KEY, "least cost", asked(spec, spec.models[0]), ""),
+        *("shifted", KEY, "least cost", asked(spec, spec.models[0], "cpu"), ""),
         measured=tuple(Measured(name, cold_ms=5.0, parked_ms=5.0, warm_ms=1.0) for name in engines),
         ladder=("shifted", "right"),
     )

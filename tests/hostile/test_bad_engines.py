@@ -178,7 +178,7 @@ def fabricate(store: SnapshotStore, spec: FunctionSpec, case: Case, library: byt
     (staging / "model.so").write_bytes(library)
     (staging / "manifest.json").write_bytes(Manifest(**(fields | case.changed)).to_bytes())
     store.publish(staging)
-    verdict = Assignment("aot_inductor", key, "asked for", asked(spec, model), machine_digest())
+    verdict = Assignment("aot_inductor", key, "asked for", asked(spec, model, "cpu"), machine_digest())
     Assignments(store.root).set(spec.revision, model.name, verdict)
     return key
 

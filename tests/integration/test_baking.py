@@ -81,6 +81,7 @@ class Bench:
     kept: list[str]
     script: Path
     sources: Sources
+    device: list[str]
 
     def bakes(self, body: str) -> None:
         """Say what the next children do."""
@@ -125,6 +126,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             limits=limits,
             command=(sys.executable, str(tmp_path / "baker.py")),
         )
+        device = ["cpu"]
         baked: list[str] = []
         kept: list[str] = []
         snapshots = Snapshots(
@@ -135,10 +137,11 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             on_baked=lambda spec: baked.append(spec.revision),
             on_kept=lambda spec, reason: kept.append(reason),
             user_of=lambda function: uid,
+            device_of=lambda spec: device[0],
         )
         opened.append(snapshots)
         (state / "bake").mkdir(parents=True, exist_ok=True)
-        return Bench(snapshots, store, state, spec, baked, kept, tmp_path / "baker.py", sources)
+        return Bench(snapshots, store, state, spec, baked, kept, tmp_path / "baker.py", sources, device)
 
     yield build
     for snapshots in opened:
@@ -190,6 +193,18 @@ async def test_what_a_snapshot_binds_is_pinned_from_the_bake_on_and_held_only_wh
     assert {} == pins.owners(bench.state / "cache")
     await bench.snapshots.plan(bench.spec)
     assert [str(snapshot)] == list(pins.owners(bench.state / "cache"))
+
+
+async def test_a_verdict_is_of_the_device_that_it_was_drawn_on(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage(reason='least cost')")
+    await bench.status()
+    bench.device[0] = "cuda:0"
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert ("eager", "not baked yet") == (plan.engine, plan.reason)
+    bench.device[0] = "cpu"
+    (plan,) = await bench.snapshots.plan(bench.spec)
+    assert "aot_inductor" == plan.engine
 
 
 async def test_a_start_before_the_bake_is_eager_and_says_so(make: Callable[..., Any]) -> None:
