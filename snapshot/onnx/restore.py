@@ -51,6 +51,13 @@ def restore(definition: OnnxDefinition, files: Mapping[str, Path], plan: Plan) -
     return Restored(plan.engine, engine, definition, plan.snapshot, record, engine.bind())
 
 
+def tolerance(restored: Restored) -> Tolerance:
+    """Return how far the engine's outputs may be from those that were recorded. Only with a snapshot."""
+    if restored.record is None:
+        raise RuntimeError("nothing was recorded")
+    return Tolerance(restored.record.absolute, restored.record.relative)
+
+
 def check(restored: Restored) -> Checked:
     """Run the model on its example. With a snapshot the outputs must be the recorded ones, else finite.
 

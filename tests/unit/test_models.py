@@ -14,6 +14,7 @@ from torch import nn
 
 from glowplug.handlers import Example, model
 from glowplug.runtime.worker import models
+from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.errors import (
     CheckFailed,
     EngineUnavailable,
@@ -28,7 +29,7 @@ EAGER = {"engine": "eager", "snapshot": "", "manifest": b""}
 
 @pytest.fixture(autouse=True)
 def _nothing_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(models.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     threads = torch.get_num_threads()
     models.declare([])
     yield
@@ -174,7 +175,7 @@ def test_without_a_node_the_source_is_the_codes(weights: Path) -> None:
 
 
 def test_without_a_node_the_variable_gives_a_source(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(models.SOURCE_VARIABLE, f"file://{weights.parent}")
+    monkeypatch.setenv(SOURCE_VARIABLE, f"file://{weights.parent}")
     assert [[3.5]] == model(linear)(torch.ones(1, 2)).tolist()
 
 

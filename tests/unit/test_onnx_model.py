@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from glowplug.handlers import Example, onnx_model
 from glowplug.runtime.spec import ModelSpec, SourceFile
 from glowplug.runtime.worker import models
+from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
 from glowplug.snapshot.errors import CheckFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
@@ -36,7 +37,7 @@ WIDTH = 64
 
 @pytest.fixture(autouse=True)
 def _nothing_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(models.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     models.declare([])
     yield
     models.declare([])
