@@ -8,34 +8,21 @@ its record says why. Measuring is the caller's (``measure``): it belongs in the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from . import cases, fingerprint, reuse, verify
-from .apart import Died, Reported, apart
+from . import bakeoff, cases, fingerprint, reuse, verify
 from .architecture import assemble
 from .candidates import EAGER, Candidate, candidates
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .choice import decide
 from .definition import ModelDefinition
 from .engines import Resumes, torch_private
-from .engines.table import create, kinds, versions
+from .engines.table import create, kinds, obstacle, versions
 from .job import Baked, Job
-from .manifest import (
-    EXTRA_FILE,
-    FILE,
-    EngineRecord,
-    Manifest,
-    describe_artefacts,
-    key_of,
-    record_from_json,
-    record_to_json,
-    source_digest,
-)
-from .program import Program, export
-from .rounds import Measure, Progress, measured
+from .manifest import EXTRA_FILE, EngineRecord, Manifest, key_of, source_digest
+from .program import export
+from .rounds import Measure, Progress
 from .tolerance import Tolerance
 
 
@@ -54,13 +41,7 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds())
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
-    options: dict[str, object] = {
-        "versions": versions({candidate.engine for candidate in chosen}),
-        "candidates": sorted(candidate.label for candidate in chosen),
-        "batch_sizes": list(job.wanted.objective.batch_sizes),
-    }
-    if job.device != "cpu":
-        options["device"] = job.device
+    options = bakeoff.options(job, chosen, versions({candidate.engine for candidate in chosen}))
     key = key_of(source, program.digest, signature, options, here)
     existing = reuse.find(
         job.published,
@@ -73,14 +54,29 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         again=job.again,
     )
     if existing is not None:
-        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines))
+        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines, obstacle))
         if manifest.key == job.again:
-            manifest = _measured_again(job, program, manifest, progress, measure)
+            bakeoff.link(job, manifest)
+            cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
+            manifest = bakeoff.measured_again(manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.wanted))
     outputs = cases.expected(job.definition.name, program)
     check = cases.write_check(program, outputs, job.staging)
     cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
-    engines = _made(job, chosen, program, outputs, progress)
+    weights = [parameter.dtype for parameter in assembled.module.parameters()]
+    leaves = torch_private.flatten(outputs)[0]
+    plain = verify.tolerance_for([*weights, *(output.dtype for output in leaves)])
+
+    def make(candidate: Candidate) -> dict[str, EngineRecord]:
+        engine = create(candidate.engine)
+        if isinstance(engine, Resumes):
+            engine.resume(job.published)
+        return engine.export(program, job.staging, candidate.precision)
+
+    def allowed(candidate: Candidate) -> Tolerance:
+        return verify.tolerance_in(candidate.precision, plain, leaves)
+
+    engines = bakeoff.made(job, chosen, make, allowed, progress)
     engines |= {label: EngineRecord(engine=label, refused=reason) for label, reason in refused.items()}
     if program.tensors():
         cases.save(program.tensors(), job.staging / EXTRA_FILE)
@@ -99,77 +95,4 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         artefacts={},
         options=options,
     )
-    engines = measured(draft, 0.7, progress, measure)
-    progress("check", 0.99)
-    (job.staging / cases.CASES_FILE).unlink()
-    verdict, reason = decide(engines, job.wanted)
-    final = dataclasses.replace(
-        draft, engines=engines, verdict=verdict, reason=reason, artefacts=describe_artefacts(job.staging)
-    )
-    (job.staging / FILE).write_bytes(final.to_bytes())
-    return Baked(final, False, verdict, reason)
-
-
-def _made(
-    job: Job[ModelDefinition], chosen: Sequence[Candidate], program: Program, outputs: Any, progress: Progress
-) -> dict[str, EngineRecord]:
-    """Make every candidate; return label -> record, variants included."""
-    plain = _plain_tolerance(program, outputs)
-    leaves = torch_private.flatten(outputs)[0]
-    engines: dict[str, EngineRecord] = {}
-    for number, candidate in enumerate(chosen):
-        progress(f"compile {candidate.label}", 0.15 + 0.55 * number / len(chosen))
-        allowed = verify.tolerance_in(candidate.precision, plain, leaves)
-        for variant, record in _make(job, candidate, program).items():
-            named = dataclasses.replace(candidate, variant=variant)
-            engines[named.label] = dataclasses.replace(
-                record,
-                engine=named.engine,
-                precision=named.precision,
-                variant=variant,
-                absolute=allowed.absolute,
-                relative=allowed.relative,
-            )
-    return engines
-
-
-def _make(job: Job[ModelDefinition], candidate: Candidate, program: Program) -> dict[str, EngineRecord]:
-    """Make one candidate in a child; a failure is a record that says so."""
-
-    def work() -> dict[str, Any]:
-        engine = create(candidate.engine)
-        if isinstance(engine, Resumes):
-            engine.resume(job.published)
-        records = engine.export(program, job.staging, candidate.precision)
-        return {variant: record_to_json(record) for variant, record in records.items()}
-
-    try:
-        made = apart(work, seconds=job.making_s)
-    except (Reported, Died) as error:
-        return {"": EngineRecord(refused=str(error))}
-    return {variant: record_from_json(record) for variant, record in made.items()}
-
-
-def _plain_tolerance(program: Program, outputs: Any) -> Tolerance:
-    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
-    return verify.tolerance_for([*weights, *(output.dtype for output in torch_private.flatten(outputs)[0])])
-
-
-def _measured_again(
-    job: Job[ModelDefinition], program: Program, manifest: Manifest, progress: Progress, measure: Measure
-) -> Manifest:
-    """Measure the engines of a finished snapshot, forgetting what was measured before.
-
-    ``job.staging`` gets links to its files, and the cases that it was once measured on, which are not kept with it.
-    """
-    for name in manifest.artefacts:
-        (job.staging / name).symlink_to(job.published / manifest.key / name)
-    cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
-    engines = {
-        label: dataclasses.replace(record, cold_ms=None, warm_ms=None, worst_error=0.0, refused="")
-        if record.artefact or record.engine == EAGER  # else it was never made
-        else record
-        for label, record in manifest.engines.items()
-    }
-    draft = dataclasses.replace(manifest, engines=engines)
-    return dataclasses.replace(manifest, engines=measured(draft, 0.1, progress, measure))
+    return bakeoff.finish(job, draft, progress, measure)

@@ -7,18 +7,18 @@ and the batch sizes that the template names were measured; the latter may be lac
 not be made here, which is worth more than a figure.
 
 Its engines may be more than this machine can run (a package that is missing here): those count as refused here.
+Torch-free, for models of either kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .candidates import EAGER
-from .engines.table import create
-from .errors import EngineUnavailable, SnapshotCorrupt
+from .errors import SnapshotCorrupt
 from .manifest import FILE, EngineRecord, Manifest
 
 
@@ -60,17 +60,12 @@ def sources(published: Path) -> set[str]:
     return {manifest.source for manifest in _all(published)}
 
 
-def usable(engines: Mapping[str, EngineRecord]) -> dict[str, EngineRecord]:
-    """Return ``engines`` with those refused that cannot serve here."""
-    return {label: _here(record) for label, record in engines.items()}
-
-
-def _here(record: EngineRecord) -> EngineRecord:
-    try:
-        obstacle = create(record.engine).obstacle()
-    except EngineUnavailable as error:
-        obstacle = str(error)
-    return dataclasses.replace(record, refused=record.refused or obstacle)
+def usable(engines: Mapping[str, EngineRecord], obstacle: Callable[[str], str]) -> dict[str, EngineRecord]:
+    """Return ``engines`` with those refused that cannot serve here: ``obstacle`` says of an engine why."""
+    return {
+        label: dataclasses.replace(record, refused=record.refused or obstacle(record.engine))
+        for label, record in engines.items()
+    }
 
 
 def _made(manifest: Manifest) -> set[str]:

@@ -127,7 +127,7 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
         request = json.loads(line)
         manifest, label = Manifest.from_bytes(request["manifest"].encode()), request["label"]
         device = Load(**job["load"]).device
-        work = _work(measure, model, Path(job["staging"]), manifest, label, threads, device)
+        work = work_of(measure, model, Path(job["staging"]), manifest, label, threads, device)
         try:
             say("measured", **apart(work, seconds=MEASURE_TIMEOUT_S))
         except (Reported, Died) as error:
@@ -150,7 +150,7 @@ def _measure_of(model: Any) -> Callable[..., Measurement]:
     return measure
 
 
-def _work(
+def work_of(
     measure: Callable[..., Measurement],
     model: Any,
     staging: Path,
@@ -159,6 +159,8 @@ def _work(
     threads: int,
     device: str,
 ) -> Callable[[], dict[str, Any]]:
+    """Return one measurement by ``measure``, which is of the model's kind, as work for a child."""
+
     def work() -> dict[str, Any]:
         return dataclasses.asdict(
             measure(model.definition, model.files, staging, manifest, label, threads, device=device)

@@ -37,6 +37,14 @@ def kinds() -> dict[str, Kind]:
     return {name: Kind(_class(name).precisions, _class(name).obstacle(making=True)) for name in ENGINES}
 
 
+def obstacle(name: str) -> str:
+    """Return why an engine cannot serve here, in words; empty when it can."""
+    try:
+        return _class(name).obstacle()
+    except EngineUnavailable as error:
+        return str(error)
+
+
 _RUN_IN_THEIR_OWN = frozenset({"onnxruntime"})  # packages of the engine's name
 
 

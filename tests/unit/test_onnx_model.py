@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -17,13 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from glowplug.handlers import Example, onnx_model
 from glowplug.runtime.spec import ModelSpec, SourceFile
-from glowplug.runtime.worker import models
+from glowplug.runtime.worker import measuring, models
 from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
 from glowplug.snapshot.errors import CheckFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
 from glowplug.snapshot.job import Job
-from glowplug.snapshot.manifest import Manifest
+from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.onnx import bake as baking
 from glowplug.snapshot.onnx import calls, session
 from glowplug.snapshot.onnx.measure import measure
@@ -65,13 +67,14 @@ def example() -> Example:
     return Example(kwargs={"x": x}, dynamic={"x": ("batch", None)})
 
 
-def bake(definition: OnnxDefinition, files: dict[str, Path], directory: Path, **wanted: Any) -> Any:
+def bake(definition: OnnxDefinition, files: dict[str, Path], directory: Path, again: str = "", **wanted: Any) -> Any:
     staging = directory / "staging"
     staging.mkdir(exist_ok=True)
-    job = Job(definition, files, staging, directory / "published", wanted=Wanted(**wanted))
+    job = Job(definition, files, staging, directory / "published", wanted=Wanted(**wanted), again=again)
+    model = SimpleNamespace(definition=definition, files=files)
 
     def here(draft: Manifest, label: str) -> Measurement:
-        return measure(definition, files, staging, draft, label, 1)
+        return Measurement(**measuring.work_of(measure, model, staging, draft, label, 1, "cpu")())
 
     return baking.bake(job, progress=lambda phase, fraction: None, measure=here)
 
@@ -147,6 +150,37 @@ def test_a_bake_makes_every_variant_and_keeps_each_within_its_tolerance(baked: B
     assert engines["onnxruntime"].shared_bytes >= WIDTH * WIDTH * 4
     assert {"check.safetensors", "onnxruntime.onnx", "onnxruntime.safetensors"} <= set(baked.manifest.artefacts)
     assert "cases.safetensors" not in baked.manifest.artefacts
+
+
+def test_a_snapshot_with_all_that_is_wanted_stands_in_for_a_bake(
+    baked: Baked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "published" / baked.manifest.key
+    shutil.copytree(baked.staging, published)
+    engines = {**baked.manifest.engines, "abacus": EngineRecord(engine="abacus", artefact="beads")}
+    brought = dataclasses.replace(baked.manifest, engines=engines)
+    (published / "manifest.json").write_bytes(brought.to_bytes())
+    found = bake(baked.definition, baked.files, tmp_path)
+    assert (True, baked.manifest.key, []) == (found.reused, found.manifest.key, list((tmp_path / "staging").iterdir()))
+    assert "no engine 'abacus' for an ONNX file" == found.manifest.engines["abacus"].refused
+    monkeypatch.setattr(baking, "version", lambda: "1.2.3")
+    assert not bake(baked.definition, baked.files, tmp_path, engine="eager").reused
+
+
+def test_what_is_measured_again_forgets_the_figures_of_before(baked: Baked, tmp_path: Path) -> None:
+    key = baked.manifest.key
+    shutil.copytree(baked.staging, tmp_path / "published" / key)
+    flattered = {
+        label: dataclasses.replace(record, parked_ms=1e-9, cold_ms=1e-9, warm_ms=1e-9, shapes={"9x9": 1e-9})
+        for label, record in baked.manifest.engines.items()
+    }
+    manifest = dataclasses.replace(baked.manifest, engines=flattered)
+    (tmp_path / "published" / key / "manifest.json").write_bytes(manifest.to_bytes())
+    found = bake(baked.definition, baked.files, tmp_path, key, precision="auto", max_error=0.5).manifest
+    figures = [(one.parked_ms, one.cold_ms, one.warm_ms) for one in found.engines.values()]
+    assert (4, True) == (len(figures), all(ms > 1e-6 for row in figures for ms in row))
+    assert not any("9x9" in record.shapes for record in found.engines.values())
+    assert baked.manifest.artefacts == found.artefacts
 
 
 @pytest.mark.parametrize("label", ["eager", "onnxruntime", "onnxruntime-unpacked", "onnxruntime-int8"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from glowplug.snapshot import reuse
 from glowplug.snapshot.engines.eager import Eager
+from glowplug.snapshot.engines.table import obstacle
 from glowplug.snapshot.manifest import EngineRecord, Manifest
 
 BOTH = {"eager": EngineRecord(), "aot_inductor": EngineRecord(engine="aot_inductor", artefact="model.so")}
@@ -92,11 +92,11 @@ def test_what_is_hidden_or_no_manifest_is_passed_over(tmp_path: Path) -> None:
 
 def test_engines_that_cannot_run_here_are_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = {**ONLY_EAGER, "abacus": EngineRecord(engine="abacus", artefact="beads")}
-    refused = {label: record.refused for label, record in reuse.usable(engines).items()}
+    refused = {label: record.refused for label, record in reuse.usable(engines, obstacle).items()}
     assert ("", "no compiler") == (refused["eager"], refused["aot_inductor"])
     assert "no engine 'abacus'" in refused["abacus"]
     monkeypatch.setattr(Eager, "obstacle", staticmethod(lambda making=False: "not here"))
-    assert "not here" == reuse.usable({"eager": dataclasses.replace(BOTH["eager"])})["eager"].refused
+    assert "not here" == reuse.usable({"eager": BOTH["eager"]}, obstacle)["eager"].refused
 
 
 def test_an_engine_that_ran_in_another_version_is_made_anew(tmp_path: Path) -> None:
