@@ -17,7 +17,7 @@ from .candidates import EAGER, Candidate, candidates
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .choice import decide
 from .definition import ModelDefinition
-from .engines import Resumes, torch_private
+from .engines import Aims, Resumes, torch_private
 from .engines.table import create, kinds, obstacle, versions
 from .job import Baked, Job
 from .manifest import EXTRA_FILE, EngineRecord, Manifest, key_of, source_digest
@@ -38,7 +38,7 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     tensors = TensorFiles(job.files)
     assembled = assemble(job.definition, job.files, tensors, compare_ties=True)
     program = export(assembled, job.definition.make_example())
-    chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds())
+    chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds(job.device))
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
     options = bakeoff.options(job, chosen, versions({candidate.engine for candidate in chosen}))
@@ -71,6 +71,8 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         engine = create(candidate.engine)
         if isinstance(engine, Resumes):
             engine.resume(job.published)
+        if isinstance(engine, Aims):
+            engine.aim(job.device)
         return engine.export(program, job.staging, candidate.precision)
 
     def allowed(candidate: Candidate) -> Tolerance:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .candidates import EAGER
+from .candidates import CPU, EAGER
 from .errors import SnapshotCorrupt
 from .manifest import FILE, EngineRecord, Manifest
 
@@ -34,7 +34,8 @@ def find(
     again: str = "",
 ) -> Manifest | None:
     """Return the manifest of the snapshot ``key``, or of another that will do, or None. ``options`` are those of the
-    bake that would make it: ``candidates`` and ``batch_sizes``, and the ``versions`` that its engines would run in.
+    bake that would make it: ``candidates`` and ``batch_sizes``, the ``versions`` that its engines would run in, and the
+    ``device`` where that is not the CPU.
 
     Of several it is ``again``, else the one with the most engines: what a machine that lacks the compilers has baked
     for itself must not stand in the way of what was brought to it. Nothing is authenticated here: the node does that
@@ -46,6 +47,8 @@ def find(
 
     def will_do(manifest: Manifest) -> bool:
         same = (manifest.source, manifest.graph, manifest.signature, manifest.fingerprint)
+        if manifest.options.get("device", CPU) != options.get("device", CPU):
+            return False  # its figures are of another device, and it may have engines for that alone
         if same != (source, graph, signature, here) or not versions <= manifest.options.get("versions", {}).items():
             return False
         made, eager = _made(manifest), manifest.engines.get(EAGER, EngineRecord())

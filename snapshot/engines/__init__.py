@@ -74,3 +74,11 @@ class Resumes(Protocol):
 
     def resume(self, published: Path) -> None:
         """Look there in the next ``export``."""
+
+
+@runtime_checkable
+class Aims(Protocol):
+    """An engine that makes variants for several devices."""
+
+    def aim(self, device: str) -> None:
+        """Make in the next ``export`` only what a function on ``device`` may be served with."""

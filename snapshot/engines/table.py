@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable
 
-from ..candidates import Kind
+from ..candidates import CPU, Kind, needs_gpu
 from ..errors import EngineUnavailable
 from . import Engine
 
@@ -32,9 +32,9 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names if name in _RUN_IN_THEIR_OWN}
 
 
-def kinds() -> dict[str, Kind]:
-    """Return every engine with its precisions, and why it cannot be made here."""
-    return {name: Kind(_class(name).precisions, _class(name).obstacle(making=True)) for name in ENGINES}
+def kinds(device: str) -> dict[str, Kind]:
+    """Return every engine with its precisions, and why it cannot be made here for a function on ``device``."""
+    return {name: Kind(_class(name).precisions, _obstacle_to_making(name, device)) for name in ENGINES}
 
 
 def obstacle(name: str) -> str:
@@ -43,6 +43,12 @@ def obstacle(name: str) -> str:
         return _class(name).obstacle()
     except EngineUnavailable as error:
         return str(error)
+
+
+def _obstacle_to_making(name: str, device: str) -> str:
+    if device == CPU and needs_gpu(name):
+        return "the function is on the CPU (Device: cpu, or auto without a GPU)"
+    return _class(name).obstacle(making=True)
 
 
 _RUN_IN_THEIR_OWN = frozenset({"onnxruntime"})  # packages of the engine's name

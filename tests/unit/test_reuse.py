@@ -34,9 +34,10 @@ def found(
     labels: tuple[str, ...] = ("eager",),
     again: str = "",
     batch_sizes: tuple[int, ...] = (),
+    device: str = "cpu",
     **versions: str,
 ) -> str | None:
-    options = {"candidates": labels, "batch_sizes": batch_sizes, "versions": versions}
+    options = {"candidates": labels, "batch_sizes": batch_sizes, "versions": versions, "device": device}
     manifest = reuse.find(root, key, options, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again)
     return None if manifest is None else manifest.key
 
@@ -77,6 +78,14 @@ def test_another_model_or_machine_does_not(tmp_path: Path, changed: dict[str, An
     """The same weights in another graph give other answers, and its own check would not notice."""
     publish(tmp_path, "other", BOTH, **changed)
     assert found(tmp_path) is None
+
+
+def test_figures_of_another_device_say_nothing_here(tmp_path: Path) -> None:
+    publish(tmp_path, "gpu", BOTH, options={"device": "cuda:0"})
+    assert found(tmp_path) is None
+    assert "gpu" == found(tmp_path, device="cuda:0")
+    publish(tmp_path, "cpu", BOTH)
+    assert ("cpu", "gpu") == (found(tmp_path), found(tmp_path, device="cuda:0"))
 
 
 def test_what_is_hidden_or_no_manifest_is_passed_over(tmp_path: Path) -> None:
