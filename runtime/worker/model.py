@@ -11,7 +11,8 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from glowplug.snapshot.errors import InputUnsupported
+from glowplug.snapshot.candidates import EAGER
+from glowplug.snapshot.errors import EngineError, EngineFailed, InputUnsupported
 from glowplug.snapshot.plan import Plan
 
 from . import kinds
@@ -61,7 +62,7 @@ class Model:
         self._opened = False
         self._plain: Restored | None = None
         self._verification = Verification(declared.verify if declared is not None else 0.0)
-        self._refused = False
+        self._told: set[type[EngineError]] = set()
 
     def __repr__(self) -> str:
         return f"<Model {self.definition.name!r} engine={self.engine or 'none'}>"
@@ -124,7 +125,10 @@ class Model:
         self._verification.sample = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model; binds it eagerly when nobody has bound it yet."""
+        """Run the model; binds it eagerly when nobody has bound it yet.
+
+        A call that the engine does not take, or fails at, is answered by eager, or raises what eager raises.
+        """
         restored = self._restored
         if restored is None or not self._opened:
             restored = self.open(len(os.sched_getaffinity(0)))
@@ -134,12 +138,17 @@ class Model:
             outputs = restored.engine.run(args, kwargs)
         except InputUnsupported as refusal:
             return self._run_plain(refusal, args, kwargs)
+        except EngineFailed as failure:
+            calls.failed += 1
+            if self.engine == EAGER:
+                raise
+            return self._run_plain(failure, args, kwargs)
         except Exception:
             calls.failed += 1  # whose fault it is, its caller or the engine, is not known here
             raise
         calls.answer(perf_counter() - began_s)
         wanted = self._verification
-        if wanted.share and warm and wanted.sample is None and self.engine != "eager" and drawn(wanted.share):
+        if wanted.share and warm and wanted.sample is None and self.engine != EAGER and drawn(wanted.share):
             wanted.keep(self.definition, args, kwargs, outputs)
         return outputs
 
@@ -158,9 +167,12 @@ class Model:
             self._plain.engine.open(len(os.sched_getaffinity(0)))
         return self._plain
 
-    def _run_plain(self, refusal: InputUnsupported, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer a call that the compiled engine does not take with eager, as slowly as before the bake."""
-        if not self._refused:
-            self._refused = True
-            print(f"glowplug: model {self.definition.name}: runs eagerly: {refusal}", file=sys.stderr)
+    def _run_plain(self, reason: EngineError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call that the engine does not take, or fails at, with eager, as slowly as before the bake.
+
+        The log has the first of either.
+        """
+        if type(reason) not in self._told:
+            self._told.add(type(reason))
+            print(f"glowplug: model {self.definition.name}: runs eagerly: {reason}", file=sys.stderr)
         return self._bind_plain().engine.run(args, kwargs)

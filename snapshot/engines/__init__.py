@@ -65,7 +65,8 @@ class Engine(Protocol):
         """Make what must not be forked, for ``threads`` threads. Raises ``EngineError``."""
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes."""
+        """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes, ``EngineFailed`` for a
+        call that another may answer."""
 
 
 @runtime_checkable

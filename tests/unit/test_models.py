@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from glowplug.runtime.worker import models
 from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.errors import (
     CheckFailed,
+    EngineFailed,
     EngineUnavailable,
     ExampleInvalid,
     InputUnsupported,
@@ -192,7 +194,9 @@ def test_a_bound_model_cannot_be_described_any_more(weights: Path) -> None:
         authored.weights(lambda key: key)
 
 
-def test_inputs_that_the_engine_refuses_run_eagerly(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_that_the_engine_refuses_or_fails_at_run_eagerly(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     authored = model(source=f"file://{weights}")(linear)
     authored(torch.ones(1, 2))
     bound = models.find("linear")
@@ -206,3 +210,19 @@ def test_inputs_that_the_engine_refuses_run_eagerly(weights: Path, capsys: pytes
     assert [[3.5]] * 3 == authored(torch.ones(3, 2)).tolist()
     authored(torch.ones(3, 2))
     assert f"glowplug: model linear: runs eagerly: {refusal}\n" == capsys.readouterr().err
+    failure = EngineFailed("cuda:0: out of memory")
+
+    def fail(args: Any, kwargs: Any) -> None:
+        raise failure
+
+    bound._restored.engine.run = fail  # type: ignore[method-assign]
+    with pytest.raises(EngineFailed, match="out of memory"):
+        authored(torch.ones(1, 2))  # eager itself: there is nothing behind it
+    bound._restored = replace(bound._restored, label="fast")
+    for _ in range(2):
+        assert [[3.5]] == authored(torch.ones(1, 2)).tolist()
+    assert f"glowplug: model linear: runs eagerly: {failure}\n" == capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        authored(torch.ones(1, 3))
+    (row,) = models.taken()[0]
+    assert ["linear", "fast", 1, 4] == [*row[:3], row[5]]

@@ -23,7 +23,7 @@ from glowplug.runtime.worker import measuring, models
 from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
-from glowplug.snapshot.errors import CheckFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
+from glowplug.snapshot.errors import CheckFailed, EngineFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
 from glowplug.snapshot.job import Job
 from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.onnx import bake as baking
@@ -223,6 +223,24 @@ def test_providers_are_those_that_are_here_in_the_order_of_preference() -> None:
     assert here == session.available(session.CUDA, here)
     assert ["CPUExecutionProvider"] == session.available(session.CUDA, ["CPUExecutionProvider"])
     assert ["CPUExecutionProvider"] == session.available(["Other"], ["CPUExecutionProvider"])
+
+
+def test_a_graph_that_a_bake_has_made_and_that_fails_leaves_the_call_to_the_file_as_it_is(tmp_path: Path) -> None:
+    halves = numpy_helper.from_array(numpy.array([2, -1]), "halves")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "m"])
+    node = helper.make_node("Reshape", ["x", "halves"], ["y"])
+    graph = helper.make_graph([node], "g", [x], [y], [halves])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    odd, flat = numpy.ones(3, "float32"), numpy.ones((1, 1), "float32")
+    made = session.Session(path, {}, threads=1)
+    with pytest.raises(EngineFailed, match=r"onnxruntime: .*Reshape"):
+        made.run({"x": odd})
+    with pytest.raises(ValueError, match=r"onnxruntime: .*Invalid rank"):
+        made.run({"x": flat})
+    with pytest.raises(ValueError, match=r"onnxruntime: .*Reshape"):
+        session.Session(path, {}, threads=1, optimised=False).run({"x": odd})
 
 
 def test_its_function_needs_no_torch_by_what_the_source_holds() -> None:
