@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from ..candidates import CPU, Kind, needs_gpu
 from ..errors import EngineUnavailable
+from ..manifest import EngineRecord
+from ..onnx.record import unusable
 from . import Engine
 
 ENGINES = {
@@ -30,6 +32,12 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     """Return the version of what each engine runs in, where that is neither torch nor ours (those are in every
     fingerprint): part of a snapshot's key."""
     return {name: importlib.metadata.version(name) for name in names if name in _RUN_IN_THEIR_OWN}
+
+
+def outdated(record: EngineRecord) -> str:
+    """Return why an engine of a snapshot cannot run in the version of its runtime that is installed here, in words;
+    empty when it can, or runs in torch. Reads packages' metadata alone: a node asks before a start finds out."""
+    return unusable(record.options) if record.artefact and record.engine in _RUN_IN_THEIR_OWN else ""
 
 
 def kinds(device: str) -> dict[str, Kind]:

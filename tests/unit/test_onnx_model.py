@@ -23,6 +23,7 @@ from glowplug.runtime.worker import measuring, models
 from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
+from glowplug.snapshot.engines import table
 from glowplug.snapshot.errors import CheckFailed, EngineFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
 from glowplug.snapshot.job import Job
 from glowplug.snapshot.manifest import EngineRecord, Manifest
@@ -203,6 +204,9 @@ def test_another_onnxruntime_is_another_machine(baked: Baked) -> None:
     manifest = dataclasses.replace(baked.manifest, engines={"onnxruntime": record})
     with pytest.raises(FingerprintMismatch, match=r"made by onnxruntime 1\.2\.3, here is"):
         restore(baked.definition, baked.files, Plan("onnxruntime", baked.staging, manifest.to_bytes()))
+    assert "made by onnxruntime 1.2.3, here is" in table.outdated(record)
+    assert {""} == {table.outdated(one) for one in baked.manifest.engines.values()}
+    assert "" == table.outdated(EngineRecord(engine="onnxruntime", refused="never made"))
 
 
 def test_outputs_that_are_not_numbers_make_no_snapshot(tmp_path: Path) -> None:
