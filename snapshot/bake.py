@@ -8,6 +8,8 @@ its record says why. Measuring is the caller's (``measure``): it belongs in the 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -21,7 +23,7 @@ from .engines import Aims, Resumes, torch_private
 from .engines.table import create, kinds, obstacle, versions
 from .job import Baked, Job
 from .manifest import EXTRA_FILE, EngineRecord, Manifest, key_of, source_digest
-from .program import export
+from .program import Program, export
 from .rounds import Measure, Progress
 from .tolerance import Tolerance
 
@@ -63,22 +65,7 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     outputs = cases.expected(job.definition.name, program)
     check = cases.write_check(program, outputs, job.staging)
     cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
-    weights = [parameter.dtype for parameter in assembled.module.parameters()]
-    leaves = torch_private.flatten(outputs)[0]
-    plain = verify.tolerance_for([*weights, *(output.dtype for output in leaves)])
-
-    def make(candidate: Candidate) -> dict[str, EngineRecord]:
-        engine = create(candidate.engine)
-        if isinstance(engine, Resumes):
-            engine.resume(job.published)
-        if isinstance(engine, Aims):
-            engine.aim(job.device)
-        return engine.export(program, job.staging, candidate.precision)
-
-    def allowed(candidate: Candidate) -> Tolerance:
-        return verify.tolerance_in(candidate.precision, plain, leaves)
-
-    engines = bakeoff.made(job, chosen, make, allowed, progress)
+    engines = _made(job, chosen, program, outputs, progress)
     engines |= {label: EngineRecord(engine=label, refused=reason) for label, reason in refused.items()}
     if program.tensors():
         cases.save(program.tensors(), job.staging / EXTRA_FILE)
@@ -98,3 +85,25 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         options=options,
     )
     return bakeoff.finish(job, draft, progress, measure)
+
+
+def _made(
+    job: Job[ModelDefinition], chosen: Sequence[Candidate], program: Program, outputs: Any, progress: Progress
+) -> dict[str, EngineRecord]:
+    """Make every candidate; return label -> record, variants included."""
+    leaves = torch_private.flatten(outputs)[0]
+    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
+    plain = verify.tolerance_for([*weights, *(output.dtype for output in leaves)])
+
+    def make(candidate: Candidate) -> dict[str, EngineRecord]:
+        engine = create(candidate.engine)
+        if isinstance(engine, Resumes):
+            engine.resume(job.published)
+        if isinstance(engine, Aims):
+            engine.aim(job.device)
+        return engine.export(program, job.staging, candidate.precision)
+
+    def allowed(candidate: Candidate) -> Tolerance:
+        return verify.tolerance_in(candidate.precision, plain, leaves)
+
+    return bakeoff.made(job, chosen, make, allowed, progress)
