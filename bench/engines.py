@@ -13,7 +13,7 @@ from glowplug.snapshot.manifest import EngineRecord
 
 from .engine_restores import restores_ms
 from .figures import Figure, at_least, at_most, percentile
-from .memory import children
+from .memory import children, private_bytes
 from .served import ROOT, Node, serve
 
 RESTORE_TARGETS_MS = {"aot_inductor": 12.0, "onnxruntime": 60.0}
@@ -33,12 +33,12 @@ def restores(state: Path) -> list[Figure]:
 
 
 def choices(scratch: Path) -> list[Figure]:
-    """Deploy three models, let ``auto`` choose, measure all engines of each again, and compare."""
+    """Deploy three models, one of them under two objectives, let ``auto`` choose, measure all again, compare."""
     rows: list[Figure] = []
     template = _template(scratch)
     environ = {"GLOWPLUG_FILE_ROOTS": str(scratch)}
     with serve(scratch / "engines-state", template, environ) as node:
-        for name in ("embed", "warm-embed", "convnet"):
+        for name in ("embed", "warm-embed", "convnet", "speech"):
             print(f"engines: baking {name} …", flush=True)
             chosen = _baked(node, name)
             again = _baked(node, name, again=True)
@@ -56,7 +56,7 @@ def _judged(name: str, chosen: str, measured: list[dict[str, Any]]) -> list[Figu
     section = "engines: the choice of auto, measured again"
     note = ", ".join(f"{label} {cost:.1f}" for label, cost in sorted(costs.items(), key=lambda item: item[1]))
     rows = [at_most(section, f"{name}: {chosen} against {best}", costs[chosen] / costs[best], "x", 1.1, note)]
-    if name != "convnet":
+    if name.endswith("embed"):
         gain = objective.warm_ms(records["eager"]) / objective.warm_ms(records[chosen])
         words = "warm calls alone" if name == "warm-embed" else "default objective"
         target = 1.5 if name == "warm-embed" else 1.2
@@ -85,11 +85,12 @@ def _shared_weights(node: Node) -> Figure:
     """Weigh the weights of eight instances against those of one: mapped pages by their share, copies whole."""
     node.admin("POST", "functions/embed/cool", {"to": "stored"})
     node.admin("POST", "functions/embed/warm")
-    one = _weights_bytes(_workers(node))
+    engine = node.function("embed")["engines"][0]["engine"]
+    packs = engine.startswith("onnxruntime") and "unpacked" not in engine
+    one = _weights_bytes(_workers(node), packs)
     with _busy(node):
         workers = _workers(node)
-    eight = _weights_bytes(workers)
-    engine = node.function("embed")["engine"]
+    eight = _weights_bytes(workers, packs)
     return at_most(
         "engines: memory",
         f"weights of {len(workers)} instances of embed ({engine}) against one",
@@ -119,10 +120,10 @@ def _workers(node: Node) -> list[int]:
     return [worker for zygote in zygotes for worker in children(zygote)]
 
 
-def _weights_bytes(workers: list[int]) -> int:
-    """Return the proportional size of what the workers map of weights: checkpoint and snapshot files, and the anonymous
-    memory above a page's worth that is theirs alone is counted with the instance (``memory``), not here."""
-    total = 0
+def _weights_bytes(workers: list[int], packs: bool) -> int:
+    """Return what the workers have of weights: their share of the mapped files of checkpoint and snapshot and, of an
+    engine that ``packs`` weights into copies, all of their private memory, since nothing tells copies from the rest."""
+    total = sum(map(private_bytes, workers)) if packs else 0
     for pid in workers:
         counted = False
         for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -151,6 +152,7 @@ def _template(scratch: Path) -> Path:
         "embed": (ROOT / "handlers", "embed.handler", minilm, f"MaxInstances: {INSTANCES}"),
         "warm-embed": (ROOT / "handlers", "embed.handler", minilm, _WARM_ONLY),
         "convnet": (ROOT / "bench" / "functions", "convnet.handler", f"file://{weights}", ""),
+        "speech": (ROOT / "handlers", "speech.handler", "package://silero_vad/data/silero_vad.onnx", ""),
     }
     parts = ["AWSTemplateFormatVersion: '2010-09-09'", "Transform: AWS::Serverless-2016-10-31", "Resources:"]
     for number, (name, (code, handler, source, more)) in enumerate(functions.items()):

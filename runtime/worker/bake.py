@@ -31,6 +31,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,9 @@ def _make_way(load: Load) -> None:
 
     Raises ``EngineUnavailable`` where it brings a torch: no engine of this process's torch can be loaded with that.
     """
-    brought = shadow.brought(roots_of(load))
-    if "torch" in brought:
+    roots = roots_of(load)
+    brought = shadow.brought(roots)
+    if PathFinder.find_spec("torch", roots) is not None:  # it need not be loaded yet, so ``brought`` would not tell
         raise EngineUnavailable("the code brings its own torch; engines are made with the node's")
     for name in {"msgpack", top_level(load.handler)}.intersection(brought):
         shadow.forget(name)

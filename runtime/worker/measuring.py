@@ -19,6 +19,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -119,15 +120,14 @@ class Measuring:
 
 def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> None:
     """Answer measuring requests until their end. ``model`` is the imported one."""
-    measure = _measure_of(model)
+    measure = _measure_of(model, Load(**job["load"]).device)
     gc.collect()
     gc.freeze()  # as in a zygote: a collection over all of torch's objects takes a tenth of a second
-    threads = len(os.sched_getaffinity(0))
+    staging, threads = Path(job["staging"]), len(os.sched_getaffinity(0))
     for line in requests:
         request = json.loads(line)
         manifest, label = Manifest.from_bytes(request["manifest"].encode()), request["label"]
-        device = Load(**job["load"]).device
-        work = work_of(measure, model, Path(job["staging"]), manifest, label, threads, device)
+        work = partial(_figures, measure, model.definition, model.files, staging, manifest, label, threads)
         try:
             say("measured", **apart(work, seconds=MEASURE_TIMEOUT_S))
         except (Reported, Died) as error:
@@ -138,8 +138,13 @@ def serve(job: Mapping[str, Any], model: Any, requests: IO[bytes], say: Say) -> 
                 say("measured", **dataclasses.asdict(Measurement(refused=str(error))))
 
 
-def _measure_of(model: Any) -> Callable[..., Measurement]:
-    """Return what measures a model of its kind, with this process made ready for it; only one kind needs torch."""
+def _figures(measure: Callable[..., Measurement], *what: Any) -> dict[str, Any]:
+    return dataclasses.asdict(measure(*what))
+
+
+def _measure_of(model: Any, device: str) -> Callable[..., Measurement]:
+    """Return what measures a model of its kind on ``device``, with this process made ready for it; only one kind needs
+    torch, and only that has devices."""
     if isinstance(model.definition, OnnxDefinition):
         from glowplug.snapshot.onnx.measure import measure as measure_onnx  # late, both: one of them imports torch
 
@@ -147,23 +152,4 @@ def _measure_of(model: Any) -> Callable[..., Measurement]:
     from glowplug.snapshot.measure import measure, prepare
 
     prepare()
-    return measure
-
-
-def work_of(
-    measure: Callable[..., Measurement],
-    model: Any,
-    staging: Path,
-    manifest: Manifest,
-    label: str,
-    threads: int,
-    device: str,
-) -> Callable[[], dict[str, Any]]:
-    """Return one measurement by ``measure``, which is of the model's kind, as work for a child."""
-
-    def work() -> dict[str, Any]:
-        return dataclasses.asdict(
-            measure(model.definition, model.files, staging, manifest, label, threads, device=device)
-        )
-
-    return work
+    return partial(measure, device=device)

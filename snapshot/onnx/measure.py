@@ -20,20 +20,13 @@ from .restore import Restored, compared, restore
 
 
 def measure(
-    definition: OnnxDefinition,
-    files: Mapping[str, Path],
-    staging: Path,
-    manifest: Manifest,
-    label: str,
-    threads: int,
-    *,
-    device: str = "cpu",
+    definition: OnnxDefinition, files: Mapping[str, Path], staging: Path, manifest: Manifest, label: str, threads: int
 ) -> Measurement:
-    """Return figures of the candidate ``label``, restored from ``staging`` with ``threads`` threads for ``device``.
+    """Return figures of the candidate ``label``, restored from ``staging`` with ``threads`` threads.
 
     One that cannot be restored or is wrong comes back as refused; errors of the file as it is are raised.
     """
-    plan = Plan(label, staging, manifest.to_bytes(), device)
+    plan = Plan(label, staging, manifest.to_bytes())
     try:
         return trial(lambda: _Subject(restore(definition, files, plan), ArrayFiles({}, staging), threads))
     except (EngineError, CheckFailed, ValueError) as error:

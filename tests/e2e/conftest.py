@@ -130,13 +130,14 @@ class ServedNode:
         """Return every process below the node."""
         return below(self.pid)
 
-    def bake(self, name: str) -> None:
-        """Bake what is missing and wait for it, at the priority of everything else.
+    def bake(self, name: str, engine: str = "") -> None:
+        """Bake what is missing and wait for it, at the priority of everything else. ``engine`` is to serve then,
+        whichever was measured to be the best.
 
         A bake is nice, and beside whatever else the machine does, such as other tests, it would take many minutes.
         """
         with ThreadPoolExecutor(1) as pool:
-            baking = pool.submit(self.admin, "POST", f"functions/{name}/bake", {"wait": True})
+            baking = pool.submit(self.admin, "POST", f"functions/{name}/bake", {"wait": True, "engine": engine})
             while not wait([baking], timeout=0.5).done:
                 for pid in self.family():
                     with contextlib.suppress(OSError):  # gone, or we are not root

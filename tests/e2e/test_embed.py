@@ -107,7 +107,9 @@ def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> 
     shipped.bake("embed")
     (engine,) = shipped.function("embed")["engines"]
     assert "ready" == engine["state"], engine
-    assert engine["engine"] in ("aot_inductor", "eager")  # eager when it was measured to be the better one
+    measured = {row["engine"]: row["refused"] for row in engine["measurements"]}
+    assert "" == measured[engine["engine"]]  # whichever was measured to be the best
+    assert {"eager": "", "aot_inductor": "", "onnxruntime": "", "onnxruntime-unpacked": ""}.items() <= measured.items()
     status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
     assert 200 == status
     check_embeddings(answer["embeddings"])

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -19,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from glowplug.handlers import Example, onnx_model
 from glowplug.runtime.spec import ModelSpec, SourceFile
-from glowplug.runtime.worker import measuring, models
+from glowplug.runtime.worker import models
 from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
@@ -72,10 +71,9 @@ def bake(definition: OnnxDefinition, files: dict[str, Path], directory: Path, ag
     staging = directory / "staging"
     staging.mkdir(exist_ok=True)
     job = Job(definition, files, staging, directory / "published", wanted=Wanted(**wanted), again=again)
-    model = SimpleNamespace(definition=definition, files=files)
 
     def here(draft: Manifest, label: str) -> Measurement:
-        return Measurement(**measuring.work_of(measure, model, staging, draft, label, 1, "cpu")())
+        return measure(definition, files, staging, draft, label, 1)
 
     return baking.bake(job, progress=lambda phase, fraction: None, measure=here)
 

@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 def test_a_bake_stages_a_snapshot_without_the_sources_bytes(decoder: Any) -> None:
     manifest = decoder.baked.manifest
     assert {"manifest.json", *manifest.artefacts} == {path.name for path in decoder.baked.staging.iterdir()}
-    assert {"model.so", "extra.safetensors", "check.safetensors"} == set(manifest.artefacts)
+    made = {"model.so", "onnxruntime.onnx", "onnxruntime.safetensors", "bound-at-open"}
+    assert {*made, "extra.safetensors", "check.safetensors"} == set(manifest.artefacts)
+    held = sum(path.stat().st_size for path in decoder.files.values())
+    stored = sum(manifest.artefacts[name].size for name in manifest.artefacts if name.endswith(".safetensors"))
+    assert stored < held, "what the checkpoint holds is not stored again"
     assert decoder.baked.last["key"] == manifest.key
     assert not decoder.baked.last["reused"]
     assert manifest.verdict == decoder.baked.last["verdict"]
@@ -29,8 +33,8 @@ def test_a_bake_stages_a_snapshot_without_the_sources_bytes(decoder: Any) -> Non
 
 def test_progress_comes_in_order(decoder: Any) -> None:
     phases = [event["phase"] for event in decoder.baked.events if event["event"] == "progress"]
-    making = ["compile eager", "compile aot_inductor"]
-    measuring = ["measure eager", "measure aot_inductor"]
+    making = ["compile eager", "compile aot_inductor", "compile onnxruntime"]
+    measuring = ["measure eager", "measure aot_inductor", "measure onnxruntime", "measure onnxruntime-unpacked"]
     assert ["import", "export", *making, *measuring, "check"] == list(dict.fromkeys(phases))
     fractions = [event["fraction"] for event in decoder.baked.events if event["event"] == "progress"]
     assert sorted(fractions) == fractions
@@ -81,7 +85,8 @@ def test_a_finished_snapshot_is_measured_again_without_compiling(bakery: Any, de
     again = bakery.bake(tmp_path, decoder.load, published=decoder.published, again=key)
     assert ("done", True, key) == (again.last["event"], again.last["reused"], again.last["key"]), again.log
     phases = [event["phase"] for event in again.events if event["event"] == "progress"]
-    assert {"import", "export", "measure eager", "measure aot_inductor"} == set(phases)
+    measured = [f"measure {label}" for label in ("eager", "aot_inductor", "onnxruntime", "onnxruntime-unpacked")]
+    assert {"import", "export", *measured} == set(phases)
     for name, found in again.last["measured"].items():
         assert ("", True) == (found["refused"], found["worst_error"] < 1e-4)
         assert decoder.baked.last["measured"][name]["cold_ms"] != found["cold_ms"]
