@@ -74,6 +74,15 @@ def tensors(path: str | Path) -> dict[str, torch.Tensor]:
     did not pad (as in the format's first years) it may happen to all of a file. Raises as ``opened``, and
     ``DtypeUnsupported``.
     """
+    mapping, header = mapped(path)
+    return _tensors(path, header, mapping)
+
+
+def mapped(path: str | Path) -> tuple[mmap.mmap, Header]:
+    """Map a safetensors file, as the module docstring says, and return it with its checked header; needs no torch.
+
+    Raises as ``opened``.
+    """
     with opened(path) as (descriptor, header):
         try:
             mapping = mmap.mmap(
@@ -86,7 +95,7 @@ def tensors(path: str | Path) -> dict[str, torch.Tensor]:
             raise WeightsError(f"{path}: cannot be mapped: {error.strerror}") from error
         except ValueError as error:  # how mmap says that the file has become shorter since its header was read
             raise WeightsTruncated(f"{path}: cannot be mapped: {error}") from error
-        return _mapped(path, header, mapping)
+        return mapping, header
 
 
 @contextlib.contextmanager
@@ -147,7 +156,7 @@ def _torch_dtype(name: str) -> torch.dtype | None:
     return found
 
 
-def _mapped(path: str | Path, header: Header, mapping: mmap.mmap) -> dict[str, torch.Tensor]:
+def _tensors(path: str | Path, header: Header, mapping: mmap.mmap) -> dict[str, torch.Tensor]:
     import torch  # late, as above
 
     found: dict[str, torch.Tensor] = {}

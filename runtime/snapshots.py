@@ -190,7 +190,7 @@ class Snapshots:
             return EnginePlan.eager(model.name, assignment.reason)
         try:
             snapshot = await asyncio.to_thread(self._store.open, assignment.key)
-            unusable = unusable_here(snapshot, model)
+            unusable = unusable_here(snapshot, model, assignment.engine)
         except (SnapshotCorrupt, SnapshotMissing) as error:
             unusable = str(error)
             await asyncio.to_thread(self.book.retire, spec, assignment.key, unusable)

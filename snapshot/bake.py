@@ -13,29 +13,18 @@ from typing import Any
 
 import torch
 
-from . import cases, fingerprint, reuse, verify
-from .apart import Died, Reported, apart
+from . import bakeoff, cases, fingerprint, reuse, verify
 from .architecture import assemble
 from .candidates import EAGER, Candidate, candidates
 from .checkpoint import SNAPSHOT, Origin, TensorFiles
 from .choice import decide
 from .definition import ModelDefinition
-from .engines import Resumes, torch_private
-from .engines.table import create, kinds, versions
+from .engines import Aims, Resumes, torch_private
+from .engines.table import create, kinds, obstacle, versions
 from .job import Baked, Job
-from .manifest import (
-    EXTRA_FILE,
-    FILE,
-    EngineRecord,
-    Manifest,
-    describe_artefacts,
-    key_of,
-    record_from_json,
-    record_to_json,
-    source_digest,
-)
+from .manifest import EXTRA_FILE, EngineRecord, Manifest, key_of, source_digest
 from .program import Program, export
-from .rounds import Measure, Progress, measured
+from .rounds import Measure, Progress
 from .tolerance import Tolerance
 
 
@@ -51,16 +40,10 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
     tensors = TensorFiles(job.files)
     assembled = assemble(job.definition, job.files, tensors, compare_ties=True)
     program = export(assembled, job.definition.make_example())
-    chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds())
+    chosen, refused = candidates(job.wanted.engine, job.wanted.precision, kinds(job.device))
     signature, here = program.signature.to_json(), fingerprint.current().to_json()
     source = source_digest(job.files)
-    options: dict[str, object] = {
-        "versions": versions({candidate.engine for candidate in chosen}),
-        "candidates": sorted(candidate.label for candidate in chosen),
-        "batch_sizes": list(job.wanted.objective.batch_sizes),
-    }
-    if job.device != "cpu":
-        options["device"] = job.device
+    options = bakeoff.options(job, chosen, versions({candidate.engine for candidate in chosen}))
     key = key_of(source, program.digest, signature, options, here)
     existing = reuse.find(
         job.published,
@@ -73,9 +56,11 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         again=job.again,
     )
     if existing is not None:
-        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines))
+        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines, obstacle))
         if manifest.key == job.again:
-            manifest = _measured_again(job, program, manifest, progress, measure)
+            bakeoff.link(job, manifest)
+            cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
+            manifest = bakeoff.measured_again(manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.wanted))
     outputs = cases.expected(job.definition.name, program)
     check = cases.write_check(program, outputs, job.staging)
@@ -99,77 +84,26 @@ def bake(job: Job[ModelDefinition], *, progress: Progress, measure: Measure) -> 
         artefacts={},
         options=options,
     )
-    engines = measured(draft, 0.7, progress, measure)
-    progress("check", 0.99)
-    (job.staging / cases.CASES_FILE).unlink()
-    verdict, reason = decide(engines, job.wanted)
-    final = dataclasses.replace(
-        draft, engines=engines, verdict=verdict, reason=reason, artefacts=describe_artefacts(job.staging)
-    )
-    (job.staging / FILE).write_bytes(final.to_bytes())
-    return Baked(final, False, verdict, reason)
+    return bakeoff.finish(job, draft, progress, measure)
 
 
 def _made(
     job: Job[ModelDefinition], chosen: Sequence[Candidate], program: Program, outputs: Any, progress: Progress
 ) -> dict[str, EngineRecord]:
     """Make every candidate; return label -> record, variants included."""
-    plain = _plain_tolerance(program, outputs)
     leaves = torch_private.flatten(outputs)[0]
-    engines: dict[str, EngineRecord] = {}
-    for number, candidate in enumerate(chosen):
-        progress(f"compile {candidate.label}", 0.15 + 0.55 * number / len(chosen))
-        allowed = verify.tolerance_in(candidate.precision, plain, leaves)
-        for variant, record in _make(job, candidate, program).items():
-            named = dataclasses.replace(candidate, variant=variant)
-            engines[named.label] = dataclasses.replace(
-                record,
-                engine=named.engine,
-                precision=named.precision,
-                variant=variant,
-                absolute=allowed.absolute,
-                relative=allowed.relative,
-            )
-    return engines
+    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
+    plain = verify.tolerance_for([*weights, *(output.dtype for output in leaves)])
 
-
-def _make(job: Job[ModelDefinition], candidate: Candidate, program: Program) -> dict[str, EngineRecord]:
-    """Make one candidate in a child; a failure is a record that says so."""
-
-    def work() -> dict[str, Any]:
+    def make(candidate: Candidate) -> dict[str, EngineRecord]:
         engine = create(candidate.engine)
         if isinstance(engine, Resumes):
             engine.resume(job.published)
-        records = engine.export(program, job.staging, candidate.precision)
-        return {variant: record_to_json(record) for variant, record in records.items()}
+        if isinstance(engine, Aims):
+            engine.aim(job.device)
+        return engine.export(program, job.staging, candidate.precision)
 
-    try:
-        made = apart(work, seconds=job.making_s)
-    except (Reported, Died) as error:
-        return {"": EngineRecord(refused=str(error))}
-    return {variant: record_from_json(record) for variant, record in made.items()}
+    def allowed(candidate: Candidate) -> Tolerance:
+        return verify.tolerance_in(candidate.precision, plain, leaves)
 
-
-def _plain_tolerance(program: Program, outputs: Any) -> Tolerance:
-    weights = [parameter.dtype for parameter in program.assembled.module.parameters()]
-    return verify.tolerance_for([*weights, *(output.dtype for output in torch_private.flatten(outputs)[0])])
-
-
-def _measured_again(
-    job: Job[ModelDefinition], program: Program, manifest: Manifest, progress: Progress, measure: Measure
-) -> Manifest:
-    """Measure the engines of a finished snapshot, forgetting what was measured before.
-
-    ``job.staging`` gets links to its files, and the cases that it was once measured on, which are not kept with it.
-    """
-    for name in manifest.artefacts:
-        (job.staging / name).symlink_to(job.published / manifest.key / name)
-    cases.write_cases(program, job.wanted.objective.batch_sizes, job.staging)
-    engines = {
-        label: dataclasses.replace(record, cold_ms=None, warm_ms=None, worst_error=0.0, refused="")
-        if record.artefact or record.engine == EAGER  # else it was never made
-        else record
-        for label, record in manifest.engines.items()
-    }
-    draft = dataclasses.replace(manifest, engines=engines)
-    return dataclasses.replace(manifest, engines=measured(draft, 0.1, progress, measure))
+    return bakeoff.made(job, chosen, make, allowed, progress)

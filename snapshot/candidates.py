@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 AUTO = "auto"
 EAGER = "eager"
+CPU = "cpu"
+"""The device of a function that runs on no GPU."""
+
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 """What a model may be computed in, the most precise first. ``int8``: weights of linear layers as 8-bit integers,
 activations quantised on the fly."""

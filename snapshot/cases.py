@@ -28,16 +28,8 @@ from .engines import torch_private
 from .errors import CheckFailed, ExampleInvalid
 from .manifest import CHECK_FILE
 from .program import Program
+from .recorded import BATCH, CASES_FILE, LARGEST, RANDOM, SIZES, named
 
-CASES_FILE = "cases.safetensors"
-"""Removed before the snapshot is finished."""
-
-BATCH = "batch"
-"""The name of the dimension that a batch size is about; where no dimension has it, the first that varies."""
-
-_SIZES = 3
-_RANDOM = 2
-_LARGEST = 48  # largest random size of a dimension without an upper bound
 _UNFIT = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)  # what torch operations raise
 
 
@@ -67,7 +59,7 @@ def expected(name: str, program: Program) -> Any:
 def write_check(program: Program, outputs: Any, staging: Path) -> dict[str, Any]:
     """Write the example with its outputs; return the manifest's ``check``."""
     inputs = program.signature.flatten((), program.inputs)
-    save(_flat("", inputs, torch_private.flatten(outputs)[0]), staging / CHECK_FILE)
+    save(named("", inputs, torch_private.flatten(outputs)[0]), staging / CHECK_FILE)
     return {"file": CHECK_FILE}
 
 
@@ -83,22 +75,8 @@ def write_cases(program: Program, batch_sizes: Sequence[int], staging: Path) -> 
                 raise
             continue
         flat = program.signature.flatten((), inputs)
-        tensors |= _flat(f"{name}.", flat, torch_private.flatten(outputs)[0])
+        tensors |= named(f"{name}.", flat, torch_private.flatten(outputs)[0])
     save(tensors, staging / CASES_FILE)
-
-
-def read(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Return the cases by name (``size.0``) from the tensors of the file: each ``input.N`` and ``output.N``."""
-    cases: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, number, rest = name.split(".", 2)
-        cases.setdefault(f"{kind}.{number}", {})[rest] = tensor
-    return cases
-
-
-def shape_of(inputs: Sequence[Tensor]) -> str:
-    """Return the sizes of a case in words, by its first input: ``2x16``."""
-    return "x".join(str(size) for size in inputs[0].shape) if inputs else ""
 
 
 def save(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -107,19 +85,14 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def _flat(prefix: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    named = {f"{prefix}input.{i}": tensor for i, tensor in enumerate(inputs)}
-    return named | {f"{prefix}output.{i}": tensor for i, tensor in enumerate(outputs)}
-
-
 def _cases(program: Program, batch_sizes: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     bounds = _bounds(program)
     generator = random.Random(0)  # noqa: S311 - sizes of test inputs
-    for number in range(_SIZES if bounds else 0):
+    for number in range(SIZES if bounds else 0):
         sizes = {name: low if number == 0 else generator.randint(low, high) for name, (low, high) in bounds.items()}
         yield f"size.{number}", _resized(program, sizes)
     torch_generator = torch.Generator().manual_seed(0)
-    for number in range(_RANDOM):
+    for number in range(RANDOM):
         yield f"random.{number}", {name: _drawn(value, torch_generator) for name, value in program.inputs.items()}
     for size in batch_sizes:
         name = BATCH if BATCH in bounds else next(iter(bounds), "")
@@ -163,6 +136,6 @@ def _bounds(program: Program) -> dict[str, tuple[int, int]]:
             if not isinstance(size, str):
                 raise ExampleInvalid(f"{item.name}: dimension {name!r} does not vary: the model needs {size}")
             low, high = program.signature.ranges[size]
-            before = bounds.get(name, (1, _LARGEST))
-            bounds[name] = (max(low, before[0]), max(low, min(before[1], high or _LARGEST)))
+            before = bounds.get(name, (1, LARGEST))
+            bounds[name] = (max(low, before[0]), max(low, min(before[1], high or LARGEST)))
     return bounds

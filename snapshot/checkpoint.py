@@ -73,11 +73,16 @@ class TensorFiles:
 
     def path(self, place: str, file: str) -> Path:
         """Return where a file is. Raises ``WeightsMissing``."""
-        if place == SNAPSHOT and self._snapshot is not None:
-            return self._snapshot / file
-        if place == SNAPSHOT or file not in self._files:
-            raise WeightsMissing(f"{file}: not among the files of the {place}")
-        return Path(self._files[file])
+        return located(self._files, self._snapshot, place, file)
+
+
+def located(files: Mapping[str, Path], snapshot: Path | None, place: str, file: str) -> Path:
+    """Return where a file of a source (``files``) or of a snapshot is. Raises ``WeightsMissing``."""
+    if place == SNAPSHOT and snapshot is not None:
+        return snapshot / file
+    if place == SNAPSHOT or file not in files:
+        raise WeightsMissing(f"{file}: not among the files of the {place}")
+    return Path(files[file])
 
 
 def source_tensors(tensors: TensorFiles, files: Mapping[str, Path]) -> dict[str, Mapping[str, Tensor]]:

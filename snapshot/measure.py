@@ -7,22 +7,23 @@ measurement.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from . import cases, verify
+from . import verify
 from .checkpoint import SNAPSHOT
 from .definition import ModelDefinition
 from .errors import CheckFailed, EngineError, SnapshotError, TensorUnbound
 from .manifest import CHECK_FILE, Manifest
 from .plan import Plan
-from .restore import Restored, numbered, restore, tolerance
-from .rounds import OTHER_CALLS, WARM_CALLS, Measurement, private_bytes, warm_ms_of
+from .recorded import CASES_FILE, grouped, numbered
+from .restore import Restored, restore, tolerance
+from .rounds import Measurement
 from .signature import Signature
+from .trial import Case, trial
 
 _REFUSED = (EngineError, TensorUnbound, CheckFailed)
 
@@ -49,20 +50,9 @@ def measure(
     One that cannot be restored or is wrong comes back as refused; eager's errors are raised.
     """
     signature = Signature.from_json(manifest.signature)
-    private = private_bytes()
-    begin = time.perf_counter()
+    plan = Plan(label, staging, manifest.to_bytes(), device)
     try:
-        restored = restore(definition, files, Plan(label, staging, manifest.to_bytes(), device))
-        bound = time.perf_counter()
-        torch.set_num_threads(threads)
-        restored.engine.open(threads)
-        opened = time.perf_counter()
-        inputs = signature.unflatten_inputs(numbered(restored.tensors.of(SNAPSHOT, CHECK_FILE), "input"))
-        restored.engine.run((), inputs)
-        answered = time.perf_counter()
-        warm_ms = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS)
-        worst = _worst_error(restored, signature)
-        shapes, batches = _other_shapes(restored, signature)
+        return trial(lambda: _Subject(restore(definition, files, plan), signature, threads))
     except _REFUSED as error:
         if manifest.engines[label].engine == "eager":
             raise
@@ -71,50 +61,35 @@ def measure(
         if manifest.engines[label].engine == "eager" or isinstance(error, SnapshotError):
             raise
         return Measurement(refused=f"{type(error).__name__}: {error}")
-    restore_ms, first_ms = (opened - begin) * 1e3, (answered - opened) * 1e3
-    return Measurement(
-        restore_ms=restore_ms,
-        first_ms=first_ms,
-        cold_ms=restore_ms + first_ms,
-        parked_ms=first_ms if restored.engine.fork_safe else (opened - bound) * 1e3 + first_ms,
-        warm_ms=warm_ms,
-        shapes=shapes,
-        batches=batches,
-        private_bytes=max(0, private_bytes() - private),
-        shared_bytes=restored.mapped_bytes,
-        worst_error=worst,
-    )
 
 
-def _other_shapes(restored: Restored, signature: Signature) -> tuple[dict[str, float], dict[str, float]]:
-    """Return warm times by sizes, and by batch size where the template names some."""
-    shapes: dict[str, float] = {}
-    batches: dict[str, float] = {}
-    for name, case in _recorded(restored).items():
-        kind, _, number = name.partition(".")
-        if kind == "random":
-            continue
-        flat = numbered(case, "input")
-        inputs = signature.unflatten_inputs(flat)
-        restored.engine.run((), inputs)
-        took = warm_ms_of(partial(restored.engine.run, (), inputs), WARM_CALLS if kind == "batch" else OTHER_CALLS)
-        shapes[cases.shape_of(flat)] = took
-        if kind == "batch":
-            batches[number] = took
-    return shapes, batches
+class _Subject:
+    """A torch module in an engine, with ``threads`` threads."""
 
+    def __init__(self, restored: Restored, signature: Signature, threads: int) -> None:
+        self._restored, self._signature, self._threads = restored, signature, threads
+        self.mapped_bytes = restored.mapped_bytes
 
-def _worst_error(restored: Restored, signature: Signature) -> float:
-    """Return the largest difference from eager over all cases. Raises ``CheckFailed`` with the name of the case."""
-    allowed, worst = tolerance(restored), 0.0
-    for name, case in {"example": restored.tensors.of(SNAPSHOT, CHECK_FILE), **_recorded(restored)}.items():
-        outputs = restored.engine.run((), signature.unflatten_inputs(numbered(case, "input")))
-        try:
-            worst = max(worst, verify.compare(outputs, signature.unflatten(numbered(case, "output")), allowed))
-        except CheckFailed as error:
-            raise CheckFailed(f"{name}: {error}") from error
-    return worst
+    @property
+    def fork_safe(self) -> bool:
+        return self._restored.engine.fork_safe
 
+    def open(self) -> None:
+        torch.set_num_threads(self._threads)
+        self._restored.engine.open(self._threads)
 
-def _recorded(restored: Restored) -> dict[str, dict[str, torch.Tensor]]:
-    return cases.read(restored.tensors.of(SNAPSHOT, cases.CASES_FILE))
+    def example(self) -> Case:
+        return self._restored.tensors.of(SNAPSHOT, CHECK_FILE)
+
+    def others(self) -> Mapping[str, Case]:
+        return grouped(self._restored.tensors.of(SNAPSHOT, CASES_FILE))
+
+    def inputs(self, case: Case) -> Mapping[str, Any]:
+        return self._signature.unflatten_inputs(numbered(case, "input"))
+
+    def run(self, inputs: Mapping[str, Any]) -> Any:
+        return self._restored.engine.run((), inputs)
+
+    def error(self, case: Case) -> float:
+        expected = self._signature.unflatten(numbered(case, "output"))
+        return verify.compare(self.run(self.inputs(case)), expected, tolerance(self._restored))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from . import fingerprint, verify
 from .candidates import EAGER, needs_gpu
 from .checkpoint import SNAPSHOT, TensorFiles
@@ -18,6 +16,7 @@ from .engines.table import create
 from .errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from .manifest import CHECK_FILE, Manifest
 from .plan import Checked, Plan
+from .recorded import numbered
 from .signature import Signature
 from .tolerance import Tolerance
 
@@ -109,11 +108,3 @@ def _run(restored: Restored, args: Any, kwargs: Mapping[str, Any]) -> Any:
 
 def _named(error: CheckFailed, restored: Restored) -> CheckFailed:
     return CheckFailed(f"model {restored.definition.name}, {restored.label} engine: {error}")
-
-
-def numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
-    """Return ``prefix.0``, ``prefix.1`` … as long as they go on."""
-    found: list[torch.Tensor] = []
-    while f"{prefix}.{len(found)}" in tensors:
-        found.append(tensors[f"{prefix}.{len(found)}"])
-    return found

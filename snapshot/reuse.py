@@ -7,18 +7,18 @@ and the batch sizes that the template names were measured; the latter may be lac
 not be made here, which is worth more than a figure.
 
 Its engines may be more than this machine can run (a package that is missing here): those count as refused here.
+Torch-free, for models of either kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .candidates import EAGER
-from .engines.table import create
-from .errors import EngineUnavailable, SnapshotCorrupt
+from .candidates import CPU, EAGER
+from .errors import SnapshotCorrupt
 from .manifest import FILE, EngineRecord, Manifest
 
 
@@ -34,7 +34,8 @@ def find(
     again: str = "",
 ) -> Manifest | None:
     """Return the manifest of the snapshot ``key``, or of another that will do, or None. ``options`` are those of the
-    bake that would make it: ``candidates`` and ``batch_sizes``, and the ``versions`` that its engines would run in.
+    bake that would make it: ``candidates`` and ``batch_sizes``, the ``versions`` that its engines would run in, and the
+    ``device`` where that is not the CPU.
 
     Of several it is ``again``, else the one with the most engines: what a machine that lacks the compilers has baked
     for itself must not stand in the way of what was brought to it. Nothing is authenticated here: the node does that
@@ -46,6 +47,8 @@ def find(
 
     def will_do(manifest: Manifest) -> bool:
         same = (manifest.source, manifest.graph, manifest.signature, manifest.fingerprint)
+        if manifest.options.get("device", CPU) != options.get("device", CPU):
+            return False  # its figures are of another device, and it may have engines for that alone
         if same != (source, graph, signature, here) or not versions <= manifest.options.get("versions", {}).items():
             return False
         made, eager = _made(manifest), manifest.engines.get(EAGER, EngineRecord())
@@ -60,17 +63,12 @@ def sources(published: Path) -> set[str]:
     return {manifest.source for manifest in _all(published)}
 
 
-def usable(engines: Mapping[str, EngineRecord]) -> dict[str, EngineRecord]:
-    """Return ``engines`` with those refused that cannot serve here."""
-    return {label: _here(record) for label, record in engines.items()}
-
-
-def _here(record: EngineRecord) -> EngineRecord:
-    try:
-        obstacle = create(record.engine).obstacle()
-    except EngineUnavailable as error:
-        obstacle = str(error)
-    return dataclasses.replace(record, refused=record.refused or obstacle)
+def usable(engines: Mapping[str, EngineRecord], obstacle: Callable[[str], str]) -> dict[str, EngineRecord]:
+    """Return ``engines`` with those refused that cannot serve here: ``obstacle`` says of an engine why."""
+    return {
+        label: dataclasses.replace(record, refused=record.refused or obstacle(record.engine))
+        for label, record in engines.items()
+    }
 
 
 def _made(manifest: Manifest) -> set[str]:

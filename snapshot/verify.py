@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .engines import torch_private
 from .errors import CheckFailed
-from .tolerance import BY_PRECISION, Tolerance
+from .tolerance import Tolerance, scaled
 
 _BY_DTYPE = {
     torch.float64: Tolerance(1e-7, 1e-7),
@@ -28,11 +28,8 @@ half types (their tolerance is that of one wrong rounding per layer, not of one 
 
 def tolerance_in(precision: str, plain: Tolerance, outputs: Sequence[Tensor]) -> Tolerance:
     """Return the tolerance of a candidate in ``precision``: ``plain`` in fp32, else by the scale of eager's outputs."""
-    part = BY_PRECISION.get(precision)
-    if part is None:
-        return plain
     largest = max((float(leaf.abs().max()) for leaf in outputs if leaf.is_floating_point() and leaf.numel()), default=1)
-    return Tolerance(max(plain.absolute, part * largest), max(plain.relative, part))
+    return scaled(precision, plain, largest)
 
 
 def tolerance_for(dtypes: Sequence[torch.dtype]) -> Tolerance:

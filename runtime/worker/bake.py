@@ -45,6 +45,7 @@ from glowplug.snapshot.job import MAKING_S, Baked, Job
 from . import models, shadow
 from .loader import enter, find_handler, roots_of, top_level
 from .measuring import Measuring, serve
+from .model import Model
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CXX")
 """Names whose value stays the baker's own after the function's environment is in place: the compiler reads them."""
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _import(job: Mapping[str, Any], own: Mapping[str, str]) -> models.Model:
+def _import(job: Mapping[str, Any], own: Mapping[str, str]) -> Model:
     """Import the handler as a worker would, and return the job's model."""
     load = Load(**job["load"])
     enter(load)
@@ -128,7 +129,7 @@ def _make_way(load: Load) -> None:
         shadow.forget(name)
 
 
-def _bake(job: Mapping[str, Any], model: models.Model, own: Mapping[str, str], events: Events) -> dict[str, Any]:
+def _bake(job: Mapping[str, Any], model: Model, own: Mapping[str, str], events: Events) -> dict[str, Any]:
     definition, files = model.definition, model.files
     staging, published = Path(job["staging"]), Path(job["snapshots"])
     limits: dict[str, Any] = {

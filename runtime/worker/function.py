@@ -26,6 +26,14 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SNAP_START = "snap-start"
 _MODEL_LAYERS = ("glowplug.snapshot.", "glowplug.cache.")
 
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+"""What keeps libraries from starting threads when they are imported. NumPy's OpenBLAS has one for each core: the base
+zygote with torch has numpy already, in the lean one the function's environment has replaced the zygote's. ONNX Runtime
+has one that sends telemetry."""
+
 
 class StepFailed(Exception):
     """A step did not succeed: ``frame`` tells the node, ``code`` ends the process."""
@@ -102,7 +110,7 @@ class Function:
             if load.models:
                 _models().declare(load.models, device=load.device)
             self.generators = Generators()
-            with _single_threaded_blas() if load.parked else contextlib.nullcontext():
+            with _single_threaded_imports() if load.parked else contextlib.nullcontext():
                 self.handler = loader.find_handler(load.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
@@ -171,22 +179,21 @@ class Function:
 
 
 @contextlib.contextmanager
-def _single_threaded_blas() -> Iterator[None]:
-    """Keep an ``import numpy`` of the handler's from starting OpenBLAS's threads: with those, no fork.
+def _single_threaded_imports() -> Iterator[None]:
+    """Keep imports of the handler's from starting threads of C libraries: with those, no fork (``_ONE_THREAD``).
 
-    The base zygote with torch has numpy already; in the lean one the function's environment has replaced the zygote's.
-    Only the C library's environment is touched, which OpenBLAS reads: the author's module, and what it starts later,
-    see the function's own.
+    Only the C library's environment is touched, which those read: the author's module, and what it starts later, see
+    the function's own. A variable that the function sets is its own affair.
     """
-    if "OPENBLAS_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.putenv("OPENBLAS_NUM_THREADS", "1")
+    lent = {name: value for name, value in _ONE_THREAD.items() if name not in os.environ}
+    for name, value in lent.items():
+        os.putenv(name, value)
     try:
         yield
     finally:
-        if "OPENBLAS_NUM_THREADS" not in os.environ:  # the module may have set it itself
-            os.unsetenv("OPENBLAS_NUM_THREADS")
+        for name in lent:
+            if name not in os.environ:  # the module may have set it itself
+                os.unsetenv(name)
 
 
 def _models() -> Any:

@@ -65,7 +65,8 @@ class Engine(Protocol):
         """Make what must not be forked, for ``threads`` threads. Raises ``EngineError``."""
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes."""
+        """Call the model. Raises ``InputUnsupported`` for inputs that only another engine takes, ``EngineFailed`` for a
+        call that another may answer."""
 
 
 @runtime_checkable
@@ -74,3 +75,11 @@ class Resumes(Protocol):
 
     def resume(self, published: Path) -> None:
         """Look there in the next ``export``."""
+
+
+@runtime_checkable
+class Aims(Protocol):
+    """An engine that makes variants for several devices."""
+
+    def aim(self, device: str) -> None:
+        """Make in the next ``export`` only what a function on ``device`` may be served with."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from ..candidates import CPU
 from ..checkpoint import SNAPSHOT, Origin, TensorFiles
 from ..errors import (
     CompileFailed,
@@ -55,6 +56,7 @@ class AotInductor:
         self._tensors: TensorFiles | None = None
         self._library: torch_private.Library | None = None
         self._signature: Signature | None = None
+        self._device = DEVICE
 
     @property
     def fork_safe(self) -> bool:
@@ -72,6 +74,10 @@ class AotInductor:
             return "no C++ compiler (g++) on this machine; needed to bake, not to serve"
         return torch_private.obstacle()
 
+    def aim(self, device: str) -> None:
+        """Compile no library for a GPU in the next ``export`` when the function is not on one."""
+        self._device = device
+
     def export(self, program: Program, staging: Path, precision: str) -> dict[str, EngineRecord]:
         """Compile a library into ``staging``, and its weights where they are not the checkpoint's; tens of seconds.
 
@@ -88,7 +94,7 @@ class AotInductor:
             save(chosen.tensors(), staging / stored)
         stem = "model" if precision == "fp32" else f"model-{precision}"
         records = {"": _compiled(chosen, staging, f"{stem}.so", stored)}
-        if precision != "int8" and not _gpu_obstacle():
+        if precision != "int8" and self._device != CPU and not _gpu_obstacle():
             try:
                 records[CUDA] = _compiled(chosen, staging, f"{stem}-cuda.so", stored, CUDA)
             except CompileFailed as error:  # the CPU's library is good all the same

@@ -98,7 +98,7 @@ class OnnxRuntime:
         )
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Run the graph. Raises ``InputUnsupported`` for inputs it was not exported for."""
+        """Run the graph. Raises ``InputUnsupported`` for inputs it was not exported for, ``EngineFailed``."""
         if self._session is None or self._signature is None:
             raise RuntimeError("run before open")
         inputs = [tensor.detach().numpy() for tensor in self._signature.flatten(args, kwargs)]

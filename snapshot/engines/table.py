@@ -8,8 +8,10 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable
 
-from ..candidates import Kind
+from ..candidates import CPU, Kind, needs_gpu
 from ..errors import EngineUnavailable
+from ..manifest import EngineRecord
+from ..onnx.record import unusable
 from . import Engine
 
 ENGINES = {
@@ -32,9 +34,29 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names if name in _RUN_IN_THEIR_OWN}
 
 
-def kinds() -> dict[str, Kind]:
-    """Return every engine with its precisions, and why it cannot be made here."""
-    return {name: Kind(_class(name).precisions, _class(name).obstacle(making=True)) for name in ENGINES}
+def outdated(record: EngineRecord) -> str:
+    """Return why an engine of a snapshot cannot run in the version of its runtime that is installed here, in words;
+    empty when it can, or runs in torch. Reads packages' metadata alone: a node asks before a start finds out."""
+    return unusable(record.options) if record.artefact and record.engine in _RUN_IN_THEIR_OWN else ""
+
+
+def kinds(device: str) -> dict[str, Kind]:
+    """Return every engine with its precisions, and why it cannot be made here for a function on ``device``."""
+    return {name: Kind(_class(name).precisions, _obstacle_to_making(name, device)) for name in ENGINES}
+
+
+def obstacle(name: str) -> str:
+    """Return why an engine cannot serve here, in words; empty when it can."""
+    try:
+        return _class(name).obstacle()
+    except EngineUnavailable as error:
+        return str(error)
+
+
+def _obstacle_to_making(name: str, device: str) -> str:
+    if device == CPU and needs_gpu(name):
+        return "the function is on the CPU (Device: cpu, or auto without a GPU)"
+    return _class(name).obstacle(making=True)
 
 
 _RUN_IN_THEIR_OWN = frozenset({"onnxruntime"})  # packages of the engine's name

@@ -22,6 +22,7 @@ from glowplug.cache import weights
 from ..checkpoint import TensorFiles
 from ..errors import CompileFailed, EngineUnavailable, FingerprintMismatch
 from ..manifest import CHECK_FILE, EngineRecord
+from ..recorded import CASES_FILE, grouped, numbered
 from ..signature import Signature
 from ..tensorrt import gpu, library, plan, profiles, timing
 from ..tensorrt.builder import Options, build
@@ -169,19 +170,16 @@ def _refuse_obstacle() -> None:
 
 def _calls(staging: Path) -> dict[str, list[Tensor]]:
     """Return the inputs of the example and of the bake's other cases, by the case's name."""
-    from ..cases import CASES_FILE, read  # late: what traces takes 0.1 s to import
-    from ..restore import numbered
-
     found = {"example": numbered(weights.tensors(staging / CHECK_FILE), "input")}
     if (staging / CASES_FILE).exists():
-        cases = read(weights.tensors(staging / CASES_FILE))
+        cases = grouped(weights.tensors(staging / CASES_FILE))
         found |= {name: numbered(case, "input") for name, case in cases.items()}
     return found
 
 
 def _onnx(program: Program, precision: str, calls: Sequence[Sequence[Tensor]], scratch: Path) -> Path:
     """Write the model as ONNX in ``precision`` and return the file."""
-    from ..precision import converted  # late, all three: see ``_calls``
+    from ..precision import converted  # late, all three: what traces takes 0.1 s to import
     from ..tensorrt.calibration import quantise
     from .onnx_export import export_onnx
 

@@ -11,17 +11,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glowplug.cache.errors import DtypeUnsupported, WeightsError, WeightsTruncated
+from glowplug.cache.errors import DtypeUnsupported
 from glowplug.cache.header import TensorView, quoted
-from glowplug.cache.weights import opened
+from glowplug.cache.weights import mapped
 
-from ..checkpoint import SNAPSHOT, Origin
+from ..checkpoint import Origin, located
 from ..errors import WeightsMissing
 
 if TYPE_CHECKING:
     import numpy
 
-_MAP_NORESERVE = 0x4000  # linux/mman.h; why, and why a private writable mapping: cache.weights
 _NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
@@ -63,31 +62,9 @@ class ArrayFiles:
     def _open(self, place: str, file: str) -> tuple[mmap.mmap, Mapping[str, TensorView]]:
         found = self._mapped.get((place, file))
         if found is None:
-            found = self._mapped[place, file] = _mapped(self._path(place, file))
+            mapping, header = mapped(located(self._files, self._snapshot, place, file))
+            found = self._mapped[place, file] = mapping, header.tensors
         return found
-
-    def _path(self, place: str, file: str) -> Path:
-        if place == SNAPSHOT and self._snapshot is not None:
-            return self._snapshot / file
-        if place == SNAPSHOT or file not in self._files:
-            raise WeightsMissing(f"{file}: not among the files of the {place}")
-        return Path(self._files[file])
-
-
-def _mapped(path: Path) -> tuple[mmap.mmap, Mapping[str, TensorView]]:
-    with opened(path) as (descriptor, header):
-        try:
-            mapping = mmap.mmap(
-                descriptor,
-                header.file_bytes,
-                flags=mmap.MAP_PRIVATE | _MAP_NORESERVE,
-                prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            )
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot be mapped: {error.strerror}") from error
-        except ValueError as error:  # how mmap says that the file has become shorter since its header was read
-            raise WeightsTruncated(f"{path}: cannot be mapped: {error}") from error
-    return mapping, header.tensors
 
 
 def _array(name: str, mapping: mmap.mmap, view: TensorView) -> numpy.ndarray[Any, Any]:

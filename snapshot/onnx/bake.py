@@ -10,31 +10,20 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from .. import fingerprint
+from .. import bakeoff, fingerprint, reuse
 from ..apart import Died, Reported, apart
 from ..candidates import EAGER, Candidate, Kind, candidates
 from ..choice import decide
 from ..definition import OnnxDefinition
 from ..errors import CheckFailed, ExampleInvalid
 from ..job import Baked, Job
-from ..manifest import (
-    CHECK_FILE,
-    FILE,
-    EngineRecord,
-    Manifest,
-    describe_artefacts,
-    key_of,
-    record_from_json,
-    record_to_json,
-    source_digest,
-)
+from ..manifest import CHECK_FILE, EngineRecord, Manifest, key_of, source_digest
 from ..plan import Plan
-from ..rounds import Measure, Progress, measured
+from ..rounds import Measure, Progress
+from ..tolerance import Tolerance
 from . import calls, outline
-from .record import VERSION
 from .session import obstacle, version
 
-CASES_FILE = "cases.safetensors"  # as ``cases`` has it, which imports NumPy
 ENGINE = "onnxruntime"
 
 
@@ -54,20 +43,29 @@ def bake(job: Job[OnnxDefinition], *, progress: Progress, measure: Measure) -> B
     with path.open("rb") as model:
         graph = hashlib.file_digest(model, "sha256").hexdigest()
     signature, here, source = calls.to_json(file, found), fingerprint.current().to_json(), source_digest(job.files)
-    options = {
-        VERSION: version(),
-        "candidates": sorted(candidate.label for candidate in chosen),
-        "batch_sizes": list(job.wanted.objective.batch_sizes),
-    }
+    options = bakeoff.options(job, chosen, {ENGINE: version()})
     key = key_of(source, graph, signature, options, here)
-    existing = job.published / key / FILE
-    if existing.exists():
-        manifest = Manifest.from_bytes(existing.read_bytes())
-        if key == job.again:
-            manifest = _measured_again(job, found, manifest, progress, measure)
+    existing = reuse.find(
+        job.published, key, options, source=source, graph=graph, signature=signature, here=here, again=job.again
+    )
+    if existing is not None:
+        manifest = dataclasses.replace(existing, engines=reuse.usable(existing.engines, _obstacle))
+        if manifest.key == job.again:
+            bakeoff.link(job, manifest)
+            (job.staging / CHECK_FILE).unlink()  # written anew, with the other cases
+            _written(job, found)
+            manifest = bakeoff.measured_again(manifest, progress, measure)
         return Baked(manifest, True, *decide(manifest.engines, job.wanted))
     tolerances = _written(job, found)
-    engines = _made(job, chosen, path, tolerances, progress)
+
+    def make(candidate: Candidate) -> dict[str, EngineRecord]:
+        if candidate.engine == EAGER:
+            return {"": EngineRecord()}
+        from .making import make  # late: imports what belongs into the child
+
+        return make(path, job.staging, candidate.precision)
+
+    engines = bakeoff.made(job, chosen, make, lambda candidate: tolerances[candidate.precision], progress)
     engines |= {label: EngineRecord(engine=label, refused=reason) for label, reason in refused.items()}
     draft = Manifest(
         key=key,
@@ -82,16 +80,14 @@ def bake(job: Job[OnnxDefinition], *, progress: Progress, measure: Measure) -> B
         reason="",
         check={"file": CHECK_FILE},
         artefacts={},
+        options=options,
     )
-    engines = measured(draft, 0.7, progress, measure)
-    progress("check", 0.99)
-    (job.staging / CASES_FILE).unlink()
-    verdict, reason = decide(engines, job.wanted)
-    final = dataclasses.replace(
-        draft, engines=engines, verdict=verdict, reason=reason, artefacts=describe_artefacts(job.staging)
-    )
-    (job.staging / FILE).write_bytes(final.to_bytes())
-    return Baked(final, False, verdict, reason)
+    return bakeoff.finish(job, draft, progress, measure)
+
+
+def _obstacle(engine: str) -> str:
+    """Return why an engine of a snapshot cannot serve here; empty when it can."""
+    return obstacle() if engine in (EAGER, ENGINE) else f"no engine {engine!r} for an ONNX file"
 
 
 def _inside(found: outline.Outline) -> str:
@@ -99,8 +95,8 @@ def _inside(found: outline.Outline) -> str:
     return "the file keeps weights in other files; it is served as it is" if found.external else ""
 
 
-def _written(job: Job[OnnxDefinition], found: outline.Outline) -> dict[str, Any]:
-    """Write what candidates are compared with; return precision -> (absolute, relative).
+def _written(job: Job[OnnxDefinition], found: outline.Outline) -> dict[str, Tolerance]:
+    """Write what candidates are compared with; return precision -> tolerance.
 
     Raises ``ExampleInvalid``, ``CheckFailed``.
     """
@@ -116,66 +112,10 @@ def _written(job: Job[OnnxDefinition], found: outline.Outline) -> dict[str, Any]
         return {precision: [each.absolute, each.relative] for precision, each in allowed.items()}
 
     try:
-        return dict(apart(work, seconds=job.making_s))
+        allowed = apart(work, seconds=job.making_s)
     except Reported as error:
         kind = ExampleInvalid if error.error_type == "ExampleInvalid" else CheckFailed
         raise kind(error.args[0]) from error
     except Died as error:
         raise CheckFailed(f"model {job.definition.name}: the file as it is {error}") from error
-
-
-def _made(
-    job: Job[OnnxDefinition], chosen: list[Candidate], path: Path, tolerances: dict[str, Any], progress: Progress
-) -> dict[str, EngineRecord]:
-    """Make every candidate; return label -> record, variants included."""
-    engines: dict[str, EngineRecord] = {}
-    for number, candidate in enumerate(chosen):
-        progress(f"compile {candidate.label}", 0.15 + 0.55 * number / len(chosen))
-        absolute, relative = tolerances[candidate.precision]
-        for variant, record in _make(job, candidate, path).items():
-            named = dataclasses.replace(candidate, variant=variant)
-            engines[named.label] = dataclasses.replace(
-                record,
-                engine=named.engine,
-                precision=named.precision,
-                variant=variant,
-                absolute=absolute,
-                relative=relative,
-            )
-    return engines
-
-
-def _make(job: Job[OnnxDefinition], candidate: Candidate, path: Path) -> dict[str, EngineRecord]:
-    """Make one candidate in a child; a failure is a record that says so."""
-    if candidate.engine == EAGER:
-        return {"": EngineRecord()}
-
-    def work() -> dict[str, Any]:
-        from .making import make  # late: imports what belongs into the child
-
-        records = make(path, job.staging, candidate.precision)
-        return {variant: record_to_json(record) for variant, record in records.items()}
-
-    try:
-        made = apart(work, seconds=job.making_s)
-    except (Reported, Died) as error:
-        return {"": EngineRecord(refused=str(error))}
-    return {variant: record_from_json(record) for variant, record in made.items()}
-
-
-def _measured_again(
-    job: Job[OnnxDefinition], found: outline.Outline, manifest: Manifest, progress: Progress, measure: Measure
-) -> Manifest:
-    """Measure the engines of a finished snapshot anew, on links to its files."""
-    for name in manifest.artefacts:
-        (job.staging / name).symlink_to(job.published / manifest.key / name)
-    (job.staging / CHECK_FILE).unlink()
-    _written(job, found)
-    engines = {
-        label: dataclasses.replace(record, cold_ms=None, warm_ms=None, worst_error=0.0, refused="")
-        if record.artefact or record.engine == EAGER  # else it was never made
-        else record
-        for label, record in manifest.engines.items()
-    }
-    draft = dataclasses.replace(manifest, engines=engines)
-    return dataclasses.replace(manifest, engines=measured(draft, 0.1, progress, measure))
+    return {precision: Tolerance(*bounds) for precision, bounds in allowed.items()}

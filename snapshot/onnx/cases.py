@@ -17,18 +17,9 @@ from safetensors.numpy import save_file
 from ..definition import Example, OnnxDefinition
 from ..errors import CheckFailed, ExampleInvalid
 from ..manifest import CHECK_FILE
+from ..recorded import BATCH, CASES_FILE, LARGEST, RANDOM, SIZES, named
 from . import calls, outputs
 from .outline import Outline
-
-CASES_FILE = "cases.safetensors"
-"""Removed before the snapshot is finished."""
-
-BATCH = "batch"
-"""The name of the dimension that a batch size is about; where no dimension has it, the first that varies."""
-
-_SIZES = 3
-_RANDOM = 2
-_LARGEST = 48
 
 Array = numpy.ndarray[Any, Any]
 Inputs = dict[str, Array]
@@ -54,7 +45,7 @@ def write(
         raise CheckFailed(f"model {definition.name}: its own output on the example is unusable: {error}") from error
     if not all(numpy.array_equal(first, second) for first, second in zip(given, again, strict=True)):
         raise CheckFailed(f"model {definition.name}: two calls with the example differ; nothing could be compared")
-    save(_flat("", inputs, given), staging / CHECK_FILE)
+    save(named("", list(inputs.values()), given), staging / CHECK_FILE)
     others: dict[str, Array] = {}
     for name, case in _cases(example, inputs, batches):
         try:
@@ -64,7 +55,7 @@ def write(
             if name.startswith("batch"):
                 raise ExampleInvalid(f"Objective.BatchSizes: {name.partition('.')[2]}: {error}") from error
             continue
-        others |= _flat(f"{name}.", case, said)
+        others |= named(f"{name}.", list(case.values()), said)
     save(others, staging / CASES_FILE)
     return given
 
@@ -74,29 +65,15 @@ def save(arrays: Mapping[str, Array], path: Path) -> None:
     save_file({name: numpy.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
-def grouped(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Return the cases by name (``size.0``) from the arrays of the file: each ``input.N`` and ``output.N``."""
-    found: dict[str, dict[str, Array]] = {}
-    for name, array in arrays.items():
-        kind, number, rest = name.split(".", 2)
-        found.setdefault(f"{kind}.{number}", {})[rest] = array
-    return found
-
-
-def _flat(prefix: str, inputs: Inputs, given: Sequence[Array]) -> dict[str, Array]:
-    named = {f"{prefix}input.{number}": array for number, array in enumerate(inputs.values())}
-    return named | {f"{prefix}output.{number}": array for number, array in enumerate(given)}
-
-
 def _cases(example: Example, inputs: Inputs, batches: Sequence[int]) -> Iterator[tuple[str, Inputs]]:
     generator = numpy.random.default_rng(0)
     names = dict.fromkeys(size for sizes in example.dynamic.values() for size in sizes if isinstance(size, str))
     if unknown := [name for name in example.dynamic if name not in inputs]:
         raise ExampleInvalid(f"dynamic names {unknown[0]!r}; the model's inputs are {', '.join(inputs)}")
-    for number in range(_SIZES if names else 0):
-        sizes = {name: 1 if number == 0 else int(generator.integers(1, _LARGEST)) for name in names}
+    for number in range(SIZES if names else 0):
+        sizes = {name: 1 if number == 0 else int(generator.integers(1, LARGEST)) for name in names}
         yield f"size.{number}", _resized(example, inputs, sizes)
-    for number in range(_RANDOM):
+    for number in range(RANDOM):
         yield f"random.{number}", {name: _drawn(array, generator) for name, array in inputs.items()}
     for size in batches:
         name = BATCH if BATCH in names else next(iter(names), "")

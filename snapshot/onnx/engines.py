@@ -28,7 +28,10 @@ class OnnxEngine:
         self._session: Session | None = None
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the model: one output is an array, several are a tuple. Raises ``TypeError``, ``ValueError``."""
+        """Call the model: one output is an array, several are a tuple.
+
+        Raises ``TypeError``, ``ValueError``, ``EngineFailed``.
+        """
         if self._session is None:
             raise RuntimeError("run before open")
         outputs = self._session.run(calls.feeds(self._inputs, args, kwargs))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..candidates import EAGER
 from ..checkpoint import SNAPSHOT
@@ -13,9 +12,11 @@ from ..definition import OnnxDefinition
 from ..errors import CheckFailed, EngineError
 from ..manifest import CHECK_FILE, Manifest
 from ..plan import Plan
-from ..rounds import OTHER_CALLS, WARM_CALLS, Measurement, private_bytes, warm_ms_of
+from ..recorded import CASES_FILE, grouped, numbered
+from ..rounds import Measurement
+from ..trial import Case, trial
 from .arrays import ArrayFiles
-from .restore import Restored, compared, numbered, restore
+from .restore import Restored, compared, restore
 
 
 def measure(
@@ -25,58 +26,38 @@ def measure(
 
     One that cannot be restored or is wrong comes back as refused; errors of the file as it is are raised.
     """
-    recorded = ArrayFiles({}, staging)
-    private = private_bytes()
-    begin = time.perf_counter()
+    plan = Plan(label, staging, manifest.to_bytes())
     try:
-        restored = restore(definition, files, Plan(label, staging, manifest.to_bytes()))
-        bound = time.perf_counter()
-        restored.engine.open(threads)
-        opened = time.perf_counter()
-        inputs = numbered(recorded.of(SNAPSHOT, CHECK_FILE), "input")
-        restored.engine.run(inputs, {})
-        answered = time.perf_counter()
-        warm_ms = warm_ms_of(partial(restored.engine.run, inputs, {}), WARM_CALLS)
-        worst, shapes, batches = _other_cases(restored, manifest, label, recorded)
+        return trial(lambda: _Subject(restore(definition, files, plan), ArrayFiles({}, staging), threads))
     except (EngineError, CheckFailed, ValueError) as error:
         if label == EAGER:
             raise
         return Measurement(refused=f"{type(error).__name__}: {error}")
-    restore_ms, first_ms = (opened - begin) * 1e3, (answered - opened) * 1e3
-    return Measurement(
-        restore_ms=restore_ms,
-        first_ms=first_ms,
-        cold_ms=restore_ms + first_ms,
-        parked_ms=(opened - bound) * 1e3 + first_ms,  # a session survives no fork
-        warm_ms=warm_ms,
-        shapes=shapes,
-        batches=batches,
-        private_bytes=max(0, private_bytes() - private),
-        shared_bytes=restored.mapped_bytes,
-        worst_error=worst,
-    )
 
 
-def _other_cases(
-    restored: Restored, manifest: Manifest, label: str, recorded: ArrayFiles
-) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Return the worst error over all cases, warm times by sizes, and by batch size where the template names some."""
-    from .cases import CASES_FILE, grouped  # late: NumPy is part of what a cold start pays
+class _Subject:
+    """An ONNX file in an engine. NumPy comes in with the first arrays: it is part of what a cold start pays."""
 
-    record = manifest.engines[label]
-    cases = {"example": recorded.of(SNAPSHOT, CHECK_FILE), **grouped(recorded.of(SNAPSHOT, CASES_FILE))}
-    worst, shapes, batches = 0.0, dict[str, float](), dict[str, float]()
-    for name, case in cases.items():
-        try:
-            worst = max(worst, compared(restored, record, case))
-        except CheckFailed as error:
-            raise CheckFailed(f"{name}: {error}") from error
-        kind, _, number = name.partition(".")
-        if kind not in ("size", "batch"):
-            continue
-        inputs = numbered(case, "input")
-        took = warm_ms_of(partial(restored.engine.run, inputs, {}), WARM_CALLS if kind == "batch" else OTHER_CALLS)
-        shapes["x".join(map(str, inputs[0].shape))] = took
-        if kind == "batch":
-            batches[number] = took
-    return worst, shapes, batches
+    fork_safe = False  # a session survives no fork
+
+    def __init__(self, restored: Restored, recorded: ArrayFiles, threads: int) -> None:
+        self._restored, self._recorded, self._threads = restored, recorded, threads
+        self.mapped_bytes = restored.mapped_bytes
+
+    def open(self) -> None:
+        self._restored.engine.open(self._threads)
+
+    def example(self) -> Case:
+        return self._recorded.of(SNAPSHOT, CHECK_FILE)
+
+    def others(self) -> Mapping[str, Case]:
+        return grouped(self._recorded.of(SNAPSHOT, CASES_FILE))
+
+    def inputs(self, case: Case) -> Sequence[Any]:
+        return numbered(case, "input")
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        return self._restored.engine.run(inputs, {})
+
+    def error(self, case: Case) -> float:
+        return compared(self._restored, case)

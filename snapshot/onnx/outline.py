@@ -15,8 +15,9 @@ can hide, by field number of https://github.com/onnx/onnx/blob/main/onnx/onnx.pr
     SparseTensor   values 1, indices 2
     TensorProto    dims 1, data_type 2, name 8, external_data 13, data_location 14
 
-A message that ends early, an unknown wire type, a length beyond the end or graphs nested deeper than ``MAX_DEPTH`` make
-it ``OnnxInvalid``. Nothing is copied but names, so a file of gigabytes costs what its nodes cost.
+A message that ends early, an unknown wire type, a field number that the format does not have, a length beyond the end,
+a second graph or graphs nested deeper than ``MAX_DEPTH`` make it ``OnnxInvalid``. Nothing is copied but names, so a
+file of gigabytes costs what its nodes cost.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MAX_DEPTH = 32
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10  # of a 64-bit number
 _EXTERNAL = 1  # TensorProto.DataLocation
+_LARGEST_NUMBER = (1 << 29) - 1  # of a field, by the format
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
@@ -78,13 +80,15 @@ def parse(data: memoryview, name: str) -> Outline:
     external: set[str] = set()
     try:
         model = _grouped(data)
-        graph = _last(model, 7)
-        if graph is None:
-            raise _Malformed("it has no graph")
-        found = _grouped(graph)
+        graphs = _messages(model, 7)
+        if len(graphs) != 1:  # of several a reader of protobuf makes one, with the initialisers of all
+            raise _Malformed(f"it has {len(graphs) or 'no'} graph{'s' if graphs else ''}")
+        found = _grouped(graphs[0])
         _graph(found, external, 0)
-        for function in _messages(model, 25):
-            _nodes(_messages(_grouped(function), 7), external, 0)
+        for function in map(_grouped, _messages(model, 25)):
+            _nodes(_messages(function, 7), external, 0)
+            for default in _messages(function, 11):
+                _attribute(default, external, 0)
         weights = {_text(_last(_grouped(tensor), 8)) for tensor in _messages(found, 5)}
         inputs = [_value(item, "input") for item in _messages(found, 11)]
         outputs = tuple(_value(item, "output") for item in _messages(found, 12))
@@ -121,16 +125,21 @@ def _nodes(nodes: list[memoryview], external: set[str], depth: int) -> None:
     if depth > MAX_DEPTH:
         raise _Malformed(f"graphs nested more than {MAX_DEPTH} deep")
     for node in nodes:
-        for attribute in (part for number, part in _fields(node) if number == 5 and isinstance(part, memoryview)):
-            for number, part in _fields(attribute):
-                if not isinstance(part, memoryview):
-                    continue
-                if number in (5, 10):
-                    _tensor(part, external)
-                elif number in (22, 23):
-                    _sparse(part, external)
-                elif number in (6, 11):
-                    _graph(_grouped(part), external, depth + 1)
+        for number, part in _fields(node):
+            if number == 5 and isinstance(part, memoryview):
+                _attribute(part, external, depth)
+
+
+def _attribute(attribute: memoryview, external: set[str], depth: int) -> None:
+    for number, part in _fields(attribute):
+        if not isinstance(part, memoryview):
+            continue
+        if number in (5, 10):
+            _tensor(part, external)
+        elif number in (22, 23):
+            _sparse(part, external)
+        elif number in (6, 11):
+            _graph(_grouped(part), external, depth + 1)
 
 
 def _sparse(sparse: memoryview, external: set[str]) -> None:
@@ -140,18 +149,18 @@ def _sparse(sparse: memoryview, external: set[str]) -> None:
 
 
 def _tensor(tensor: memoryview, external: set[str]) -> None:
-    """Note the location of a tensor's external data. A tensor that says where, but not that, counts as well."""
-    location, is_external = None, False
+    """Note each location of a tensor's external data. A tensor that says where, but not that, counts as well."""
+    locations, is_external = set[str](), False
     for number, part in _fields(tensor):
         if number == 14:
-            is_external = part == _EXTERNAL
+            is_external = is_external or part == _EXTERNAL
         elif number == 13 and isinstance(part, memoryview):
             is_external = True
             entry = _grouped(part)
             if _text(_last(entry, 1)) == "location":
-                location = _text(_last(entry, 2))
+                locations.add(_text(_last(entry, 2)))
     if is_external:
-        external.add(location or "")
+        external |= locations or {""}
 
 
 def _value(item: memoryview, kind: str) -> Value:
@@ -202,6 +211,8 @@ def _fields(message: memoryview) -> Iterator[Field]:
     while at < end:
         key, at = _varint(message, at)
         number, wire = key >> 3, key & 7
+        if not 0 < number <= _LARGEST_NUMBER:  # some readers drop the upper bits, and find another field
+            raise _Malformed(f"a field of number {number}")
         if wire == _VARINT:
             value, at = _varint(message, at)
             yield number, value
@@ -212,7 +223,7 @@ def _fields(message: memoryview) -> Iterator[Field]:
             size = 8 if wire == _FIXED64 else 4
         else:
             raise _Malformed(f"wire type {wire}")
-        if number == 0 or size > end - at:
+        if size > end - at:
             raise _Malformed(f"field {number} of {size} bytes, {end - at} bytes before the end")
         if wire == _BYTES:
             yield number, message[at : at + size]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..errors import CheckFailed
-from ..tolerance import BY_PRECISION, Tolerance
+from ..tolerance import Tolerance, scaled
 
 _FP32 = Tolerance(1e-4, 1e-4)  # reordered sums, as in ``verify``
 _FP16 = Tolerance(5e-3, 5e-3)
@@ -36,12 +36,9 @@ def finite(outputs: Any) -> None:
 def tolerance_in(precision: str, outputs: Sequence[Array]) -> Tolerance:
     """Return the tolerance of a candidate in ``precision``, by the outputs of the model as it is."""
     plain = _FP16 if any(output.dtype == numpy.float16 for output in outputs) else _FP32
-    part = BY_PRECISION.get(precision)
-    if part is None:
-        return plain
     floating = [output for output in outputs if output.dtype.kind == "f" and output.size]
     largest = max((float(abs(output).max()) for output in floating), default=1)
-    return Tolerance(max(plain.absolute, part * largest), max(plain.relative, part))
+    return scaled(precision, plain, largest)
 
 
 def copied(value: Any) -> Any:

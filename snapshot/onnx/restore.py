@@ -14,6 +14,7 @@ from ..definition import OnnxDefinition
 from ..errors import CheckFailed, EngineUnavailable, ExampleInvalid, FingerprintMismatch, SnapshotCorrupt
 from ..manifest import CHECK_FILE, EngineRecord, Manifest
 from ..plan import Checked, Plan
+from ..recorded import numbered
 from ..tolerance import Tolerance
 from . import calls
 from .arrays import ArrayFiles
@@ -51,6 +52,13 @@ def restore(definition: OnnxDefinition, files: Mapping[str, Path], plan: Plan) -
     return Restored(plan.engine, engine, definition, plan.snapshot, record, engine.bind())
 
 
+def tolerance(restored: Restored) -> Tolerance:
+    """Return how far the engine's outputs may be from those that were recorded. Only with a snapshot."""
+    if restored.record is None:
+        raise RuntimeError("nothing was recorded")
+    return Tolerance(restored.record.absolute, restored.record.relative)
+
+
 def check(restored: Restored) -> Checked:
     """Run the model on its example. With a snapshot the outputs must be the recorded ones, else finite.
 
@@ -59,7 +67,7 @@ def check(restored: Restored) -> Checked:
     if restored.record is not None and restored.snapshot is not None:
         recorded = ArrayFiles({}, restored.snapshot).of(SNAPSHOT, CHECK_FILE)
         try:
-            return Checked(compared(restored, restored.record, recorded), recorded=True)
+            return Checked(compared(restored, recorded), recorded=True)
         except CheckFailed as error:
             raise CheckFailed(f"model {restored.definition.name}, {restored.label} engine: {error}") from error
     if restored.definition.example is None:
@@ -76,7 +84,7 @@ def check(restored: Restored) -> Checked:
     return Checked(0.0, recorded=False)
 
 
-def compared(restored: Restored, record: EngineRecord, case: Mapping[str, Any]) -> float:
+def compared(restored: Restored, case: Mapping[str, Any]) -> float:
     """Run one recorded case, ``input.N`` to ``output.N``; return the largest difference.
 
     Raises ``CheckFailed``, ``SnapshotCorrupt``.
@@ -90,12 +98,4 @@ def compared(restored: Restored, record: EngineRecord, case: Mapping[str, Any]) 
         given = outputs.listed(restored.engine.run(inputs, {}))
     except (TypeError, ValueError) as error:
         raise CheckFailed(str(error)) from error
-    return outputs.compare(given, expected, Tolerance(record.absolute, record.relative))
-
-
-def numbered(arrays: Mapping[str, Any], prefix: str) -> list[Any]:
-    """Return ``prefix.0``, ``prefix.1`` … as long as they go on."""
-    found: list[Any] = []
-    while f"{prefix}.{len(found)}" in arrays:
-        found.append(arrays[f"{prefix}.{len(found)}"])
-    return found
+    return outputs.compare(given, expected, tolerance(restored))

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineUnavailable
+from ..errors import EngineFailed, EngineUnavailable
 
 CPU = ("CPUExecutionProvider",)
 CUDA = ("TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU)
@@ -38,6 +38,7 @@ FORKABLE = "import_is_forkable"
 """The option of a record that says whether its ONNX Runtime can be imported before a fork."""
 
 _ERRORS_ONLY = 3
+_REFUSED = "InvalidArgument"  # ONNX Runtime's class for inputs that are not the model's
 
 
 def obstacle(*needed: str) -> str:
@@ -79,6 +80,7 @@ class Session:
         external data to their bytes, which are copied. Raises ``EngineUnavailable``."""
         runtime = runtime_module()
         options = runtime.SessionOptions()
+        self._optimised = optimised
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -102,10 +104,16 @@ class Session:
         self.providers: list[str] = self._session.get_providers()
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
-        """Return the outputs for inputs by name, all as arrays. Raises ``ValueError`` for what ONNX Runtime refuses."""
+        """Return the outputs for inputs by name, all as arrays.
+
+        Raises ``ValueError`` for inputs that ONNX Runtime refuses; ``EngineFailed`` when a graph that a bake has made
+        fails on them: the model as it is may not.
+        """
         try:
             return list(self._session.run(None, feeds))
         except Exception as error:  # as above; callers expect what NumPy and torch raise
+            if self._optimised and type(error).__name__ != _REFUSED:
+                raise EngineFailed(f"onnxruntime: {said(error)}") from error
             raise ValueError(f"onnxruntime: {said(error)}") from error
 
 

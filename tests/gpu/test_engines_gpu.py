@@ -116,7 +116,7 @@ def test_looking_for_obstacles_leaves_forks_able_to_use_the_gpu() -> None:
     program = (
         "import os, torch\n"
         "from glowplug.snapshot.engines.table import kinds\n"
-        "kinds()\n"
+        "kinds('cuda:0')\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    os._exit(0 if torch.ones(1, device='cuda').item() == 1 else 1)\n"

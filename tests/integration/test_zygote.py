@@ -180,6 +180,19 @@ class TestObstacles:
         assert "" == zygote.loaded.obstacle
         assert "[3, false]" == zygote.worker().result("1")
 
+    def test_onnxruntime_is_none_until_it_has_a_session(self, programs: Any) -> None:
+        """Its import would start a thread that sends telemetry; the variable against that is not left behind either."""
+        source = (
+            "import onnxruntime, os, subprocess\n"
+            "def handler(event, context):\n"
+            "    there = subprocess.run(['env'], capture_output=True, text=True, check=True).stdout\n"
+            "    return ['CPUExecutionProvider' in onnxruntime.get_available_providers(), 'ORT_' in there]\n"
+        )
+        zygote = programs.function_zygote(source)
+
+        assert "" == zygote.loaded.obstacle
+        assert "[true, false]" == zygote.worker().result("1")
+
     def test_a_before_snapshot_hook_may_remove_it(self, programs: Any) -> None:
         source = (
             "import socket\nfrom snapshot_restore_py import register_before_snapshot\n"

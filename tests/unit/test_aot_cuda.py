@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 import torch
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from glowplug.snapshot.checkpoint import Origin, TensorFiles
 from glowplug.snapshot.definition import ModelDefinition
-from glowplug.snapshot.engines import Given, aot_inductor, onto, torch_private
+from glowplug.snapshot.engines import Given, aot_inductor, onto, table, torch_private
 from glowplug.snapshot.engines.aot_inductor import CUDA, AotInductor
 from glowplug.snapshot.errors import EngineFailed, EngineUnavailable, FingerprintMismatch, TensorUnbound
 from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.signature import Input, Signature
 from glowplug.snapshot.tensorrt.testing import HostDevice
+
+if TYPE_CHECKING:
+    from glowplug.snapshot.program import Program
 
 
 class Runner:
@@ -70,6 +73,23 @@ def given_of(tmp_path: Path, **changes: Any) -> Given:
     record = EngineRecord(**{**fields, **changes})
     files = {"m.safetensors": tmp_path / "m.safetensors"}
     return Given(ModelDefinition("m", lambda files: torch.nn.Identity()), files, tmp_path, manifest, record)
+
+
+@pytest.mark.parametrize(("device", "variants"), [("cpu", [""]), ("cuda:0", ["", CUDA])])
+def test_a_library_for_a_gpu_is_only_made_for_a_function_on_one(
+    gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, variants: list[str]
+) -> None:
+    monkeypatch.setattr(torch_private, "obstacle", lambda device="cpu": "")
+    monkeypatch.setattr(aot_inductor, "_compiled", lambda *arguments: EngineRecord(artefact="model.so"))
+    engine = AotInductor()
+    engine.aim(device)
+    assert variants == list(engine.export(cast("Program", None), tmp_path, "fp32"))
+
+
+def test_a_function_on_the_cpu_has_no_candidate_that_needs_a_gpu() -> None:
+    assert "the function is on the CPU" in table.kinds("cpu")["tensorrt"].obstacle
+    assert "the function is on the CPU" not in table.kinds("cuda:0")["tensorrt"].obstacle
+    assert "" == table.kinds("cpu")["eager"].obstacle
 
 
 def test_everything_of_cuda_is_done_in_open(gpu: None, tmp_path: Path) -> None:

@@ -26,6 +26,16 @@ def test_a_child_imports_nothing_heavy(module: str) -> None:
     assert (0, "", "") == (ran.returncode, ran.stderr, ran.stdout.strip())
 
 
+def test_what_a_node_and_the_baker_of_an_onnx_file_ask_of_snapshots_needs_no_torch() -> None:
+    program = (
+        "import sys, glowplug.snapshot.engines.table, glowplug.snapshot.bakeoff, glowplug.snapshot.reuse, "
+        "glowplug.snapshot.trial; print(*sorted({'torch', 'numpy', 'onnxruntime'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (0, "", "") == (ran.returncode, ran.stderr, ran.stdout.strip())
+
+
 def test_the_command_line_imports_neither_the_translator_nor_the_node_before_it_must() -> None:
     program = (
         "import sys, glowplug.deploy.cli, glowplug.deploy.apply; "

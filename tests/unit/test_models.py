@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import nn
 
 from glowplug.handlers import Example, model
 from glowplug.runtime.worker import models
+from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.errors import (
     CheckFailed,
+    EngineFailed,
     EngineUnavailable,
     ExampleInvalid,
     InputUnsupported,
@@ -28,7 +31,7 @@ EAGER = {"engine": "eager", "snapshot": "", "manifest": b""}
 
 @pytest.fixture(autouse=True)
 def _nothing_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(models.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     threads = torch.get_num_threads()
     models.declare([])
     yield
@@ -174,7 +177,7 @@ def test_without_a_node_the_source_is_the_codes(weights: Path) -> None:
 
 
 def test_without_a_node_the_variable_gives_a_source(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(models.SOURCE_VARIABLE, f"file://{weights.parent}")
+    monkeypatch.setenv(SOURCE_VARIABLE, f"file://{weights.parent}")
     assert [[3.5]] == model(linear)(torch.ones(1, 2)).tolist()
 
 
@@ -191,7 +194,9 @@ def test_a_bound_model_cannot_be_described_any_more(weights: Path) -> None:
         authored.weights(lambda key: key)
 
 
-def test_inputs_that_the_engine_refuses_run_eagerly(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_that_the_engine_refuses_or_fails_at_run_eagerly(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     authored = model(source=f"file://{weights}")(linear)
     authored(torch.ones(1, 2))
     bound = models.find("linear")
@@ -205,3 +210,19 @@ def test_inputs_that_the_engine_refuses_run_eagerly(weights: Path, capsys: pytes
     assert [[3.5]] * 3 == authored(torch.ones(3, 2)).tolist()
     authored(torch.ones(3, 2))
     assert f"glowplug: model linear: runs eagerly: {refusal}\n" == capsys.readouterr().err
+    failure = EngineFailed("cuda:0: out of memory")
+
+    def fail(args: Any, kwargs: Any) -> None:
+        raise failure
+
+    bound._restored.engine.run = fail  # type: ignore[method-assign]
+    with pytest.raises(EngineFailed, match="out of memory"):
+        authored(torch.ones(1, 2))  # eager itself: there is nothing behind it
+    bound._restored = replace(bound._restored, label="fast")
+    for _ in range(2):
+        assert [[3.5]] == authored(torch.ones(1, 2)).tolist()
+    assert f"glowplug: model linear: runs eagerly: {failure}\n" == capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        authored(torch.ones(1, 3))
+    (row,) = models.taken()[0]
+    assert ["linear", "fast", 1, 4] == [*row[:3], row[5]]

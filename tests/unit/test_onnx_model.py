@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 from glowplug.handlers import Example, onnx_model
 from glowplug.runtime.spec import ModelSpec, SourceFile
 from glowplug.runtime.worker import models
+from glowplug.runtime.worker.sources import SOURCE_VARIABLE
 from glowplug.snapshot.choice import Wanted
 from glowplug.snapshot.definition import OnnxDefinition
-from glowplug.snapshot.errors import CheckFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
+from glowplug.snapshot.engines import table
+from glowplug.snapshot.errors import CheckFailed, EngineFailed, EngineUnavailable, FingerprintMismatch, OnnxInvalid
 from glowplug.snapshot.job import Job
-from glowplug.snapshot.manifest import Manifest
+from glowplug.snapshot.manifest import EngineRecord, Manifest
 from glowplug.snapshot.onnx import bake as baking
 from glowplug.snapshot.onnx import calls, session
 from glowplug.snapshot.onnx.measure import measure
@@ -36,7 +39,7 @@ WIDTH = 64
 
 @pytest.fixture(autouse=True)
 def _nothing_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(models.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     models.declare([])
     yield
     models.declare([])
@@ -64,10 +67,10 @@ def example() -> Example:
     return Example(kwargs={"x": x}, dynamic={"x": ("batch", None)})
 
 
-def bake(definition: OnnxDefinition, files: dict[str, Path], directory: Path, **wanted: Any) -> Any:
+def bake(definition: OnnxDefinition, files: dict[str, Path], directory: Path, again: str = "", **wanted: Any) -> Any:
     staging = directory / "staging"
     staging.mkdir(exist_ok=True)
-    job = Job(definition, files, staging, directory / "published", wanted=Wanted(**wanted))
+    job = Job(definition, files, staging, directory / "published", wanted=Wanted(**wanted), again=again)
 
     def here(draft: Manifest, label: str) -> Measurement:
         return measure(definition, files, staging, draft, label, 1)
@@ -148,6 +151,37 @@ def test_a_bake_makes_every_variant_and_keeps_each_within_its_tolerance(baked: B
     assert "cases.safetensors" not in baked.manifest.artefacts
 
 
+def test_a_snapshot_with_all_that_is_wanted_stands_in_for_a_bake(
+    baked: Baked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "published" / baked.manifest.key
+    shutil.copytree(baked.staging, published)
+    engines = {**baked.manifest.engines, "abacus": EngineRecord(engine="abacus", artefact="beads")}
+    brought = dataclasses.replace(baked.manifest, engines=engines)
+    (published / "manifest.json").write_bytes(brought.to_bytes())
+    found = bake(baked.definition, baked.files, tmp_path)
+    assert (True, baked.manifest.key, []) == (found.reused, found.manifest.key, list((tmp_path / "staging").iterdir()))
+    assert "no engine 'abacus' for an ONNX file" == found.manifest.engines["abacus"].refused
+    monkeypatch.setattr(baking, "version", lambda: "1.2.3")
+    assert not bake(baked.definition, baked.files, tmp_path, engine="eager").reused
+
+
+def test_what_is_measured_again_forgets_the_figures_of_before(baked: Baked, tmp_path: Path) -> None:
+    key = baked.manifest.key
+    shutil.copytree(baked.staging, tmp_path / "published" / key)
+    flattered = {
+        label: dataclasses.replace(record, parked_ms=1e-9, cold_ms=1e-9, warm_ms=1e-9, shapes={"9x9": 1e-9})
+        for label, record in baked.manifest.engines.items()
+    }
+    manifest = dataclasses.replace(baked.manifest, engines=flattered)
+    (tmp_path / "published" / key / "manifest.json").write_bytes(manifest.to_bytes())
+    found = bake(baked.definition, baked.files, tmp_path, key, precision="auto", max_error=0.5).manifest
+    figures = [(one.parked_ms, one.cold_ms, one.warm_ms) for one in found.engines.values()]
+    assert (4, True) == (len(figures), all(ms > 1e-6 for row in figures for ms in row))
+    assert not any("9x9" in record.shapes for record in found.engines.values())
+    assert baked.manifest.artefacts == found.artefacts
+
+
 @pytest.mark.parametrize("label", ["eager", "onnxruntime", "onnxruntime-unpacked", "onnxruntime-int8"])
 def test_each_engine_passes_its_check(baked: Baked, label: str) -> None:
     restored = restore(baked.definition, baked.files, baked.plan(label))
@@ -168,6 +202,9 @@ def test_another_onnxruntime_is_another_machine(baked: Baked) -> None:
     manifest = dataclasses.replace(baked.manifest, engines={"onnxruntime": record})
     with pytest.raises(FingerprintMismatch, match=r"made by onnxruntime 1\.2\.3, here is"):
         restore(baked.definition, baked.files, Plan("onnxruntime", baked.staging, manifest.to_bytes()))
+    assert "made by onnxruntime 1.2.3, here is" in table.outdated(record)
+    assert {""} == {table.outdated(one) for one in baked.manifest.engines.values()}
+    assert "" == table.outdated(EngineRecord(engine="onnxruntime", refused="never made"))
 
 
 def test_outputs_that_are_not_numbers_make_no_snapshot(tmp_path: Path) -> None:
@@ -188,6 +225,24 @@ def test_providers_are_those_that_are_here_in_the_order_of_preference() -> None:
     assert here == session.available(session.CUDA, here)
     assert ["CPUExecutionProvider"] == session.available(session.CUDA, ["CPUExecutionProvider"])
     assert ["CPUExecutionProvider"] == session.available(["Other"], ["CPUExecutionProvider"])
+
+
+def test_a_graph_that_a_bake_has_made_and_that_fails_leaves_the_call_to_the_file_as_it_is(tmp_path: Path) -> None:
+    halves = numpy_helper.from_array(numpy.array([2, -1]), "halves")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, "m"])
+    node = helper.make_node("Reshape", ["x", "halves"], ["y"])
+    graph = helper.make_graph([node], "g", [x], [y], [halves])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    odd, flat = numpy.ones(3, "float32"), numpy.ones((1, 1), "float32")
+    made = session.Session(path, {}, threads=1)
+    with pytest.raises(EngineFailed, match=r"onnxruntime: .*Reshape"):
+        made.run({"x": odd})
+    with pytest.raises(ValueError, match=r"onnxruntime: .*Invalid rank"):
+        made.run({"x": flat})
+    with pytest.raises(ValueError, match=r"onnxruntime: .*Reshape"):
+        session.Session(path, {}, threads=1, optimised=False).run({"x": odd})
 
 
 def test_its_function_needs_no_torch_by_what_the_source_holds() -> None:

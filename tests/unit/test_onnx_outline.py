@@ -66,8 +66,36 @@ def test_external_data_is_found_in_attributes_and_functions() -> None:
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(external("v", "/w"), external("i", "/wi"), [4]))
     function = helper.make_node("Constant", [], ["k"], value=external("k", "/function"))
     model.functions.append(helper.make_function("d", "f", [], ["k"], [function], []))
+    default = helper.make_attribute("value", external("k", "/default"))
+    model.functions[0].attribute_proto.append(default)
     found = parse(memoryview(model.SerializeToString()), "m.onnx").external
-    assert {"/attribute", "/sparse", "/indices", "/w", "/wi", "/function"} == found
+    assert {"/attribute", "/sparse", "/indices", "/w", "/wi", "/function", "/default"} == found
+
+
+def test_a_second_graph_is_refused_since_others_would_merge_the_two() -> None:
+    hidden = addition()
+    hidden.graph.initializer.append(external("b2", "/etc/passwd"))
+    data = hidden.SerializeToString() + addition().SerializeToString()
+    merged = ModelProto.FromString(data)
+    assert "b2" in [tensor.name for tensor in merged.graph.initializer]
+    with pytest.raises(OnnxInvalid, match="it has 2 graphs"):
+        parse(memoryview(data), "m.onnx")
+
+
+def test_a_field_number_beyond_the_formats_is_refused() -> None:
+    """Its upper bits are dropped by some readers: to them this is an initialiser."""
+    key = bytes([5 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])
+    tensor = external("a", "/etc/passwd").SerializeToString()
+    graph = key + bytes([len(tensor)]) + tensor + addition().graph.SerializeToString()
+    with pytest.raises(OnnxInvalid, match="a field of number"):
+        parse(memoryview(field(7, graph)), "m.onnx")
+
+
+def test_every_location_of_a_tensor_counts() -> None:
+    tensor = external("a", "/etc/passwd")
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    assert {"/etc/passwd", "weights.bin"} == parse(memoryview(addition(tensor).SerializeToString()), "m.onnx").external
 
 
 def test_a_location_without_the_flag_counts_too() -> None:

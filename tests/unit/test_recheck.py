@@ -16,6 +16,7 @@ from torch import nn
 from glowplug.handlers import model
 from glowplug.runtime.worker import models
 from glowplug.runtime.worker.calls import Calls, drawn
+from glowplug.runtime.worker.model import Model
 from glowplug.snapshot import verify
 from glowplug.snapshot.errors import InputUnsupported
 from glowplug.snapshot.manifest import EngineRecord
@@ -121,7 +122,7 @@ def weights(tmp_path: Path) -> Iterator[Path]:
     models.declare([])
 
 
-def served_by(path: Path, shift: float, *, verify: float = 1.0) -> models.Model:
+def served_by(path: Path, shift: float, *, verify: float = 1.0) -> Model:
     """Return the only model of this process, served by an engine that has passed its check."""
     files = {"model.safetensors": str(path)}
     models.declare([{"name": "", "source": "package://x", "files": files, "verify": verify}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from glowplug.snapshot import reuse
 from glowplug.snapshot.engines.eager import Eager
+from glowplug.snapshot.engines.table import obstacle
 from glowplug.snapshot.manifest import EngineRecord, Manifest
 
 BOTH = {"eager": EngineRecord(), "aot_inductor": EngineRecord(engine="aot_inductor", artefact="model.so")}
@@ -34,9 +34,10 @@ def found(
     labels: tuple[str, ...] = ("eager",),
     again: str = "",
     batch_sizes: tuple[int, ...] = (),
+    device: str = "cpu",
     **versions: str,
 ) -> str | None:
-    options = {"candidates": labels, "batch_sizes": batch_sizes, "versions": versions}
+    options = {"candidates": labels, "batch_sizes": batch_sizes, "versions": versions, "device": device}
     manifest = reuse.find(root, key, options, source="s", graph="g", signature={"inputs": []}, here=HERE, again=again)
     return None if manifest is None else manifest.key
 
@@ -79,6 +80,14 @@ def test_another_model_or_machine_does_not(tmp_path: Path, changed: dict[str, An
     assert found(tmp_path) is None
 
 
+def test_figures_of_another_device_say_nothing_here(tmp_path: Path) -> None:
+    publish(tmp_path, "gpu", BOTH, options={"device": "cuda:0"})
+    assert found(tmp_path) is None
+    assert "gpu" == found(tmp_path, device="cuda:0")
+    publish(tmp_path, "cpu", BOTH)
+    assert ("cpu", "gpu") == (found(tmp_path), found(tmp_path, device="cuda:0"))
+
+
 def test_what_is_hidden_or_no_manifest_is_passed_over(tmp_path: Path) -> None:
     publish(tmp_path, ".retired-k0", BOTH)
     publish(tmp_path, "broken", BOTH)
@@ -92,11 +101,11 @@ def test_what_is_hidden_or_no_manifest_is_passed_over(tmp_path: Path) -> None:
 
 def test_engines_that_cannot_run_here_are_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = {**ONLY_EAGER, "abacus": EngineRecord(engine="abacus", artefact="beads")}
-    refused = {label: record.refused for label, record in reuse.usable(engines).items()}
+    refused = {label: record.refused for label, record in reuse.usable(engines, obstacle).items()}
     assert ("", "no compiler") == (refused["eager"], refused["aot_inductor"])
     assert "no engine 'abacus'" in refused["abacus"]
     monkeypatch.setattr(Eager, "obstacle", staticmethod(lambda making=False: "not here"))
-    assert "not here" == reuse.usable({"eager": dataclasses.replace(BOTH["eager"])})["eager"].refused
+    assert "not here" == reuse.usable({"eager": BOTH["eager"]}, obstacle)["eager"].refused
 
 
 def test_an_engine_that_ran_in_another_version_is_made_anew(tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def test_a_finished_snapshot_is_measured_again_without_compiling(bakery: Any, de
     measured = [f"measure {label}" for label in ("eager", "aot_inductor", "onnxruntime", "onnxruntime-unpacked")]
     assert {"import", "export", *measured} == set(phases)
     for name, found in again.last["measured"].items():
-        assert ("", True) == (found["refused"], found["worst_error"] < 1e-4)
-        assert decoder.baked.last["measured"][name]["cold_ms"] != found["cold_ms"]
+        once = decoder.baked.last["measured"][name]
+        assert (once["refused"], True) == (found["refused"], found["worst_error"] < 1e-4)
+        assert once["refused"] or once["cold_ms"] != found["cold_ms"]
     assert before == {path.name: path.read_bytes() for path in decoder.snapshot.iterdir()}
 
 
