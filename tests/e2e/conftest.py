@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
 from botocore.config import Config
+
+Made = TypeVar("Made")
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = {"AWS_SECRET_ACCESS_KEY": "the-operators-own", "OPERATOR_TOKEN": "never-to-be-seen"}
@@ -131,19 +133,23 @@ class ServedNode:
         return below(self.pid)
 
     def bake(self, name: str, engine: str = "") -> None:
-        """Bake what is missing and wait for it, at the priority of everything else. ``engine`` is to serve then,
-        whichever was measured to be the best.
+        """Bake what is missing and wait for it. ``engine`` is to serve then, whichever was measured to be the best."""
+        body = {"wait": True, "engine": engine}
+        self.unhurried(lambda: self.admin("POST", f"functions/{name}/bake", body))
+
+    def unhurried(self, work: Callable[[], Made]) -> Made:
+        """Return what ``work`` returns, which waits for a bake, with bakes at the priority of everything else.
 
         A bake is nice, and beside whatever else the machine does, such as other tests, it would take many minutes.
         """
         with ThreadPoolExecutor(1) as pool:
-            baking = pool.submit(self.admin, "POST", f"functions/{name}/bake", {"wait": True, "engine": engine})
-            while not wait([baking], timeout=0.5).done:
+            waiting = pool.submit(work)
+            while not wait([waiting], timeout=0.5).done:
                 for pid in self.family():
                     with contextlib.suppress(OSError):  # gone, or we are not root
                         os.setpriority(os.PRIO_PROCESS, pid, 0)
                         Path(f"/proc/{pid}/autogroup").write_text("0")
-            baking.result()
+            return waiting.result()
 
     def function(self, name: str) -> dict[str, Any]:
         """Return one function's row of the listing."""

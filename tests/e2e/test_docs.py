@@ -154,7 +154,8 @@ def run(command: str | list[str], directory: Path, **environ: str) -> subprocess
     return subprocess.run(
         command if isinstance(command, list) else ["bash", "-c", command],
         cwd=directory, env={**os.environ, "PATH": path, "COLUMNS": "100", **environ},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600 if "bake" in command else 120,
+        check=False,
     )  # fmt: skip
 
 
@@ -170,6 +171,7 @@ def test_python_runs(name: str, directories: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some wait for a bake
 @pytest.mark.parametrize(
     "name",
     [name for name, page in zip(NAMES, PAGES, strict=True) if any(b.language == "console" for b in blocks(page))],
@@ -194,7 +196,7 @@ def _check(command: Command, node: Any, directory: Path, ids: dict[str, str]) ->
     line = command.line.replace(SHOWN_PORT, f"127.0.0.1:{node.port}")
     for shown, real in ids.items():
         line = line.replace(shown, real)
-    ran = run(line, directory, GLOWPLUG_HOME=str(node.state))
+    ran = node.unhurried(lambda: run(line, directory, GLOWPLUG_HOME=str(node.state)))
     match = re.fullmatch(pattern_of(command.output), ran.stdout.strip())
     assert match, f"$ {line}\n--- printed\n{ran.stdout}\n--- the page shows\n{command.output}"
     ids.update(zip(re.findall(_REQUEST_ID, command.output), match.groups(), strict=True))
