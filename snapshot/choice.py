@@ -122,7 +122,8 @@ def _why_none(engines: Mapping[str, EngineRecord], wanted: Wanted) -> str:
     if reasons:
         return "; ".join(reasons)
     precision = "" if wanted.precision == AUTO else f" in {wanted.precision}"
-    return f"no engine {'here' if wanted.engine == AUTO else wanted.engine}{precision}"
+    named = "engine" if wanted.engine == AUTO else wanted.engine
+    return f"there is no {named}{precision} for this model; there are {', '.join(engines)}"
 
 
 def _compared(engines: Mapping[str, EngineRecord], objective: Objective) -> str:

@@ -16,6 +16,12 @@ ROUNDS = 3
 """Measurements of each candidate, in turns (A B A B …), each in a process of its own; the best counts. A bake runs
 beside whatever the node serves, and a burst of that must not decide which engine a function gets for months."""
 
+MOST_ROUNDS = 8
+"""Candidates whose best figures were seen only once are measured again, so often at most in all."""
+
+_SEEN_TWICE = 1.25  # the second best may be so much more than the best …
+_SLACK_MS = 1.0  # … or this: times below are made of noise, and decide nothing
+
 WARM_CALLS = 20
 WARM_S = 3.0
 """Most seconds for the warm calls of one shape; a slow model is measured on fewer."""
@@ -50,14 +56,30 @@ Measure = Callable[[Manifest, str], Measurement]
 def measured(draft: Manifest, begin: float, progress: Progress, measure: Measure) -> dict[str, EngineRecord]:
     """Return the draft's engines with what was measured; ``begin`` is how much of the bake is over already."""
     engines = dict(draft.engines)
-    turns = [label for _ in range(ROUNDS) for label, record in engines.items() if not record.refused]
-    for number, label in enumerate(turns):
-        progress(f"measure {label}", begin + (0.98 - begin) * number / len(turns))
-        if not engines[label].refused:
-            engines[label] = _better(engines[label], measure(draft, label))
+    seen: dict[str, list[Measurement]] = {label: [] for label, record in engines.items() if not record.refused}
+    for turn in range(MOST_ROUNDS):
+        due = [label for label, found in seen.items() if turn < ROUNDS or not settled(found)]
+        for number, label in enumerate(due):
+            if engines[label].refused:
+                continue
+            progress(f"measure {label}", begin + (0.98 - begin) * (turn + number / len(due)) / MOST_ROUNDS)
+            found = measure(draft, label)
+            seen[label].append(found)
+            engines[label] = _better(engines[label], found)
     if engines[EAGER].refused:
         raise CheckFailed(f"eager could not be measured: {engines[EAGER].refused}")
     return engines
+
+
+def settled(found: Sequence[Measurement]) -> bool:
+    """Return whether the best of some measurements were seen twice, or one of them refuses the candidate."""
+    if any(one.refused for one in found):
+        return True
+    for times in ([one.parked_ms for one in found], [one.cold_ms for one in found], [one.warm_ms for one in found]):
+        best, second = sorted(times)[:2]
+        if second > max(best * _SEEN_TWICE, best + _SLACK_MS):
+            return False
+    return True
 
 
 def _better(record: EngineRecord, found: Measurement) -> EngineRecord:

@@ -58,6 +58,7 @@ def trial(restore: Callable[[], Subject]) -> Measurement:
     subject.run(inputs)
     answered = time.perf_counter()
     warm_ms = warm_ms_of(partial(subject.run, inputs), WARM_CALLS)
+    own = private_bytes() - private  # before larger inputs than the example's make it grow
     worst, shapes, batches = _over_cases(subject, example)
     restore_ms, first_ms = (opened - begin) * 1e3, (answered - opened) * 1e3
     return Measurement(
@@ -68,7 +69,7 @@ def trial(restore: Callable[[], Subject]) -> Measurement:
         warm_ms=warm_ms,
         shapes=shapes,
         batches=batches,
-        private_bytes=max(0, private_bytes() - private),
+        private_bytes=max(0, own),
         shared_bytes=subject.mapped_bytes,
         worst_error=worst,
     )

@@ -107,7 +107,10 @@ def test_an_engine_that_is_restored_for_each_instance_pays_for_it_from_parked_to
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        (Wanted(engine="onnxruntime", precision="int8"), "no engine onnxruntime in int8"),
+        (
+            Wanted(engine="onnxruntime", precision="int8"),
+            "there is no onnxruntime in int8 for this model; there are eager, aot_inductor, aot_inductor-bf16, onnxruntime",
+        ),
         (
             Wanted(engine="aot_inductor", precision="bf16", max_error=0.001),
             "aot_inductor-bf16: its error of 0.003 is above MaxError 0.001",
