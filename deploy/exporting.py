@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from glowplug.snapshot.errors import SnapshotError
-from glowplug.snapshot.portable import key_id, load_private_key, write_signed
+from glowplug.snapshot.portable import PrivateKey, ReceivedSnapshot, key_id, load_private_key, write_signed
 
 from .client import NodeClient
 from .errors import ExportError
@@ -26,7 +27,7 @@ def export(client: NodeClient, name: str, model: str | None, path: Path, key: Pa
     try:
         private = load_private_key(key)
         with client.export_snapshot(name, model) as pieces:
-            received = write_signed(path, pieces, private)
+            received = _written(path, pieces, private)
     except (ValueError, SnapshotError) as error:
         raise ExportError(str(error)) from error
     except OSError as error:
@@ -37,3 +38,13 @@ def export(client: NodeClient, name: str, model: str | None, path: Path, key: Pa
         "file": str(path),
         "bytes": path.stat().st_size,
     }
+
+
+def _written(path: Path, pieces: Iterator[bytes], private: PrivateKey) -> ReceivedSnapshot:
+    """Write the file. An error about a path is the file's; any other is the connection's, which its client names."""
+    try:
+        return write_signed(path, pieces, private)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ExportError(f"{path}: {error.strerror}") from error

@@ -271,7 +271,11 @@ class Snapshots:
                 self._on_baked(bake.spec)
         except (BakeFailed, CacheError, SnapshotError, OSError) as error:
             bake.error = str(error)
-            _log.warning("%s: no engine for model %r, eager goes on: %s", bake.spec.name, bake.model.name, error)
+            _log.warning(
+                "%s: the bake failed, no better engine: %s",
+                "/".join(filter(None, (bake.spec.name, bake.model.name))),
+                error,
+            )
         except Exception as error:  # ours; the queue and the functions go on
             bake.error = f"{type(error).__name__}: {error}"
             _log.exception("%s: baking model %r", bake.spec.name, bake.model.name)

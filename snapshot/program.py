@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from .engines import torch_private
 from .errors import ExampleInvalid, ExportFailed
 from .signature import Input, Signature
 
+_NOT_THE_AUTHORS = ("/torch/", "/glowplug/", "<frozen", "/sympy/")
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
@@ -66,10 +69,21 @@ def traced(
         with torch_private.quiet(), torch.no_grad():
             exported = torch.export.export(assembled.module, (), dict(inputs), dynamic_shapes=shapes)
     except Exception as error:
-        raise ExportFailed(f"torch.export: {type(error).__name__}: {_first_lines(error)}") from error
+        raise ExportFailed(f"torch.export: {type(error).__name__}: {_first_lines(error)}{_where(error)}") from error
     _refuse_mutation(exported)
     signature = _signature(exported, inputs)
     return Program(exported, assembled, inputs, dynamic, signature, _digest(exported, assembled, signature))
+
+
+def _where(error: BaseException) -> str:
+    """Return the author's line that tracing stopped at, and what may be done about it; empty when none was."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_AUTHORS)]
+    if not own:
+        return ""
+    at = f"{Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name}: {own[-1].line}"
+    branches = "data-dependent" in str(error)
+    return f"\nat {at}" + ("\nbranch on values with torch.where or torch.cond, not with if" if branches else "")
 
 
 def _first_lines(error: Exception) -> str:

@@ -10,10 +10,12 @@ import click
 from rich.text import Text
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.errors import StateError
+from glowplug.runtime.errors import GlowplugError, StateError
 from glowplug.runtime.process import confine
 from glowplug.runtime.state import running_node
 
+from ..client import NodeClient
+from ..errors import NodeUnreachable
 from .disk import cache_disk, residency, state_disk
 from .machine import Finding, probes
 from .options import as_json as json_option
@@ -32,13 +34,25 @@ def doctor(state: Path | None, as_json: bool) -> None:
     Writes and reads at most 256 MiB in the cache's directory to measure its disk, which takes some seconds, and keeps
     the result there for read-ahead. Each line says ok or warn, and what to do.
     """
-    config = NodeConfig.from_env(os.environ, state=state)
+    config = NodeConfig.from_env(os.environ, state=state or state_of_endpoint())
     findings = [probe() for probe in probes()] + [isolation(), residency(), state_disk(config.state)]
     findings += [cache_disk(config.cache, config.state), node(config.state)]
     if as_json:
         show_json({"findings": [asdict(finding) for finding in findings]})
     else:
         show(findings)
+
+
+def state_of_endpoint() -> Path | None:
+    """Return the state directory of the node that GLOWPLUG_ENDPOINT names; None where it names none that answers."""
+    endpoint = os.environ.get("GLOWPLUG_ENDPOINT")
+    if not endpoint:
+        return None
+    try:
+        return Path(NodeClient(endpoint).health()["state"])
+    except (NodeUnreachable, GlowplugError) as error:
+        click.echo(f"glowplug: {error}; what follows is about the default state directory", err=True)
+        return None
 
 
 def isolation() -> Finding:

@@ -132,7 +132,12 @@ def test_a_changed_model_has_another_key(bakery: Any, decoder: Any, tmp_path: Pa
 @pytest.mark.parametrize(
     ("before", "after", "error", "message"),
     [
-        ("states = self.embed(ids)", "states = self.embed(ids) * (2 if ids.sum() > 3 else 1)", "ExportFailed", ""),
+        (
+            "states = self.embed(ids)",
+            "states = self.embed(ids) * (2 if ids.sum() > 3 else 1)",
+            "ExportFailed",
+            "at decoder.py:",
+        ),
         ("@decoder.example\n", "", "ExampleInvalid", "model decoder: no example"),
         ("return Decoder()", "return Decoder", "BuildFailed", "returned type, not an nn.Module"),
         ("/ temperature", "/ (temperature - 1)", "CheckFailed", "eager's own output on the example is unusable"),
