@@ -43,7 +43,8 @@ def describe_engine(row: EngineRow) -> str:
         )
         if milliseconds is not None
     ]
-    said = f"So far {row.engine}{f' of {row.model}' if row.model else ''} answered {row.calls} call{'' if row.calls == 1 else 's'}"
+    calls = f"{row.calls} call{'' if row.calls == 1 else 's'}"
+    said = f"So far {row.engine}{f' of {row.model}' if row.model else ''} answered {calls}"
     said += f": {', '.join(times)} (medians)" if times else ""
     said += f"; {row.failed} raised" if row.failed else ""
     if row.verified:
