@@ -14,7 +14,7 @@ from glowplug.snapshot.manifest import EngineRecord
 from .engine_restores import restores_ms
 from .figures import Figure, at_least, at_most, percentile
 from .memory import children, private_bytes
-from .served import ROOT, Node, serve
+from .served import ROOT, Node, serve, wait_until_deployed
 
 RESTORE_TARGETS_MS = {"aot_inductor": 12.0, "onnxruntime": 60.0}
 INSTANCES = 8
@@ -38,7 +38,9 @@ def choices(scratch: Path) -> list[Figure]:
     template = _template(scratch)
     environ = {"GLOWPLUG_FILE_ROOTS": str(scratch)}
     with serve(scratch / "engines-state", template, environ) as node:
-        for name in ("embed", "warm-embed", "convnet", "speech"):
+        names = ("embed", "warm-embed", "convnet", "speech")
+        wait_until_deployed(node, len(names))
+        for name in names:
             print(f"engines: baking {name} …", flush=True)
             chosen = _baked(node, name)
             again = _baked(node, name, again=True)

@@ -6,12 +6,11 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 from .coldstart import SIXTEEN_TOKENS, timed
 from .figures import Figure, at_most, median
-from .served import ROOT, Node, serve
+from .served import ROOT, Node, serve, wait_until_deployed
 
 PARKED_FUNCTIONS = 50
 SHARED_CHECKPOINT = 10
@@ -73,11 +72,7 @@ def many_parked(directory: Path) -> list[Figure]:
     template = directory / "template.yaml"
     template.write_text(_template())
     with serve(directory / "many-state", template) as node:
-        deadline = time.monotonic() + 240
-        while len(node.admin("GET", "functions")["functions"]) < PARKED_FUNCTIONS:
-            if time.monotonic() > deadline:
-                raise RuntimeError("the 50 functions were not deployed in time")
-            time.sleep(0.2)
+        wait_until_deployed(node, PARKED_FUNCTIONS)
         for index in range(PARKED_FUNCTIONS):
             name = f"f{index:02}"
             node.admin("POST", f"functions/{name}/warm")

@@ -111,6 +111,15 @@ def serve(state: Path, template: Path = TEMPLATE, environ: dict[str, str] | None
             process.wait()
 
 
+def wait_until_deployed(node: Node, count: int, limit_s: float = 240.0) -> None:
+    """Return once the node has ``count`` functions: it listens before its template is deployed."""
+    deadline = time.monotonic() + limit_s
+    while len(node.admin("GET", "functions")["functions"]) < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{count} functions were not deployed in {limit_s:.0f} s")
+        time.sleep(0.2)
+
+
 def wait_until_answers(node: Node, path: str, body: object, limit_s: float = 120.0) -> float:
     """Repeat a request until it succeeds; return seconds since the node's process was started."""
     end = time.monotonic() + limit_s
