@@ -86,7 +86,7 @@ def _baked(node: Node, name: str, *, again: bool = False) -> dict[str, Any]:
 def _shared_weights(node: Node) -> Figure:
     """Weigh the weights of eight instances against those of one: mapped pages by their share, copies whole."""
     node.admin("POST", "functions/embed/cool", {"to": "stored"})
-    node.admin("POST", "functions/embed/warm")
+    node.request("POST", "/_url/embed/", _LONG_TEXT)  # a page counts for who has touched it
     engine = node.function("embed")["engines"][0]["engine"]
     packs = engine.startswith("onnxruntime") and "unpacked" not in engine
     one = _weights_bytes(_workers(node), packs)
