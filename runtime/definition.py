@@ -38,7 +38,7 @@ _GLOWPLUG = KEYS | frozenset(
     "InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances MaxParkedAgeSeconds".split()
 )
 _MODEL = frozenset("Source Engine Precision MaxError VerifyRate".split())
-_OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes".split())
+_OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes MaxParkedRatio".split())
 _WARMUP = frozenset("Event Compare".split())
 
 
@@ -123,6 +123,7 @@ def _objective(section: Reader) -> Objective:
         )
     return Objective(
         cold_weight=section.number("ColdWeight", 1, low=0),
+        max_parked_ratio=section.number("MaxParkedRatio", 2.5, low=0),
         warm_calls=section.number("WarmCalls", 20, low=0),
         batch_sizes=tuple(sizes),
     )

@@ -23,17 +23,23 @@ from .manifest import EngineRecord
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What ``Engine: auto`` minimises. ``batch_sizes`` are those whose warm calls count, evenly; the example's own
-    sizes where there are none."""
+    sizes where there are none. Where starts count at all, an engine that adds more than ``max_parked_ratio`` warm
+    calls to a start from parked gives way to one that does not and wakes faster."""
 
     cold_weight: float = 1.0
     warm_calls: float = 20.0
     batch_sizes: tuple[int, ...] = ()
+    max_parked_ratio: float = 2.5
 
     def cost_ms(self, record: EngineRecord) -> float:
         """Return the cost of one engine in milliseconds; infinite for one that is refused or was not measured."""
         if record.refused or record.cold_ms is None or record.parked_ms is None or record.warm_ms is None:
             return float("inf")
         return self.cold_weight * (record.parked_ms + record.cold_ms) + self.warm_calls * self.warm_ms(record)
+
+    def wakes_in_time(self, record: EngineRecord) -> bool:
+        """Return whether a start from parked is short against a warm call. Only for one that was measured."""
+        return (record.parked_ms or 0.0) <= self.max_parked_ratio * self.warm_ms(record)
 
     def warm_ms(self, record: EngineRecord) -> float:
         """Return the warm time that counts: the mean over ``batch_sizes`` where all of them were measured."""
@@ -65,8 +71,8 @@ class Wanted:
 
 
 def ranked(engines: Mapping[str, EngineRecord], wanted: Wanted) -> list[str]:
-    """Return the labels that may serve, the best first: by cost, but see ``ALIKE``. ``eager`` is among them only where
-    the template leaves it in the race: it serves after all of these anyway."""
+    """Return the labels that may serve, the best first: by cost, but see ``ALIKE`` and ``Objective``. ``eager`` is
+    among them only where the template leaves it in the race: it serves after all of these anyway."""
     costs = {
         label: wanted.objective.cost_ms(record)
         for label, record in engines.items()
@@ -75,8 +81,12 @@ def ranked(engines: Mapping[str, EngineRecord], wanted: Wanted) -> list[str]:
     by_cost = sorted(costs, key=lambda label: costs[label])
     if not by_cost or not wanted.objective.cold_weight:
         return by_cost
-    alike = [label for label in by_cost if costs[label] <= ALIKE * costs[by_cost[0]]]
-    return sorted(alike, key=lambda label: engines[label].parked_ms or 0.0) + by_cost[len(alike) :]
+    parked = {label: engines[label].parked_ms or 0.0 for label in by_cost}
+    awake = [label for label in by_cost if wanted.objective.wakes_in_time(engines[label])]
+    first = by_cost if by_cost[0] in awake else [label for label in awake if parked[label] < parked[by_cost[0]]]
+    first = first or by_cost
+    alike = [label for label in first if costs[label] <= ALIKE * costs[first[0]]]
+    return list(dict.fromkeys([*sorted(alike, key=lambda label: parked[label]), *first, *by_cost]))
 
 
 ALIKE = 1.05
@@ -92,9 +102,17 @@ def decide(engines: Mapping[str, EngineRecord], wanted: Wanted) -> tuple[str, st
     best = allowed[0]
     if wanted.engine != AUTO and wanted.precision != AUTO and len(allowed) == 1:
         return best, "asked for"
-    costs = [wanted.objective.cost_ms(engines[label]) for label in allowed]
-    least = "least cost" if costs[0] == min(costs) else "fastest to wake of those within 5 % of the least cost"
-    return best, f"{least} of {_words(wanted.objective)} ({_compared(engines, wanted.objective)})"
+    return best, f"{_why(best, allowed, engines, wanted.objective)} ({_compared(engines, wanted.objective)})"
+
+
+def _why(best: str, allowed: Sequence[str], engines: Mapping[str, EngineRecord], objective: Objective) -> str:
+    costs = {label: objective.cost_ms(engines[label]) for label in allowed}
+    if costs[best] == min(costs.values()):
+        return f"least cost of {_words(objective)}"
+    if any(costs[label] * ALIKE < costs[best] for label in allowed):
+        within = f"within {objective.max_parked_ratio:g} warm calls"
+        return f"least cost, of those that wake a parked function {within}, of {_words(objective)}"
+    return f"fastest to wake of those within 5 % of the least cost of {_words(objective)}"
 
 
 def _objection(label: str, record: EngineRecord, wanted: Wanted) -> str:

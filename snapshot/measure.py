@@ -16,6 +16,7 @@ import torch
 from . import verify
 from .checkpoint import SNAPSHOT
 from .definition import ModelDefinition
+from .engines import table
 from .errors import CheckFailed, EngineError, SnapshotError, TensorUnbound
 from .manifest import CHECK_FILE, Manifest
 from .plan import Plan
@@ -33,6 +34,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     with torch.device("meta"):
         torch.empty(1).normal_()  # imports a second's worth of modules, which a base zygote has done long before
+    table.preload()
 
 
 def measure(

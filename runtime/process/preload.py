@@ -44,6 +44,7 @@ def load(preload: Preload) -> None:
     if preload == "torch":
         for name in _TORCH:
             importlib.import_module(name)
+        importlib.import_module("glowplug.snapshot.engines.table").preload()
         _use_torch_once()
         _use_tokenizers_once()
         gc.collect()

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable
 
+from .. import fingerprint
 from ..candidates import CPU, Kind, needs_gpu
 from ..errors import EngineUnavailable
 from ..manifest import EngineRecord
@@ -21,6 +22,14 @@ ENGINES = {
     "tensorrt": "tensorrt:TensorRt",
 }
 """Engine -> module of this package and class. The order is that of reports."""
+
+
+def preload() -> None:
+    """Import what restoring on the CPU needs and nothing that starts a thread: for a process that others are forked
+    from, each of which would spend 10 ms on it."""
+    for name in ("eager", "aot_inductor", "onnxruntime"):
+        _class(name)
+    fingerprint.current()
 
 
 def create(name: str) -> Engine:

@@ -168,10 +168,29 @@ def test_the_winner_is_allowed_and_nobody_allowed_is_cheaper(
     }
     wanted = Wanted(max_error=max_error)
     order, (winner, _) = ranked(engines, wanted), decide(engines, wanted)
-    costs = [wanted.objective.cost_ms(engines[label]) for label in order]
-    alike = [cost for cost in costs if cost <= ALIKE * min(costs)]
-    assert sorted(costs[len(alike) :]) == costs[len(alike) :]
-    assert sorted(alike) == sorted(costs[: len(alike)]), "those that are as good as the best come first"
+    costs = {label: wanted.objective.cost_ms(engines[label]) for label in order}
     assert winner == (order[0] if order else "eager")
     assert not any(engines[label].refused for label in order)
     assert max_error is None or all(engines[label].worst_error <= max_error for label in order)
+    for label in order:  # whoever costs clearly less than the winner wakes later, and too late
+        if costs[label] * ALIKE < costs[winner]:
+            assert not wanted.objective.wakes_in_time(engines[label])
+            assert (engines[label].parked_ms or 0) > (engines[winner].parked_ms or 0)
+
+
+def test_an_engine_that_wakes_too_late_gives_way_to_one_that_wakes_faster() -> None:
+    late, soon = record("onnxruntime", 47, 4.7, parked=15), record("aot_inductor", 25, 7.7, parked=11)
+    engines = {"onnxruntime": late, "aot_inductor": soon}
+    assert Objective().cost_ms(late) * ALIKE < Objective().cost_ms(soon)
+    label, reason = decide(engines, Wanted())
+    assert "aot_inductor" == label
+    assert "of those that wake a parked function within 2.5 warm calls" in reason
+    assert "onnxruntime" == decide(engines, Wanted(objective=Objective(max_parked_ratio=10)))[0]
+    assert "onnxruntime" == decide(engines, Wanted(objective=Objective(cold_weight=0)))[0]
+
+
+def test_one_that_is_better_in_everything_is_not_passed_over_for_its_fast_calls() -> None:
+    better = record("aot_inductor", 18, 1.5, parked=8, precision="bf16")
+    plain = record("aot_inductor", 25, 6, parked=11)
+    engines = {"aot_inductor-bf16": better, "aot_inductor": plain}
+    assert "aot_inductor-bf16" == decide(engines, Wanted(precision="auto", max_error=1))[0]
