@@ -123,7 +123,7 @@ def _objective(section: Reader) -> Objective:
         )
     return Objective(
         cold_weight=section.number("ColdWeight", 1, low=0),
-        max_parked_ratio=section.number("MaxParkedRatio", 2.5, low=0),
+        max_parked_ratio=section.number("MaxParkedRatio", 3, low=0),
         warm_calls=section.number("WarmCalls", 20, low=0),
         batch_sizes=tuple(sizes),
     )

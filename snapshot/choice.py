@@ -29,7 +29,7 @@ class Objective:
     cold_weight: float = 1.0
     warm_calls: float = 20.0
     batch_sizes: tuple[int, ...] = ()
-    max_parked_ratio: float = 2.5
+    max_parked_ratio: float = 3.0
 
     def cost_ms(self, record: EngineRecord) -> float:
         """Return the cost of one engine in milliseconds; infinite for one that is refused or was not measured."""
@@ -38,8 +38,9 @@ class Objective:
         return self.cold_weight * (record.parked_ms + record.cold_ms) + self.warm_calls * self.warm_ms(record)
 
     def wakes_in_time(self, record: EngineRecord) -> bool:
-        """Return whether a start from parked is short against a warm call. Only for one that was measured."""
-        return (record.parked_ms or 0.0) <= self.max_parked_ratio * self.warm_ms(record)
+        """Return whether a start from parked is short against a warm call, both of the example's sizes. Only for one
+        that was measured."""
+        return (record.parked_ms or 0.0) <= self.max_parked_ratio * (record.warm_ms or 0.0)
 
     def warm_ms(self, record: EngineRecord) -> float:
         """Return the warm time that counts: the mean over ``batch_sizes`` where all of them were measured."""

@@ -184,7 +184,7 @@ def test_an_engine_that_wakes_too_late_gives_way_to_one_that_wakes_faster() -> N
     assert Objective().cost_ms(late) * ALIKE < Objective().cost_ms(soon)
     label, reason = decide(engines, Wanted())
     assert "aot_inductor" == label
-    assert "of those that wake a parked function within 2.5 warm calls" in reason
+    assert "of those that wake a parked function within 3 warm calls" in reason
     assert "onnxruntime" == decide(engines, Wanted(objective=Objective(max_parked_ratio=10)))[0]
     assert "onnxruntime" == decide(engines, Wanted(objective=Objective(cold_weight=0)))[0]
 
