@@ -16,7 +16,7 @@ ROUNDS = 3
 """Measurements of each candidate, in turns (A B A B …), each in a process of its own; the best counts. A bake runs
 beside whatever the node serves, and a burst of that must not decide which engine a function gets for months."""
 
-MOST_ROUNDS = 8
+MOST_ROUNDS = 5
 """Candidates whose best figures were seen only once are measured again, so often at most in all."""
 
 _SEEN_TWICE = 1.25  # the second best may be so much more than the best …

@@ -151,6 +151,13 @@ class ServedNode:
                         Path(f"/proc/{pid}/autogroup").write_text("0")
             return waiting.result()
 
+    def cool(self, name: str, to: str) -> None:
+        """Sink a function. Again and again: after a bake it may be just about to move to its engine, and warm for it."""
+        end = time.monotonic() + 60
+        while (tier := self.admin("POST", f"functions/{name}/cool", {"to": to})["tier"]) != to:
+            assert time.monotonic() < end, f"{name} is {tier}, not {to}"
+            time.sleep(0.2)
+
     def function(self, name: str) -> dict[str, Any]:
         """Return one function's row of the listing."""
         return next(row for row in self.admin("GET", "functions")["functions"] if row["name"] == name)

@@ -38,7 +38,7 @@ def blobs(node: Any) -> list[Path]:
 def test_remote_and_back_gives_the_same_answer(embed: Any) -> None:
     _, hot, _ = ask(embed)
     [weights] = blobs(embed)
-    assert "remote" == embed.admin("POST", "functions/embed/cool", {"to": "remote"})["tier"]
+    embed.cool("embed", "remote")
     assert ([], {}) == (blobs(embed), pins.owners(embed.state / "cache"))
     assert "remote" == embed.function("embed")["tier"]
     tier, cold, told = ask(embed)
@@ -48,7 +48,7 @@ def test_remote_and_back_gives_the_same_answer(embed: Any) -> None:
 
 
 def test_engines_stay_when_the_weights_go_and_their_pins_come_back(embed: Any) -> None:
-    embed.admin("POST", "functions/embed/cool", {"to": "remote"})
+    embed.cool("embed", "remote")
     _, _, told = ask(embed)
     assert "Engine aot_inductor." in told
     [owner] = pins.owners(embed.state / "cache")
@@ -61,7 +61,7 @@ def test_weights_that_have_left_memory_are_read_ahead_in_the_order_of_an_earlier
     assert 1 == len(orders)
     paths = [path for path, _, _ in json.loads(orders[0].read_text())["extents"]]
     assert any(path.startswith(str(embed.state / "code")) for path in paths)
-    embed.admin("POST", "functions/embed/cool", {"to": "stored"})
+    embed.cool("embed", "stored")
     [weights] = blobs(embed)
     if residency.drop(weights) > 0.1 * weights.stat().st_size:
         pytest.skip("this file system keeps what it was asked to drop")

@@ -14,7 +14,7 @@ def test_a_snapshot_with_one_flipped_byte_is_retired_and_the_function_still_answ
     shipped.bake("embed", "aot_inductor")
     assert "aot_inductor" == shipped.function("embed")["engines"][0]["engine"]
     _, _, hot = shipped.request("POST", "/_url/embed/", {"text": FOX})
-    shipped.admin("POST", "functions/embed/cool", {"to": "stored"})  # first: no process has the engine mapped any more
+    shipped.cool("embed", "stored")  # first: no process has the engine mapped any more
     (engine,) = (shipped.state / "snapshots").glob("*/model.so")
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1

@@ -156,7 +156,8 @@ def test_a_model_that_cannot_be_baked_says_why(
 
 def test_without_a_compiler_the_bake_says_so_and_goes_on_without(bakery: Any, decoder: Any, tmp_path: Path) -> None:
     baked = bakery.bake(tmp_path, decoder.load, published=tmp_path / "none", path="/nonexistent")
-    assert ("done", "eager") == (baked.last["event"], baked.last["verdict"]), baked.log
+    assert "done" == baked.last["event"], baked.log
+    assert baked.last["verdict"] in ("eager", "onnxruntime", "onnxruntime-unpacked")
     assert "no C++ compiler" in baked.last["measured"]["aot_inductor"]["refused"]
     assert baked.manifest.key != decoder.baked.manifest.key, "with a compiler it is baked again"
 
