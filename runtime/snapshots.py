@@ -126,6 +126,8 @@ class Snapshots:
             bake = self._queue.find(spec.revision, model.name)
             if bake is None or bake.done.done():
                 self._enqueue(spec, model, label)
+            elif label:
+                bake.label = label  # it waits or runs, and ends with what was asked for last
 
     def adopt(self, spec: FunctionSpec, model: ModelSpec, key: str) -> asyncio.Future[None] | None:
         """See whether a snapshot that was published by other means than a bake is the one that ``model`` needs.

@@ -329,6 +329,16 @@ async def test_a_verdict_is_drawn_again_when_asked_and_the_snapshot_stays(make: 
     assert "eager" == (await later.snapshots.plan(later.spec))[0].engine
 
 
+async def test_an_engine_that_is_asked_for_while_a_bake_runs_serves_at_its_end(make: Callable[..., Any]) -> None:
+    bench = await make()
+    bench.bakes("stage()")
+    bench.snapshots.request_bake(bench.spec)
+    bench.snapshots.bake_again(bench.spec, label="eager")
+    status = await bench.status()
+    assert ("ready", "eager", "asked for by the operator") == (status.state, status.engine, status.reason)
+    await bench.snapshots.close()
+
+
 async def test_the_same_verdict_again_changes_nothing(make: Callable[..., Any]) -> None:
     bench = await make()
     bench.bakes("stage()")
