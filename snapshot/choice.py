@@ -84,7 +84,7 @@ def ranked(engines: Mapping[str, EngineRecord], wanted: Wanted) -> list[str]:
         return by_cost
     parked = {label: engines[label].parked_ms or 0.0 for label in by_cost}
     awake = [label for label in by_cost if wanted.objective.wakes_in_time(engines[label])]
-    first = by_cost if by_cost[0] in awake else [label for label in awake if parked[label] < parked[by_cost[0]]]
+    first = awake if by_cost[0] in awake else [label for label in awake if parked[label] < parked[by_cost[0]]]
     first = first or by_cost
     alike = [label for label in first if costs[label] <= ALIKE * costs[first[0]]]
     return list(dict.fromkeys([*sorted(alike, key=lambda label: parked[label]), *first, *by_cost]))

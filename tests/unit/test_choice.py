@@ -190,6 +190,15 @@ def test_an_engine_that_wakes_too_late_gives_way_to_one_that_wakes_faster() -> N
     assert "onnxruntime" == decide(engines, Wanted(objective=Objective(cold_weight=0)))[0]
 
 
+def test_one_that_wakes_too_late_does_not_win_by_costing_alike() -> None:
+    late = record("onnxruntime", 34, 3.3, parked=10.0)
+    soon = record("aot_inductor", 19, 4.0, parked=10.5)
+    engines = {"onnxruntime": late, "aot_inductor": soon}
+    assert Objective().cost_ms(soon) < Objective().cost_ms(late) < ALIKE * Objective().cost_ms(soon)
+    assert not Objective().wakes_in_time(late)
+    assert ["aot_inductor", "onnxruntime"] == ranked(engines, Wanted())
+
+
 def test_one_that_is_better_in_everything_is_not_passed_over_for_its_fast_calls() -> None:
     better = record("aot_inductor", 18, 1.5, parked=8, precision="bf16")
     plain = record("aot_inductor", 25, 6, parked=11)
