@@ -29,11 +29,6 @@ def obstacle(ours: Collection[int] = ()) -> str:
     return _thread() or _cuda_context() or _descriptor(ours)
 
 
-def thread_count() -> int:
-    """Return the number of threads of this process, those of C libraries included."""
-    return len(os.listdir(_TASKS))
-
-
 def _thread() -> str:
     tasks = [task for task in os.listdir(_TASKS) if int(task) != os.getpid()]
     if not tasks:
