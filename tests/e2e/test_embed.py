@@ -110,6 +110,10 @@ def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> 
     measured = {row["engine"]: row["refused"] for row in engine["measurements"]}
     assert "" == measured[engine["engine"]]  # whichever was measured to be the best
     assert {"eager": "", "aot_inductor": "", "onnxruntime": "", "onnxruntime-unpacked": ""}.items() <= measured.items()
+    printed = glowplug("bake", "embed", "--report", "--endpoint", shipped.endpoint).stdout.splitlines()
+    assert printed[0].startswith(f"embed is served by {engine['engine']} (")
+    assert printed[1].split() == ["ENGINE", "PARKED", "COLD", "WARM", "OWN", "SHARED", "ERROR"]
+    assert any(line.startswith(f"{engine['engine']} * ") for line in printed)
     status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
     assert 200 == status
     check_embeddings(answer["embeddings"])

@@ -157,7 +157,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node(template: Path, bucket: Bucket, serving: Any) -> Iterator[Any]:
-    """A node with the operator's credentials, and no compiler on its PATH: minutes of baking prove nothing here."""
+    """A node with the operator's credentials, and no compiler on its PATH: compiling proves nothing here."""
     environ = {**OPERATORS, "AWS_ENDPOINT_URL": bucket.endpoint, "PATH": str(Path(sys.executable).parent)}
     with serving(template, template.parent / "state", **environ) as running:
         yield running
@@ -196,7 +196,7 @@ def cosine(left: list[float], right: list[float]) -> float:
 
 def sink_to_remote(node: Any) -> None:
     """Sink ``embed``, when nothing bakes it any more: a bake has the weights open, and they stay as long."""
-    node.admin("POST", "functions/embed/bake", {"wait": True})
+    node.bake("embed")
     assert "remote" in glowplug(node, "cool", "embed", "--to", "remote")
 
 
