@@ -2,7 +2,7 @@
 
 ``verdictbook`` has what bakes found, ``judging`` carries one out, ``baker`` runs its process.
 
-A model asks for an engine (``auto``, ``eager``, ``aot_inductor``). Until a bake has found the best one for a revision,
+A model asks for an engine by name, or for ``auto``. Until a bake has found the best one for a revision,
 and whenever anything about a snapshot is not as it must be, the plan is ``eager`` with the reason: no start ever waits
 for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
 
@@ -14,8 +14,7 @@ for a bake or fails for want of one. Cases of ``Snapshots.plan``, in order:
 6. it is of other weights than this revision pins: eager, bake again.
 7. else the engine, with the verified manifest; the reason says which better ones were given up.
 
-A bake that failed is not repeated by
-itself, and a verdict not drawn again; ``bake_again`` does both.
+A bake that failed is not repeated by itself, and a verdict not drawn again; ``bake_again`` does both.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ class BakeStatus:
 class Snapshots:
     """Plans engines and queues bakes. ``book`` has the verdicts. ``on_baked`` is called when a revision has a better
     engine than the one it runs with, ``on_kept`` with the reason when a bake ended and it goes on with eager;
-    ``load_of`` and ``user_of`` as in ``Judge``, ``device_of`` as in
-    ``VerdictBook``."""
+    ``load_of`` and ``user_of`` as in ``Judge``, ``device_of`` as in ``VerdictBook``."""
 
     def __init__(
         self,
