@@ -84,8 +84,13 @@ class Starter:
                 home.building.release()
 
     async def rebuild(self, home: Home, recording: Recording) -> Parked | None:
-        """Replace the revision's zygote by a new one; the old one serves until then, and is returned: the caller's."""
+        """Replace the revision's zygote by a new one; the old one serves until then, and is returned: the caller's.
+
+        None, and nothing is built, when the function has sunk meanwhile: there is no zygote to replace any more.
+        """
         async with self._time_limit(home.spec), home.building:
+            if home.parked is None:
+                return None
             fresh = await self._build_zygote(home, recording)
             replaced, home.parked = home.parked, fresh
             return replaced

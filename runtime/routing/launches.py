@@ -282,7 +282,15 @@ class Launches:
         ready if there were any. ``age``: for a fresh one; instances go on.
         """
         if pool.current and not (cause == "age" and pool.home.building.locked()):
-            self._tasks.spawn(self._renew(pool, cause), f"renew {pool.spec.name} ({cause})")
+            renewal = self._tasks.spawn(self._renew(pool, cause), f"renew {pool.spec.name} ({cause})")
+            pool.renewals.add(renewal)
+            renewal.add_done_callback(pool.renewals.discard)
+
+    async def renewed(self, pool: Pool) -> None:
+        """Wait until nothing of the pool is on its way to another zygote: a renewal that begins before a function sinks
+        would lift it again."""
+        while pool.renewals:
+            await asyncio.wait(pool.renewals)
 
     def keep(self, pool: Pool, reason: str) -> None:
         """Let starts from the pool's zygote say ``reason`` from now on: why its engine is not a better one."""
@@ -301,7 +309,9 @@ class Launches:
             self.settle(pool)  # the function may have been replaced, or its old zygote have died, meanwhile
             return
         if cause != "age" and pool.instances:
-            await self._queue.put(lambda: self._replacement(pool, cause), name=f"replace {pool.spec.name}")
+            await self._queue.put(
+                lambda: self._replacement(pool, cause) if pool.instances else None, name=f"replace {pool.spec.name}"
+            )
             parked = pool.home.parked
             stale = before if parked is None else {one for one in pool.instances if one.parked is not parked}
             why = "a better engine is ready" if cause == "bake" else "its engine was given up"
@@ -309,7 +319,8 @@ class Launches:
         self.settle(pool)
 
     async def _rebuild(self, pool: Pool, cause: Cause) -> bool:
-        """Build and switch; False when that failed. The replaced zygote goes when its last instance has gone."""
+        """Build and switch; False when that failed, or when the function has sunk meanwhile. The replaced zygote goes
+        when its last instance has gone."""
         recording = self._ledger.begin(pool.spec, request_id=None, cause=cause, tier=pool.tier)
         try:
             replaced = await self._starter.rebuild(pool.home, recording)
@@ -321,8 +332,10 @@ class Launches:
             recording.finish("failed", f"{type(error).__name__}: {error}")
             log.warning("%s: its zygote could not be built again (%s): %s", pool.spec.name, cause, error)
             return False
-        if replaced is not None:
-            pool.outgoing.append(replaced)
+        if replaced is None:
+            recording.finish("discarded")
+            return False
+        pool.outgoing.append(replaced)
         self._watch(pool)
         self._report_init(pool)
         recording.finish("ready")

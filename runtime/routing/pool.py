@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import GlowplugError, HoldTimeout
@@ -48,6 +48,7 @@ class Pool:
         self.current = True
         self.instances: set[Instance] = set()
         self.outgoing: list[Parked] = []  # replaced zygotes that still have instances
+        self.renewals: set[asyncio.Task[Any]] = set()  # moves to another zygote that are under way
         self.queued = 0
         self.starting = 0
         self.busy = 0

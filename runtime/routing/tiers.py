@@ -54,6 +54,7 @@ class Tiers:
             raise InvalidParameter(f"{name} has no model: there is nothing to drop, stored is as cold as it gets")
         if to == "parked" and pool.home.unparkable_reason:
             raise Conflict(f"{name} cannot be parked: {pool.home.unparkable_reason}")
+        await self._launches.renewed(pool)
         await pool.gone(pool.withdraw("cooled"))
         if to == "parked":
             try:

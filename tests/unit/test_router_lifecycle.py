@@ -9,6 +9,7 @@ import math
 import pytest
 
 from glowplug.runtime import errors
+from glowplug.runtime.invocation import Tier
 from glowplug.runtime.process import wire
 from glowplug.runtime.routing.records import StartRecord
 from glowplug.runtime.testing import MODEL, Rig, Script, a_spec, gated, settle
@@ -264,6 +265,36 @@ async def test_cool_to_stored_during_a_rebuild_is_not_undone_by_it() -> None:
     await rig.clock.advance(5)
     assert ("stored", "stored") == (await cooling, rig.router.describe()[0].tier)
     assert [False, False] == [zygote.alive for zygote in rig.zygotes.zygotes]
+
+
+@pytest.mark.parametrize("tier", ["stored", "parked"])
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.0, 1.5])
+async def test_cool_just_as_a_bake_moves_a_function_is_not_undone_by_the_move(tier: Tier, after_s: float) -> None:
+    """Neither the zygote with the new engine nor the instance on it that replaces the old one comes back to life."""
+    rig = Rig(a_spec(models=(MODEL,)))
+    await rig.call()
+    rig.script().import_s = 1.0
+    rig.script().start_s = 1.0
+    rig.router.rebind(a_spec(models=(MODEL,)).revision)
+    await rig.clock.advance(after_s)
+    cooling = asyncio.create_task(rig.router.cool("f", tier))
+    await settle()
+    await rig.clock.advance(20)
+    assert (tier, tier) == (await cooling, rig.router.describe()[0].tier)
+    await rig.clock.advance(20)
+    assert tier == rig.router.describe()[0].tier
+
+
+async def test_a_bake_that_ends_while_a_function_sinks_brings_nothing_back() -> None:
+    rig, gate = gated(a_spec(models=(MODEL,)))
+    running = (await rig.calls(1))[0]
+    cooling = asyncio.create_task(rig.router.cool("f", "stored"))
+    await settle()
+    rig.router.rebind(a_spec(models=(MODEL,)).revision)
+    await gate.let_go()
+    await rig.clock.advance(20)
+    assert ("stored", "stored") == (await cooling, rig.router.describe()[0].tier)
+    assert (await running).function_error is None
 
 
 async def test_request_that_lifts_a_function_while_it_cools_keeps_its_worker() -> None:
