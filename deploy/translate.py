@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import url_id_of
+from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
 from .archive import Archive, pack, pack_text
@@ -250,8 +250,8 @@ def _add_url(template: Template, resources: Resources, logical_id: str, definiti
     target = resources.url_target(logical_id)
     if target not in definitions:
         raise template.error((*path, "TargetFunctionArn"), "is not a function of this template")
-    definitions[target]["FunctionUrlConfig"] = {
-        name: given[name] for name in ("AuthType", "InvokeMode", "Cors") if name in given
+    definitions[target]["Urls"] = {
+        "$LATEST": {name: given[name] for name in ("AuthType", "InvokeMode", "Cors") if name in given}
     }
 
 
@@ -261,18 +261,20 @@ def _validate(stack: Stack) -> None:
     urls: dict[str, str] = {}
     for logical_id, definition in stack.definitions.items():
         try:
-            spec = spec_of(definition)
+            wanted = wanted_of(definition)
+            spec = wanted.spec
         except DefinitionError as error:
             raise stack.error(logical_id, error) from error
         if spec.name in names:
             problem = f"{spec.name} is already the name of {names[spec.name]}"
             raise stack.error(logical_id, DefinitionError("FunctionName", problem))
         names[spec.name] = logical_id
-        if spec.url is not None:
-            if spec.url.url_id in urls:
-                problem = f"its URL id {url_id_of(spec.name)} is already that of {urls[spec.url.url_id]}"
+        for qualifier in wanted.urls:
+            url_id = url_id_of(spec.name, "" if qualifier == "$LATEST" else qualifier)
+            if url_id in urls:
+                problem = f"its URL id {url_id} is already that of {urls[url_id]}"
                 raise stack.error(logical_id, DefinitionError("FunctionUrlConfig", problem))
-            urls[spec.url.url_id] = logical_id
+            urls[url_id] = logical_id
 
 
 def _place(template: Template, logical_id: str, field_path: str) -> KeyPath:

@@ -67,6 +67,14 @@ class CodeStore:
         """Return whether the code is here, unpacked. Raises ``InvalidParameter`` for what is no digest."""
         return (self._directory / _checked(digest)).is_dir()
 
+    def size(self, digest: str) -> int:
+        """Return the bytes of the zip with this digest. Raises ``InvalidParameter`` when it is not here."""
+        self.path(digest)
+        try:
+            return (self._directory / f"{digest}.zip").stat().st_size
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+
     def digests(self) -> list[str]:
         """Return what is stored, sorted."""
         return sorted(entry.name for entry in self._directory.iterdir() if _DIGEST.fullmatch(entry.name))

@@ -5,14 +5,15 @@ The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line tal
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
 
+from .catalog import Function, Stack
 from .invocation import Tier
-from .registry import FunctionChange, StackRecord
+from .management.stacks import FunctionChange
 from .routing.enginefigures import EngineRow
 from .routing.records import StartRecord
 from .stacks import OnEvent, StackRequest
@@ -121,6 +122,14 @@ class ImportResult:
 
 
 @dataclass(frozen=True, slots=True)
+class StackListing:
+    """A stack, and its functions as they are now, by logical id."""
+
+    stack: Stack
+    functions: Mapping[str, Function]
+
+
+@dataclass(frozen=True, slots=True)
 class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
@@ -187,11 +196,14 @@ class ControlPlane(Protocol):
     async def put_code(self, digest: str, archive: bytes) -> None:
         """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
 
-    async def stacks(self) -> list[StackRecord]:
+    async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""
 
-    async def stack(self, name: str) -> StackRecord:
+    async def stack(self, name: str) -> StackListing:
         """Return one stack. Raises ``ResourceNotFound``."""
+
+    async def delete_stack(self, name: str) -> list[FunctionChange]:
+        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing."""

@@ -18,7 +18,7 @@ from glowplug.snapshot.choice import Objective
 from .devicespec import KEYS, DeviceSpec
 from .errors import DefinitionError
 from .reader import Reader, kind
-from .spec import ENGINES, FunctionSpec, ModelSpec, UrlSpec, url_id_of
+from .spec import ENGINES, FunctionSpec, ModelSpec
 
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 _ENVIRONMENT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
@@ -31,7 +31,11 @@ _RESERVED_NAMES = frozenset(  # Lambda refuses these in Environment (spec 6.4)
 _PRECISIONS = (*candidates.PRECISIONS, candidates.AUTO)
 _KNOWN = frozenset(
     "FunctionName Handler Runtime CodeSha256 Timeout MemorySize Description Environment EphemeralStorage Role "
-    "ReservedConcurrentExecutions SnapStart FunctionUrlConfig Architectures AcceleratorConfig Glowplug".split()
+    "SnapStart Architectures AcceleratorConfig Glowplug".split()
+)
+_BESIDE = frozenset(  # read by ``wanted``: what belongs to the function and makes no revision
+    "Layers Tags Settings ReservedConcurrentExecutions FunctionScalingConfig Versions Aliases Urls EventInvokeConfigs "
+    "Permissions".split()
 )
 _GLOWPLUG = KEYS | frozenset(
     "Model Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
@@ -45,7 +49,7 @@ _WARMUP = frozenset("Event Compare".split())
 def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
     """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted."""
     read = Reader(definition, "")
-    read.only(_KNOWN)
+    read.only(_KNOWN | _BESIDE)
     name = read.text("FunctionName", required=True)
     if not _FUNCTION_NAME.fullmatch(name):
         raise DefinitionError("FunctionName", f"{name!r} does not match {_FUNCTION_NAME.pattern}")
@@ -71,10 +75,8 @@ def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
         memory_mb=read.whole("MemorySize", 128, low=128, high=32768),
         environment=_environment(read.section("Environment", {"Variables"})),
         models=models,
-        url=_url(read, name),
         snap_start=snap_start == "PublishedVersions",
         parking=glowplug.choice("Parking", ("auto", "off"), "auto") == "auto",
-        reserved=read.optional_whole("ReservedConcurrentExecutions", low=0),
         max_instances=glowplug.optional_whole("MaxInstances", low=1),
         idle_timeout_s=glowplug.number("IdleTimeoutSeconds", 60, low=0),
         park_timeout_s=glowplug.number("ParkTimeoutSeconds", 3600, low=0),
@@ -146,19 +148,6 @@ def _environment(section: Reader) -> dict[str, str]:
     if size > 4096:
         raise DefinitionError(reader.path, f"{size} bytes; environment variables may take 4096")
     return chosen
-
-
-def _url(read: Reader, name: str) -> UrlSpec | None:
-    if read.values.get("FunctionUrlConfig") is None:
-        return None
-    section = read.section("FunctionUrlConfig", {"AuthType", "InvokeMode", "Cors"})
-    if section.choice("AuthType", ("NONE", "AWS_IAM"), "NONE") == "AWS_IAM":
-        raise DefinitionError(section.at("AuthType"), "AWS_IAM is not supported yet; use NONE")
-    if section.choice("InvokeMode", ("BUFFERED", "RESPONSE_STREAM"), "BUFFERED") == "RESPONSE_STREAM":
-        raise DefinitionError(section.at("InvokeMode"), "RESPONSE_STREAM is not supported yet; use BUFFERED")
-    if section.values.get("Cors"):
-        raise DefinitionError(section.at("Cors"), "is not supported yet")
-    return UrlSpec(url_id=url_id_of(name))
 
 
 def _refuse_unbuilt(glowplug: Reader, warmup: Reader, storage: Reader) -> None:

@@ -14,15 +14,16 @@ Tier = Literal["hot", "parked", "stored", "remote"]
 class Invocation(NamedTuple):
     """One call of a function, not yet assigned to an instance.
 
-    ``function`` and ``qualifier`` are as resolved from the request (qualifier ``$LATEST`` when none was given);
-    ``function_arn`` keeps the qualifier exactly as the caller gave it. ``payload`` is JSON text. ``hold_s`` is how long
+    ``version`` is the one that it runs on, as resolved (and drawn, for a weighted alias) from what the caller asked
+    for; ``function_arn`` keeps the qualifier exactly as the caller gave it. ``payload`` is JSON text. ``hold_s`` is how
+    long
     the caller lets the request wait for an instance (None: the function's HoldTimeoutSeconds). ``arrived_s`` is the
     node's monotonic clock.
     """
 
     request_id: str
     function: str
-    qualifier: str
+    version: str
     function_arn: str
     payload: bytes
     arrived_s: float

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from .catalog import Function
 from .control import EngineListing, FunctionListing, GivenUpListing
 from .neighbours import EngineState
-from .registry import FunctionRecord
 from .routing.enginefigures import EngineRow
 from .routing.status import FunctionStatus
 
 
 def function_listing(
-    record: FunctionRecord, state: FunctionStatus | None, engines: tuple[EngineListing, ...], endpoint: str
+    function: Function, state: FunctionStatus | None, engines: tuple[EngineListing, ...], endpoint: str
 ) -> FunctionListing:
     """Return a function as ``ls`` shows it; ``state`` is None for one that the router does not know (yet).
 
     ``endpoint`` is the control listener's URL, for the function's own.
     """
-    spec = record.spec
-    url_ids = () if spec.url is None else (spec.url.url_id,)
+    spec = function.spec
+    url_ids = tuple(url.url_id for url in function.urls.values())
     return FunctionListing(
         name=spec.name,
-        stack=record.stack,
+        stack=function.stack,
         tier="stored" if state is None else state.tier,
         instances=0 if state is None else state.instances,
         busy=0 if state is None else state.busy,
@@ -36,7 +36,7 @@ def function_listing(
         last_start_ms=None if state is None or state.last_start is None else state.last_start.total_ms,
         revision=spec.revision,
         version=spec.version,
-        last_modified=record.last_modified,
+        last_modified=function.latest.modified,
         memory_mb=spec.memory_mb,
         timeout_s=spec.timeout_s,
     )

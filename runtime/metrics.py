@@ -132,7 +132,7 @@ class Metrics(Collector):
         """Record a request that nothing was run for. Throttled ones count in Throttles alone (spec 6.6)."""
         if isinstance(error, FunctionNotFound):
             return  # a name that callers choose must not make series
-        version = self._version(invocation.function, invocation.qualifier)
+        version = self._version(invocation.function, invocation.version)
         if isinstance(error, Throttled):
             version.throttles += 1
         elif isinstance(error, HoldTimeout):

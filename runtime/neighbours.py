@@ -10,6 +10,7 @@ from glowplug.snapshot.assignments import GivenUp, Measured
 
 from .invocation import Tier
 from .porting import ReceivedFile
+from .routing.allotment import Quota
 from .routing.enginefigures import EngineRow
 from .routing.status import FunctionStatus
 from .spec import FunctionSpec, ModelSpec
@@ -24,8 +25,14 @@ class Placement(Protocol):
     def replace(self, spec: FunctionSpec, /) -> None:
         """Serve a new revision of a function; the old one drains."""
 
-    def remove(self, name: str, /) -> None:
-        """Serve a function no longer."""
+    def remove(self, name: str, version: str | None = None, /) -> None:
+        """Serve a function, or one version of it, no longer."""
+
+    def allot(self, name: str, quota: Quota, /) -> None:
+        """Say how many instances the versions of a function may have and keep."""
+
+    async def prepare(self, name: str, version: str, /) -> None:
+        """Make and check what instances of a version are forked from. Raises ``GlowplugError``."""
 
     async def warm(self, name: str, /) -> Tier:
         """Start an instance where there is none."""

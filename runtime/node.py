@@ -27,13 +27,15 @@ from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
 from .config import NodeConfig
+from .deployments import Deployments
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
 from .http.admin import AdminApi
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
 from .http.hosts import ControlGuard
-from .http.lambda_api import LambdaApi
+from .http.lambda_api.api import LambdaApi
+from .http.lambda_api.call import Services
 from .http.server import HttpServer
 from .logs import Logs
 from .metrics import Metrics
@@ -223,8 +225,17 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             await gpu.changed(specs)
             await models.tidy(specs)
 
+        deployments = Deployments(
+            registry=registry,
+            code=code,
+            placement=router,
+            engines=models.snapshots,
+            on_removed=removed,
+            on_changed=changed,
+        )
         control = NodeControl(
             registry=registry,
+            deployments=deployments,
             code=code,
             placement=router,
             engines=models.snapshots,
@@ -237,15 +248,14 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
-            on_removed=removed,
-            on_changed=changed,
             device_refusal=gpu.refusal,
+            arn_prefix=config.arn_prefix,
         )
-        stack.push_async_callback(control.close)
-        control.resume()
+        stack.push_async_callback(deployments.close)
+        deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
-        await changed([record.spec for record in registry.functions()])
-        await _listen(http, config, registry, router, control, metrics, clock)
+        await changed(deployments.specs())
+        await _listen(http, config, registry, deployments, router, control, metrics, clock)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -275,6 +285,7 @@ async def _listen(
     http: HttpServer,
     config: NodeConfig,
     registry: Registry,
+    deployments: Deployments,
     router: Router,
     control: NodeControl,
     metrics: Metrics,
@@ -290,7 +301,18 @@ async def _listen(
         request_bytes=limits.sync_request_bytes,
         observer=metrics,
     )
-    api = LambdaApi(registry, invoke, region=config.region, account_id=config.account_id, clock=clock, limits=limits)
+    api = LambdaApi(
+        Services(
+            directory=registry,
+            deployments=deployments,
+            invoke=invoke,
+            clock=clock,
+            limits=limits,
+            region=config.region,
+            account_id=config.account_id,
+            endpoint=lambda: http.endpoint,
+        )
+    )
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard(config.hosts)
     await http.serve(control=ControlSurface(urls, api, admin, guard), public=PublicSurface(urls))

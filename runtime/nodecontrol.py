@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from glowplug import __version__
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
+from .catalog import LATEST, Stack, iso_time, lambda_time
 from .clock import Clock
 from .codestore import CodeStore
-from .control import Adoption, EngineListing, FunctionListing, Health, ImportResult, StackResult
+from .control import (
+    Adoption,
+    EngineListing,
+    FunctionListing,
+    Health,
+    ImportResult,
+    StackListing,
+    StackResult,
+)
+from .deployments import Deployments
 from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing
+from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
-from .registry import FunctionChange, Registry, StackRecord
+from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
-log = logging.getLogger(__name__)
-
 
 class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``on_removed`` hears the name of each function that was deleted, ``on_changed`` all that is deployed after a change.
-    ``device_refusal`` says why a function's device is none of this node's.
+    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``.
     """
 
     def __init__(
         self,
         *,
         registry: Registry,
+        deployments: Deployments,
         code: CodeStore,
         placement: Placement,
         engines: Engines,
@@ -52,11 +60,11 @@ class NodeControl:
         clock: Clock,
         endpoint: Callable[[], str],
         base_zygotes: Callable[[], int],
-        on_removed: Callable[[str], None],
-        on_changed: Callable[[Sequence[FunctionSpec]], Awaitable[None]],
         device_refusal: Callable[[FunctionSpec], str],
+        arn_prefix: str,
     ) -> None:
         self._registry = registry
+        self._deployments = deployments
         self._code = code
         self._placement = placement
         self._engines = engines
@@ -69,26 +77,12 @@ class NodeControl:
         self._clock = clock
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
-        self._on_removed = on_removed
-        self._on_changed = on_changed
         self._device_refusal = device_refusal
+        self._arn_prefix = arn_prefix
         self._started_s = clock.monotonic()
-        self._turn = asyncio.Lock()
-        self._applying: set[asyncio.Task[list[FunctionChange]]] = set()
 
     def __repr__(self) -> str:
-        return f"<NodeControl {self._registry!r} applying={len(self._applying)}>"
-
-    def resume(self) -> None:
-        """Put into place what the registry knows: once, at start."""
-        for record in self._registry.functions():
-            self._placement.place(record.spec)
-            self._engines.request_bake(record.spec)
-
-    async def close(self) -> None:
-        """Return when no stack is being put into place any more."""
-        if self._applying:
-            await asyncio.wait(self._applying)
+        return f"<NodeControl {self._registry!r}>"
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
@@ -106,11 +100,11 @@ class NodeControl:
 
     async def functions(self) -> list[FunctionListing]:
         """Return every function, by name."""
-        states = {state.name: state for state in self._placement.describe()}
+        states = {state.name: state for state in self._placement.describe() if state.version == LATEST}
         endpoint = self._endpoint()
         return [
-            function_listing(record, states.get(record.spec.name), self._engines_of(record.spec), endpoint)
-            for record in self._registry.functions()
+            function_listing(function, states.get(function.spec.name), self._engines_of(function.spec), endpoint)
+            for function in self._registry.functions()
         ]
 
     async def starts(self) -> list[StartRecord]:
@@ -131,7 +125,9 @@ class NodeControl:
         return self._ledger.explain(request_id, self._live)
 
     def _live(self, start: StartRecord) -> str:
-        spec = next((record.spec for record in self._registry.functions() if record.spec.name == start.function), None)
+        spec = next(
+            (function.spec for function in self._registry.functions() if function.spec.name == start.function), None
+        )
         models = () if spec is None or spec.revision != start.revision else spec.models
         return " ".join(
             describe_engine(row) for model in models for row in self._figures.rows(start.revision, model.name)
@@ -211,7 +207,7 @@ class NodeControl:
         """Take a snapshot file in and let the functions use it that have its model; with ``wait`` return when it is
         known which do. Raises ``InvalidParameter``, ``Forbidden``, ``Conflict`` or ``StateError``."""
         received = await self._files.entering(body)
-        specs = [record.spec for record in self._registry.functions()]
+        specs = [function.spec for function in self._registry.functions()]
         fitting = [(spec, model) for spec in specs for model in spec.models if model.source_digest == received.source]
         looks = [self._engines.adopt(spec, model, received.key) for spec, model in fitting]
         for look in looks:
@@ -230,16 +226,18 @@ class NodeControl:
         """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
         await self._code.put(digest, archive)
 
-    async def stacks(self) -> list[StackRecord]:
+    async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""
-        return self._registry.stacks()
+        return [stack for _, stack in sorted(self._registry.catalog.stacks.items())]
 
-    async def stack(self, name: str) -> StackRecord:
+    async def stack(self, name: str) -> StackListing:
         """Return one stack. Raises ``ResourceNotFound``."""
-        stack = self._registry.stack(name)
+        catalog = self._registry.catalog
+        stack = catalog.stacks.get(name)
         if stack is None:
             raise ResourceNotFound(f"Stack not found: {name}")
-        return stack
+        functions = {key: catalog.functions[value] for key, value in stack.functions.items()}
+        return StackListing(stack, functions)
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.
@@ -247,53 +245,37 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``Conflict`` or ``StateError``.
         """
-        specs = validated(request, self._code, self._device_refusal)
-        deployed = {record.spec.name: record.spec for record in self._registry.functions()}
-        specs = await pinned(specs, deployed, self._sources, refresh=request.refresh, on_event=on_event)
-        record = StackRecord(request.name, request.template_digest, specs)
-        task = asyncio.create_task(self._apply(record), name=f"apply stack {request.name}")
-        self._applying.add(task)
-        task.add_done_callback(self._applied)
-        changes = await asyncio.shield(task)
-        names = {spec.name for spec in specs.values()}
+        wanted = validated(request, self._code, self._device_refusal)
+        deployed = {function.name: function.spec for function in self._registry.functions()}
+        wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
+        digests = {one.spec.code_digest for one in wanted.values()}
+        digests |= {str(layer["CodeSha256"]) for layer in request.layers.values()}
+        stack = WantedStack(
+            name=request.name,
+            template_digest=request.template_digest,
+            functions=wanted,
+            layers=request.layers,
+            apis=request.apis,
+            sizes={digest: self._code.size(digest) for digest in digests},
+            definitions=request.definitions,
+        )
+        site = self._site()
+        changes = await self._deployments.change(
+            lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
+        )
+        names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
         return StackResult(tuple(changes), listed, notes(request))
 
-    async def _apply(self, stack: StackRecord) -> list[FunctionChange]:
-        async with self._turn:
-            before = {record.spec.name: record.spec for record in self._registry.functions()}
-            changes = await self._registry.put_stack(stack)
-            after = {spec.name: spec for spec in stack.functions.values()}
-            for change in changes:
-                self._carry_out(change, before, after)
-            try:
-                await self._code.prune(self._registry.code_digests())
-            except StateError as error:  # the deploy is done; the next one tries again
-                log.warning("unused code was not deleted: %s", error)
-            await self._on_changed([record.spec for record in self._registry.functions()])
-            return changes
+    async def delete_stack(self, name: str) -> list[FunctionChange]:
+        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""
+        await self.stack(name)
+        return await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
 
-    def _carry_out(
-        self, change: FunctionChange, before: Mapping[str, FunctionSpec], after: Mapping[str, FunctionSpec]
-    ) -> None:
-        name = change.function
-        if change.change == "deleted":
-            self._placement.remove(name)
-            self._engines.drop(before[name].revision)
-            self._on_removed(name)
-            return
-        spec = after[name]
-        if change.change == "created":
-            self._placement.place(spec)
-        elif spec.revision != before[name].revision:  # else only its logical id is another
-            self._placement.replace(spec)
-            self._engines.drop(before[name].revision)
-        self._engines.request_bake(spec)
-
-    def _applied(self, task: asyncio.Task[list[FunctionChange]]) -> None:
-        self._applying.discard(task)
-        if not task.cancelled() and task.exception() is not None:  # the client has it too, unless it went away
-            log.warning("%s: %s", task.get_name(), task.exception())
+    def _site(self) -> Site:
+        now_s = self._clock.time()
+        layers = self._arn_prefix.removesuffix("function:") + "layer:"
+        return Site(self._arn_prefix, layers, lambda_time(now_s), iso_time(now_s))
 
     # --- listings -----------------------------------------------------------------------------------------------------
 

@@ -1,170 +1,168 @@
-"""Between the tables of ``registry.db`` and values: read all of it, write one stack, check what would collide.
+"""Between the tables of ``registry.db`` and a ``Catalog``: read all of it, write what differs between two.
 
-Called by ``registry.py`` alone, in its thread and inside its transactions.
+Called by ``registry.py`` alone, in its thread and inside its transactions. Functions that did not change are the same
+objects in both catalogs, so a change costs what it changes, and not what is deployed.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
-from .errors import Conflict, DefinitionError, StateError
+from .catalog import Alias, Catalog, Function, Layer, LayerVersion, Provisioned, Stack, Url, Version
+from .errors import StateError
 from .spec import FunctionSpec
 
-LATEST = "$LATEST"
+_PLAIN = ("stack", "logical_id", "next_version", "reserved", "documents", "tags", "publications")
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionRecord:
-    """A deployed function.
-
-    ``slot`` is a small integer of its own: the function's unprivileged user is ``uid_base + slot``. A name keeps its
-    slot for ever, and no other name ever gets it: files that a deleted function left in /tmp stay out of reach.
-    ``last_modified`` is in Lambda's form, ``2025-11-24T23:11:20.123+0000``; ``revision_id`` is Lambda's RevisionId,
-    new with every change.
-    """
-
-    spec: FunctionSpec
-    slot: int
-    stack: str
-    logical_id: str
-    last_modified: str
-    revision_id: str
+def load(connection: sqlite3.Connection, path: Path) -> Catalog:
+    """Read the whole file. Raises ``StateError`` for what another release wrote and this one cannot read."""
+    try:
+        return _load(connection)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{path}: was written by another release of glowplug ({type(error).__name__}: {error}); run that release,"
+            " or move the file away and deploy again"
+        ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class StackRecord:
-    """A template as deployed: logical id to function. ``template_digest`` is what the client said of its template."""
-
-    name: str
-    template_digest: str
-    functions: Mapping[str, FunctionSpec]
-    last_modified: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionChange:
-    """What ``put_stack`` did to one function."""
-
-    function: str
-    change: Literal["created", "updated", "unchanged", "deleted"]
+def write(connection: sqlite3.Connection, before: Catalog, after: Catalog) -> None:
+    """Write what ``after`` has otherwise than ``before``, inside the transaction that is open."""
+    for name, slot in after.slots.items():
+        if name not in before.slots:
+            connection.execute("INSERT INTO slots (function, slot) VALUES (?, ?)", (name, slot))
+    for name in before.functions.keys() - after.functions.keys():
+        connection.execute("DELETE FROM functions WHERE name = ?", (name,))  # its versions with it
+    for name, function in after.functions.items():
+        old = before.functions.get(name)
+        if old is not function:
+            _write_function(connection, old, function)
+    _write_values(connection, "stacks", "name", _changed(before.stacks, after.stacks, _stack_json))
+    _write_values(connection, "layers", "name", _changed(before.layers, after.layers, _layer_json))
+    _write_values(connection, "documents", "key", _changed(before.documents, after.documents, dict))
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """The registry as of one commit. Never changed, only replaced."""
-
-    functions: Mapping[str, FunctionRecord] = field(default_factory=dict)
-    stacks: Mapping[str, StackRecord] = field(default_factory=dict)
-    urls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    slots: Mapping[str, int] = field(default_factory=dict)
-
-
-def refuse_collisions(stack: StackRecord, view: View) -> None:
-    """Check what no single definition shows: names and URL ids that are taken, within the stack or by another one.
-
-    Raises ``DefinitionError`` or ``Conflict``.
-    """
-    names: dict[str, str] = {}
-    urls = {
-        record.spec.url.url_id: name
-        for name, record in view.functions.items()
-        if record.spec.url is not None and record.stack != stack.name
-    }
-    for logical_id, spec in stack.functions.items():
-        if spec.name in names:
-            raise DefinitionError(f"{logical_id}.FunctionName", f"{spec.name!r} is {names[spec.name]}'s name already")
-        names[spec.name] = logical_id
-        record = view.functions.get(spec.name)
-        if record is not None and record.stack != stack.name:
-            raise Conflict(f"{logical_id}: function {spec.name} belongs to the stack {record.stack}")
-        if spec.url is not None:
-            taken = urls.setdefault(spec.url.url_id, spec.name)
-            if taken != spec.name:
-                raise DefinitionError(
-                    f"{logical_id}.FunctionUrlConfig", f"URL id {spec.url.url_id!r} is taken by the function {taken}"
-                )
-
-
-def write_stack(connection: sqlite3.Connection, stack: StackRecord, view: View, now: str) -> list[FunctionChange]:
-    """Write ``stack`` inside the transaction that is open."""
-    connection.execute(
-        "INSERT INTO stacks (name, template_digest, modified) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
-        " SET template_digest = excluded.template_digest, modified = excluded.modified",
-        (stack.name, stack.template_digest, now),
-    )
-    changes: list[FunctionChange] = []
-    kept = {spec.name for spec in stack.functions.values()}
-    for name, record in sorted(view.functions.items()):
-        if record.stack == stack.name and name not in kept:
-            connection.execute("DELETE FROM functions WHERE name = ?", (name,))  # versions, aliases and URLs with it
-            changes.append(FunctionChange(name, "deleted"))
-    for logical_id, spec in stack.functions.items():
-        old = view.functions.get(spec.name)
-        if old is not None and old.spec.revision == spec.revision and old.logical_id == logical_id:
-            changes.append(FunctionChange(spec.name, "unchanged"))
-            continue
-        _write_function(connection, stack.name, logical_id, spec, now)
-        changes.append(FunctionChange(spec.name, "created" if old is None else "updated"))
-    connection.execute("DELETE FROM urls WHERE function IN (SELECT name FROM functions WHERE stack = ?)", (stack.name,))
-    for spec in stack.functions.values():
-        if spec.url is not None:
-            connection.execute(
-                "INSERT INTO urls (url_id, function, qualifier, auth_type, invoke_mode) VALUES (?, ?, ?, ?, ?)",
-                (spec.url.url_id, spec.name, LATEST, spec.url.auth_type, spec.url.invoke_mode),
-            )
-    connection.execute(
-        "DELETE FROM revisions WHERE revision NOT IN (SELECT latest FROM functions)"
-        " AND revision NOT IN (SELECT revision FROM versions)"
-    )
-    return changes
-
-
-def _write_function(connection: sqlite3.Connection, stack: str, logical_id: str, spec: FunctionSpec, now: str) -> None:
-    connection.execute(
-        "INSERT INTO slots (function, slot) VALUES (?, (SELECT coalesce(max(slot) + 1, 0) FROM slots))"
-        " ON CONFLICT (function) DO NOTHING",
-        (spec.name,),
-    )
-    connection.execute(
-        "INSERT INTO revisions (revision, function, spec, created) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (revision) DO UPDATE SET spec = excluded.spec",
-        (spec.revision, spec.name, json.dumps(spec.to_json(), sort_keys=True), now),
-    )
-    connection.execute(
-        "INSERT INTO functions (name, stack, logical_id, latest, revision_id, modified) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (name) DO UPDATE SET logical_id = excluded.logical_id, latest = excluded.latest,"
-        " revision_id = excluded.revision_id, modified = excluded.modified",
-        (spec.name, stack, logical_id, spec.revision, str(uuid.uuid4()), now),
-    )
-
-
-def load(connection: sqlite3.Connection, path: Path) -> View:
-    functions: dict[str, FunctionRecord] = {}
-    members: dict[str, dict[str, FunctionSpec]] = {}
-    for name, slot, stack, logical_id, modified, revision_id, text in connection.execute(
-        "SELECT name, slot, stack, logical_id, modified, revision_id, spec FROM functions"
-        " JOIN slots ON slots.function = name JOIN revisions ON revisions.revision = latest ORDER BY functions.rowid"
-    ):
-        try:
-            spec = FunctionSpec.from_json(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
-            raise StateError(
-                f"{path}: the function {name} was written by another release of glowplug ({error}); run that release,"
-                " or move the file away and deploy again"
-            ) from error
-        functions[name] = FunctionRecord(spec, slot, stack, logical_id, modified, revision_id)
-        members.setdefault(stack, {})[logical_id] = spec
-    stacks = {
-        name: StackRecord(name, digest, MappingProxyType(members.get(name, {})), modified)
-        for name, digest, modified in connection.execute("SELECT name, template_digest, modified FROM stacks")
-    }
-    urls = {row[0]: (row[1], row[2]) for row in connection.execute("SELECT url_id, function, qualifier FROM urls")}
+def _load(connection: sqlite3.Connection) -> Catalog:
     slots = dict(connection.execute("SELECT function, slot FROM slots"))
-    return View(functions, stacks, urls, slots)
+    versions: dict[str, dict[str, Version]] = {}
+    for name, number, text in connection.execute("SELECT function, version, value FROM versions"):
+        versions.setdefault(name, {})[number] = _version(json.loads(text))
+    functions = tuple(
+        _function(name, slots[name], json.loads(text), versions[name])
+        for name, text in connection.execute("SELECT name, value FROM functions ORDER BY rowid")
+    )
+    catalog = Catalog(
+        slots=slots,
+        stacks={
+            name: Stack(name=name, **json.loads(text))
+            for name, text in connection.execute("SELECT name, value FROM stacks")
+        },
+        layers={
+            name: _layer(name, json.loads(text)) for name, text in connection.execute("SELECT name, value FROM layers")
+        },
+        documents={
+            key: json.loads(text) for key, text in connection.execute("SELECT key, value FROM documents ORDER BY rowid")
+        },
+    )
+    return catalog.with_functions(functions)
+
+
+def _write_function(connection: sqlite3.Connection, old: Function | None, new: Function) -> None:
+    value = json.dumps(_function_json(new))
+    connection.execute(
+        "INSERT INTO functions (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (new.name, value),
+    )
+    before = {} if old is None else {version.number: version for version in old.all_versions()}
+    after = {version.number: version for version in new.all_versions()}
+    for number in before.keys() - after.keys():
+        connection.execute("DELETE FROM versions WHERE function = ? AND version = ?", (new.name, number))
+    for number, version in after.items():
+        if before.get(number) is not version:
+            connection.execute(
+                "INSERT INTO versions (function, version, value) VALUES (?, ?, ?)"
+                " ON CONFLICT (function, version) DO UPDATE SET value = excluded.value",
+                (new.name, number, json.dumps(_version_json(version))),
+            )
+
+
+def _write_values(
+    connection: sqlite3.Connection, table: str, key: str, changed: Mapping[str, dict[str, Any] | None]
+) -> None:
+    for name, value in changed.items():  # the names of table and key are this module's own
+        if value is None:
+            connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (name,))  # noqa: S608
+        else:
+            connection.execute(
+                f"INSERT INTO {table} ({key}, value) VALUES (?, ?)"  # noqa: S608
+                f" ON CONFLICT ({key}) DO UPDATE SET value = excluded.value",
+                (name, json.dumps(value)),
+            )
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any], to_json: Any) -> dict[str, dict[str, Any] | None]:
+    gone: dict[str, dict[str, Any] | None] = dict.fromkeys(before.keys() - after.keys())
+    return gone | {name: to_json(value) for name, value in after.items() if before.get(name) is not value}
+
+
+def _function_json(function: Function) -> dict[str, Any]:
+    value = {name: getattr(function, name) for name in _PLAIN}
+    value["documents"] = {key: dict(document) for key, document in function.documents.items()}
+    value["aliases"] = {name: _plain(alias) for name, alias in function.aliases.items()}
+    value["provisioned"] = {name: asdict(one) for name, one in function.provisioned.items()}
+    value["urls"] = {qualifier: _plain(url) for qualifier, url in function.urls.items()}
+    return value
+
+
+def _function(name: str, slot: int, value: dict[str, Any], versions: dict[str, Version]) -> Function:
+    latest = versions.pop("$LATEST")
+    made = Function(name, slot, latest, **{key: value[key] for key in _PLAIN if key in value})
+    return replace(
+        made,
+        versions={int(number): version for number, version in sorted(versions.items(), key=lambda item: int(item[0]))},
+        aliases={key: Alias(**one) for key, one in value.get("aliases", {}).items()},
+        provisioned={key: Provisioned(**one) for key, one in value.get("provisioned", {}).items()},
+        urls={
+            qualifier: Url(**({"function": name, "qualifier": qualifier} | url))
+            for qualifier, url in value.get("urls", {}).items()
+        },
+    )
+
+
+def _version_json(version: Version) -> dict[str, Any]:
+    return _plain(version) | {"spec": version.spec.to_json()}
+
+
+def _version(value: dict[str, Any]) -> Version:
+    return Version(**{**value, "spec": FunctionSpec.from_json(value["spec"])})
+
+
+def _layer_json(layer: Layer) -> dict[str, Any]:
+    versions = {str(number): asdict(one) for number, one in layer.versions.items()}
+    return {"next_version": layer.next_version, "stack": layer.stack, "versions": versions}
+
+
+def _layer(name: str, value: dict[str, Any]) -> Layer:
+    def version(one: dict[str, Any]) -> LayerVersion:
+        lists = {key: tuple(one[key]) for key in ("runtimes", "architectures")}
+        return LayerVersion(**{**one, **lists})
+
+    versions = {int(number): version(one) for number, one in value["versions"].items()}
+    return Layer(name, value["next_version"], versions, value["stack"])
+
+
+def _stack_json(stack: Stack) -> dict[str, Any]:
+    value = _plain(stack)
+    del value["name"]
+    return value
+
+
+def _plain(value: Alias | Url | Version | Stack) -> dict[str, Any]:
+    """Return the fields as they are, mappings as dicts."""
+    out = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: dict(given) if isinstance(given, Mapping) else given for name, given in out.items()}

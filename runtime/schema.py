@@ -7,12 +7,40 @@ never edited; a change of the tables is a new one at the end.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import StateError
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+
+def _to_aggregates(connection: sqlite3.Connection) -> None:
+    """Move functions, stacks and URLs from tables with a column for each field to one JSON value for each."""
+    for name, digest, modified in connection.execute("SELECT name, template_digest, modified FROM stacks_1").fetchall():
+        members = dict(connection.execute("SELECT logical_id, name FROM functions_1 WHERE stack = ?", (name,)))
+        value = {"template_digest": digest, "modified": modified, "functions": members}
+        connection.execute("INSERT INTO stacks (name, value) VALUES (?, ?)", (name, json.dumps(value)))
+    rows = connection.execute(
+        "SELECT name, stack, logical_id, modified, revision_id, spec FROM functions_1"
+        " JOIN revisions_1 ON revisions_1.revision = latest ORDER BY functions_1.rowid"
+    ).fetchall()
+    for name, stack, logical_id, modified, revision_id, text in rows:
+        spec = json.loads(text)
+        url = spec.pop("url", None)
+        value = {"stack": stack, "logical_id": logical_id, "reserved": spec.pop("reserved", None)}
+        if url is not None:
+            value["urls"] = {"$LATEST": {"url_id": url[0], "auth_type": url[1], "invoke_mode": url[2]}}
+        latest = {"spec": spec, "modified": modified, "revision_id": revision_id or str(uuid.uuid4())}
+        connection.execute("INSERT INTO functions (name, value) VALUES (?, ?)", (name, json.dumps(value)))
+        connection.execute(
+            "INSERT INTO versions (function, version, value) VALUES (?, '$LATEST', ?)", (name, json.dumps(latest))
+        )
+
+
+Migration = tuple[str | Callable[[sqlite3.Connection], None], ...]
+MIGRATIONS: tuple[Migration, ...] = (
     (
         """CREATE TABLE stacks (
             name TEXT PRIMARY KEY,
@@ -68,6 +96,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             invoke_mode TEXT NOT NULL
         ) STRICT""",
     ),
+    # What belongs together is read and written together, so it is one JSON value: its structure is that of catalog.py.
+    # Only versions have rows of their own: a function may have many, and they never change.
+    (
+        "ALTER TABLE stacks RENAME TO stacks_1",
+        "ALTER TABLE functions RENAME TO functions_1",
+        "ALTER TABLE revisions RENAME TO revisions_1",
+        "DROP TABLE aliases",
+        "DROP TABLE versions",
+        "DROP TABLE urls",
+        "CREATE TABLE functions (name TEXT PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) STRICT",
+        """CREATE TABLE versions (
+            function TEXT NOT NULL REFERENCES functions (name) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+            version TEXT NOT NULL,
+            value TEXT NOT NULL CHECK (json_valid(value)),
+            PRIMARY KEY (function, version)
+        ) STRICT""",
+        "CREATE TABLE stacks (name TEXT PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) STRICT",
+        "CREATE TABLE layers (name TEXT PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) STRICT",
+        "CREATE TABLE documents (key TEXT PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) STRICT",
+        _to_aggregates,
+        "DELETE FROM functions_1",
+        "DROP TABLE revisions_1",
+        "DROP TABLE functions_1",
+        "DROP TABLE stacks_1",
+    ),
 )
 
 
@@ -83,7 +136,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements:
-                connection.execute(statement)
+                connection.execute(statement) if isinstance(statement, str) else statement(connection)
             connection.execute(f"PRAGMA user_version = {number}")  # an int of ours; a PRAGMA takes no parameters
             connection.execute("COMMIT")
         except BaseException:

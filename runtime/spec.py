@@ -65,19 +65,20 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class UrlSpec:
-    """A function URL. ``url_id`` is the name, lower case, ``_`` as ``-``."""
+class LayerSpec:
+    """A layer of a function: its version's ARN, the SHA-256 (hex) of its zip, and that zip's bytes."""
 
-    url_id: str
-    auth_type: str = "NONE"
-    invoke_mode: str = "BUFFERED"
+    arn: str
+    digest: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """A function at one revision. Durations in seconds, memory in MB as Lambda counts it.
 
-    ``max_instances`` of None means the default of the scaling formula; ``reserved`` of None means no reservation.
+    ``max_instances`` of None means the default of the scaling formula. ``layers`` are in their order: what a later one
+    brings hides the same file of an earlier one.
     """
 
     name: str
@@ -92,10 +93,9 @@ class FunctionSpec:
     ephemeral_mb: int = 512
     environment: Mapping[str, str] = field(default_factory=dict)
     models: tuple[ModelSpec, ...] = ()
-    url: UrlSpec | None = None
+    layers: tuple[LayerSpec, ...] = ()
     snap_start: bool = False
     parking: bool = True
-    reserved: int | None = None
     max_instances: int | None = None
     concurrency: int = 1
     idle_timeout_s: float = 60.0
@@ -147,7 +147,7 @@ class FunctionSpec:
         ]  # fmt: skip
         out["objective"] = asdict(self.objective) | {"batch_sizes": list(self.objective.batch_sizes)}
         out["gpu"] = self.gpu.to_json()
-        out["url"] = None if self.url is None else [self.url.url_id, self.url.auth_type, self.url.invoke_mode]
+        out["layers"] = [[layer.arn, layer.digest, layer.size] for layer in self.layers]
         return out
 
     @classmethod
@@ -162,7 +162,7 @@ class FunctionSpec:
             sizes = tuple(given["objective"]["batch_sizes"])
             given["objective"] = Objective(**{**given["objective"], "batch_sizes": sizes})
         given["gpu"] = DeviceSpec(**given.get("gpu", {}))
-        given["url"] = None if given["url"] is None else UrlSpec(*given["url"])
+        given["layers"] = tuple(LayerSpec(*layer) for layer in given.get("layers", ()))
         return cls(**given)
 
     def resolved(self, files: Mapping[str, tuple[SourceFile, ...]]) -> FunctionSpec:

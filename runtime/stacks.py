@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
-from .definition import spec_of
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
+from .wanted import WantedFunction, wanted_of
+
+_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"})
+_LAYER = frozenset(
+    "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
+)
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Hears of progress, as the JSON objects that the admin API sends on."""
@@ -63,10 +69,15 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be. ``refresh`` resolves model sources again that are pinned already."""
+    """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
+
+    ``refresh`` resolves model sources again that are pinned already.
+    """
 
     name: str
     definitions: Mapping[str, Mapping[str, Any]]
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
 
@@ -75,26 +86,33 @@ class StackRequest:
         """Read the body of ``PUT /_glowplug/stacks/<name>``. Raises ``InvalidRequestContent``."""
         if not isinstance(body, dict) or not isinstance(body.get("Functions"), dict):
             raise InvalidRequestContent('A stack is an object such as {"Functions": {"<LogicalId>": {…}}}')
-        unknown = sorted(body.keys() - {"Functions", "TemplateDigest", "Refresh"})
+        unknown = sorted(body.keys() - _BODY)
         if unknown:
-            raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: Functions, TemplateDigest, Refresh")
+            raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
+        layers, apis = body.get("Layers", {}), body.get("Apis", {})
+        for section, value in (("Functions", body["Functions"]), ("Layers", layers), ("Apis", apis)):
+            if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+                raise InvalidRequestContent(f"{section} is an object of objects")
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
         if not isinstance(digest, str) or not isinstance(refresh, bool):
             raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
-        return cls(name, body["Functions"], digest, refresh)
+        return cls(name, body["Functions"], layers, apis, digest, refresh)
 
 
 def validated(
     request: StackRequest, code: Code, device_refusal: Callable[[FunctionSpec], str]
-) -> dict[str, FunctionSpec]:
-    """Return logical id -> spec, models not pinned yet. Raises ``DefinitionError`` for the first that is refused.
+) -> dict[str, WantedFunction]:
+    """Return functions by logical id, models not pinned yet. Raises ``DefinitionError`` for the first that is refused.
 
     ``device_refusal`` says why this node has not the device that a function asks for.
     """
-    specs: dict[str, FunctionSpec] = {}
+    for logical_id, layer in request.layers.items():
+        _check_layer(logical_id, layer, code)
+    found: dict[str, WantedFunction] = {}
     for logical_id, definition in request.definitions.items():
         try:
-            spec = spec_of(definition)
+            wanted = wanted_of(definition)
+            spec = wanted.spec
             if not code.has(spec.code_digest):
                 raise DefinitionError("CodeSha256", f"code {spec.code_digest} has not been uploaded to this node")
             if refusal := device_refusal(spec):
@@ -103,8 +121,27 @@ def validated(
             raise DefinitionError(f"{logical_id}.{error.field}", error.problem) from error
         except InvalidParameter as error:
             raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
-        specs[logical_id] = spec
-    return specs
+        found[logical_id] = wanted
+    return found
+
+
+def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
+    read = Reader(layer, logical_id)
+    read.only(_LAYER)
+    read.text("LayerName", required=True)
+    for name in ("Description", "LicenseInfo", "RetentionPolicy"):
+        read.text(name)
+    for name in ("CompatibleRuntimes", "CompatibleArchitectures"):
+        values = read.values.get(name) or []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise DefinitionError(read.at(name), f"must be a list of strings, not {kind(values)}")
+    digest = read.text("CodeSha256", required=True)
+    try:
+        known = code.has(digest)
+    except InvalidParameter as error:
+        raise DefinitionError(read.at("CodeSha256"), str(error)) from error
+    if not known:
+        raise DefinitionError(read.at("CodeSha256"), f"code {digest} has not been uploaded to this node")
 
 
 def notes(request: StackRequest, *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
@@ -122,22 +159,23 @@ def notes(request: StackRequest, *, architecture: str = ARCHITECTURE) -> tuple[s
 
 
 async def pinned(
-    specs: Mapping[str, FunctionSpec],
+    wanted: Mapping[str, WantedFunction],
     deployed: Mapping[str, FunctionSpec],
     sources: Sources,
     *,
     refresh: bool,
     on_event: OnEvent,
-) -> dict[str, FunctionSpec]:
-    """Return the specs with every model's files pinned.
+) -> dict[str, WantedFunction]:
+    """Return the functions with every model's files pinned.
 
     ``deployed`` is function name -> spec as it stands: a model that had the same source keeps its pinned files, so that
     deploying again never moves a function to other weights; ``refresh`` asks the source again. Raises
     ``DefinitionError`` for a source that cannot be used, ``StateError`` when the store cannot take it.
     """
     resolved: dict[str, tuple[SourceFile, ...]] = {}
-    done: dict[str, FunctionSpec] = {}
-    for logical_id, spec in specs.items():
+    done: dict[str, WantedFunction] = {}
+    for logical_id, one in wanted.items():
+        spec = one.spec
         files: dict[str, tuple[SourceFile, ...]] = {}
         for model in spec.models:
             known = () if refresh else _known(deployed.get(spec.name), model)
@@ -146,7 +184,7 @@ async def pinned(
                     resolved[model.source] = await _resolve(logical_id, spec, model, sources, on_event)
                 known = resolved[model.source]
             files[model.name] = known
-        done[logical_id] = spec.resolved(files)
+        done[logical_id] = replace(one, spec=spec.resolved(files))
     return done
 
 

@@ -13,8 +13,9 @@
     GET  /_glowplug/explain/<request-id>           text
     HEAD, PUT /_glowplug/code/<sha256>             zip bytes
     GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs
-    PUT  /_glowplug/stacks/<stack>                 body {"Functions", "TemplateDigest", "Refresh"};
+    PUT  /_glowplug/stacks/<stack>                 body {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"};
                                                    {"changes": [...], "functions": [...]} (*)
+    DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -31,11 +32,11 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
+from glowplug.runtime.catalog import Stack
 from glowplug.runtime.config import Limits
 from glowplug.runtime.control import ControlPlane, EngineListing
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.invocation import Tier
-from glowplug.runtime.registry import StackRecord
 from glowplug.runtime.stacks import OnEvent, StackRequest
 
 from .events import events_of
@@ -170,13 +171,16 @@ class AdminApi:
         return Reply(HTTPStatus.OK)
 
     async def _stack(self, request: Request, name: str) -> Reply:
-        _only(request, "GET", "PUT")
+        _only(request, "GET", "PUT", "DELETE")
         if not _STACK_NAME.fullmatch(name):
             raise InvalidParameter(f"{name!r} is not a stack name: it does not match {_STACK_NAME.pattern}")
         if request.method == "GET":
-            stack = await self._control.stack(name)
-            specs = {logical_id: spec.to_json() for logical_id, spec in stack.functions.items()}
-            return json_reply(_stack_summary(stack) | {"Functions": specs})
+            listing = await self._control.stack(name)
+            specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
+            asked = {"Definitions": dict(listing.stack.definitions)}
+            return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
+        if request.method == "DELETE":
+            return json_reply({"changes": [asdict(change) for change in await self._control.delete_stack(name)]})
         wanted = StackRequest.from_json(name, await self._body(request))
 
         async def work(on_event: OnEvent) -> Mapping[str, Any]:
@@ -221,12 +225,14 @@ def _only(request: Request, *methods: str) -> None:
         raise MethodNotAllowed(f"{request.path} takes {' and '.join(methods)}, not {request.method}")
 
 
-def _stack_summary(stack: StackRecord) -> dict[str, Any]:
+def _stack_summary(stack: Stack) -> dict[str, Any]:
     return {
         "Name": stack.name,
         "TemplateDigest": stack.template_digest,
-        "LastModified": stack.last_modified,
-        "Functions": {logical_id: spec.name for logical_id, spec in stack.functions.items()},
+        "LastModified": stack.modified,
+        "Functions": dict(stack.functions),
+        "Layers": dict(stack.layers),
+        "Apis": dict(stack.apis),
     }
 
 

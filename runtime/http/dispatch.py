@@ -21,7 +21,7 @@ from glowplug.runtime.errors import Forbidden, ResourceNotFound
 
 from .function_url import FunctionUrls
 from .hosts import ControlGuard, hostname, url_id_of_host
-from .lambda_api import API_PATH, LambdaApi
+from .lambda_api.api import API_PATH, LambdaApi
 from .messages import Reply, Request
 
 _URL_PREFIX = "/_url/"

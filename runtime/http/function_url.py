@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 
+from glowplug.runtime.catalog import Url
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import FunctionFault, GlowplugError
+from glowplug.runtime.errors import FunctionFault, FunctionNotFound, GlowplugError
 from glowplug.runtime.invocation import Invocation
 
 from .identifiers import new_trace_id
@@ -49,12 +50,12 @@ class FunctionUrls:
         Raises ``GlowplugError`` for what is not the function's fault.
         """
         url_id = url_id.lower()
-        target = self._directory.url(url_id)
-        if target is None:
+        url = self._directory.url(url_id)
+        if url is None:
             return _UNKNOWN
-        function, qualifier = target
+        function = url.function
         try:
-            reply = await self._call(request, url_id, path, function, qualifier)
+            reply = await self._call(request, url, path)
         except FunctionFault:
             reply = _failed()
         except GlowplugError as error:
@@ -66,19 +67,24 @@ class FunctionUrls:
     def _count(self, request: Request, function: str, status: int) -> None:
         self._observer.url_request(function, status, self._clock.monotonic() - request.arrived_s)
 
-    async def _call(self, request: Request, url_id: str, path: str, function: str, qualifier: str) -> Reply:
+    async def _call(self, request: Request, url: Url, path: str) -> Reply:
+        function = url.function
         headers = request.headers
         now = self._clock.time()
         trace_id = headers.get("x-amzn-trace-id") or new_trace_id(now)
         body = await request.read(self._request_bytes)
-        suffix = "" if qualifier == "$LATEST" else f":{qualifier}"
+        try:
+            version = self._directory.target(function, url.qualifier).number
+        except FunctionNotFound:  # its alias is gone
+            return _UNKNOWN
+        suffix = "" if url.qualifier == "$LATEST" else f":{url.qualifier}"
         outcome = await self._invoke(
             Invocation(
                 request_id=request.request_id,
                 function=function,
-                qualifier=qualifier,
+                version=version,
                 function_arn=f"{self._arn_prefix}{function}{suffix}",
-                payload=event_of(request, url_id, path, body, trace_id=trace_id, time_s=now),
+                payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now),
                 arrived_s=request.arrived_s,
                 trace_id=trace_id,
                 hold_s=hold_of(headers.get("prefer")),

@@ -6,8 +6,8 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from glowplug.runtime.catalog import Function, Url, Version
 from glowplug.runtime.invocation import Invocation, Outcome
-from glowplug.runtime.spec import FunctionSpec
 
 Invoke = Callable[[Invocation], Awaitable[Outcome]]
 """``Router.invoke``, or the same with a tracer around it."""
@@ -18,11 +18,15 @@ _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;.*)?", re.IGNORECASE)
 class Directory(Protocol):
     """Who is deployed; answers from memory. ``Registry`` is one."""
 
-    def resolve(self, name: str, qualifier: str = "$LATEST") -> FunctionSpec:
-        """Return the spec that the qualifier points to. Raises ``FunctionNotFound`` with the qualified ARN."""
+    def get(self, name: str) -> Function:
+        """Return a function. Raises ``FunctionNotFound``."""
 
-    def url(self, url_id: str) -> tuple[str, str] | None:
-        """Return (function name, qualifier) behind a URL id, or None."""
+    def target(self, name: str, qualifier: str = "$LATEST") -> Version:
+        """Return the version that one request for the qualifier runs on, drawn where an alias has weights. Raises
+        ``FunctionNotFound`` with the qualified ARN."""
+
+    def url(self, url_id: str) -> Url | None:
+        """Return the function URL of that id, or None."""
 
 
 class UrlObserver(Protocol):

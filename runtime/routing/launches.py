@@ -68,7 +68,10 @@ class Launches:
             if pool.retry_alarm is None and pool.current:
                 pool.retry_alarm = self._clock.call_later(pause_s, lambda: self._retry(pool))
             return
-        for _ in range(pool.missing_starts()):
+        missing = pool.missing_starts()
+        if missing > 0:
+            pool.allotment.make_room(pool.version, pool.live + missing)
+        for _ in range(missing):
             pool.queued += 1
             self._queue.put(lambda: self._turn_of(pool), name=f"start {pool.spec.name}")
 

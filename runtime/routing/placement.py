@@ -26,6 +26,7 @@ class Demand:
     max_instances: int | None
     reserved: int | None
     admitted: int
+    least: int = 0
 
 
 class Placement(enum.Enum):
@@ -40,7 +41,7 @@ class Placement(enum.Enum):
 def place(demand: Demand) -> Placement:
     """Decide on one request.
 
-    1. The function may not run at all (ReservedConcurrentExecutions 0): shed.
+    1. The version may have no instance (ReservedConcurrentExecutions is 0, or other versions have all of it): shed.
     2. An instance is ready: reuse it. Nobody is held then: a released instance goes to the oldest held request.
     3. As many are held as may be: shed.
     4. With this request there are fewer instances, counting those under way, than wanted: start one.
@@ -68,5 +69,6 @@ def shortfall(demand: Demand, *, arriving: int = 0) -> int:
         max_instances=demand.max_instances,
         reserved=demand.reserved,
         admitted=demand.admitted,
+        least=demand.least,
     )
     return target - demand.ready - demand.busy - demand.starting

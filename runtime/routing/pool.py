@@ -16,6 +16,7 @@ from glowplug.runtime.errors import GlowplugError, HoldTimeout
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.spec import FunctionSpec
 
+from .allotment import Allotment
 from .home import Home, Parked
 from .instance import Instance, State
 from .occupancy import MEMORY_FLOOR_BYTES, Occupancy
@@ -41,6 +42,7 @@ class Pool:
         on_drained: Callable[[Pool, Instance], None],
         on_lost: Callable[[Pool], None],
         present: Callable[[FunctionSpec], bool] = lambda spec: True,
+        allotment: Allotment | None = None,
     ) -> None:
         self.spec = spec
         self.revision = spec.revision
@@ -69,6 +71,7 @@ class Pool:
         self._on_drained = on_drained
         self._on_lost = on_lost
         self._present = present
+        self.allotment = allotment or Allotment()
 
     def __repr__(self) -> str:
         return (
@@ -93,6 +96,26 @@ class Pool:
         return not (self.instances or self.starting or self.outgoing or self.home.parked or self.home.building.locked())
 
     @property
+    def version(self) -> str:
+        """``$LATEST``, or the number of a published version."""
+        return self.spec.version
+
+    @property
+    def least(self) -> int:
+        """How many instances are kept although nobody asks for them."""
+        return self.allotment.quota.least(self.version) if self.current else 0
+
+    @property
+    def in_use(self) -> int:
+        """How many instances work or are being started."""
+        return self.busy + self.starting + self.queued
+
+    @property
+    def live(self) -> int:
+        """How many instances there are, idle ones and starts that wait for their turn included."""
+        return len(self.instances) + self.queued
+
+    @property
     def held(self) -> int:
         """How many requests are held."""
         return len(self._held)
@@ -115,8 +138,9 @@ class Pool:
             concurrency=spec.concurrency,
             models=bool(spec.models),
             cores=self._occupancy.cores,
-            max_instances=spec.max_instances,
-            reserved=spec.reserved,
+            max_instances=_least_of(spec.max_instances, self.allotment.quota.most(self.version)),
+            reserved=self.allotment.allowed(self.version),
+            least=self.least,
             admitted=live + free // (spec.memory_mb * 1024 * 1024),
         )
 
@@ -148,6 +172,7 @@ class Pool:
             park_timeout_s=self.spec.park_timeout_s,
             max_parked_age_s=self.spec.max_parked_age_s,
             settling=settling or bool(self.starting or self.queued or self._held),
+            least=self.least,
         )
 
     # --- requests ---------------------------------------------------------------------------------------------------
@@ -270,6 +295,13 @@ class Pool:
                 instance.drain(why)
         return {one for one in leaving if one.state is State.DRAINING}
 
+    def spare(self) -> bool:
+        """Stop the longest idle instance if there are more than are kept; return whether one was."""
+        if not self._ready or self.live <= self.least:
+            return False
+        self.withdraw("another version needs its place", self._ready[:1])
+        return True
+
     def died_idle(self, instance: Instance) -> None:
         """The process of an instance that nobody leased has ended by itself."""
         if instance.state is State.READY:
@@ -316,3 +348,8 @@ class Pool:
         if serving and self.typical_s:
             return (len(self._held) + 1) * self.typical_s / serving
         return math.ceil(estimate_start_s * 10) / 10
+
+
+def _least_of(one: int | None, other: int | None) -> int | None:
+    given = [bound for bound in (one, other) if bound is not None]
+    return min(given) if given else None

@@ -24,6 +24,7 @@ from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.spec import FunctionSpec
 
 from . import placement
+from .allotment import Allotment, Quota
 from .coldstart import Starter
 from .instance import Instance, State
 from .launches import Launches
@@ -66,6 +67,7 @@ class Router:
         self._clock = clock
         self._pools: dict[str, Pool] = {}
         self._current: dict[tuple[str, str], Pool] = {}
+        self._allotments: dict[str, Allotment] = {}
         self._occupancy = Occupancy(config.cores, available_bytes)
         self._launches = Launches(
             config=config,
@@ -106,17 +108,17 @@ class Router:
 
     def lease(self, invocation: Invocation) -> Lease:
         """Return the lease of an instance for ``invocation``, for ``async with``. Raises ``FunctionNotFound``."""
-        pool = self._current.get((invocation.function, invocation.qualifier))
+        pool = self._current.get((invocation.function, invocation.version))
         if pool is None:
-            arn = invocation.function_arn.removesuffix(f":{invocation.qualifier}")
-            raise FunctionNotFound(f"Function not found: {arn}:{invocation.qualifier}")
+            arn = invocation.function_arn.removesuffix(f":{invocation.version}")
+            raise FunctionNotFound(f"Function not found: {arn}:{invocation.version}")
         return Lease(pool, invocation, self, self._clock)
 
     def hold(self, pool: Pool, invocation: Invocation) -> Waiter:
         """Hold a request that found no ready instance. Raises ``Throttled`` when no more may be held."""
         spec = pool.spec
         if placement.place(pool.demand()) is Placement.SHED:
-            reserved = "" if spec.reserved is None else "ReservedFunction"
+            reserved = "" if pool.allotment.quota.reserved is None else "ReservedFunction"
             reason = f"{reserved}ConcurrentInvocationLimitExceeded"
             retry_after_s = pool.retry_after_s(self._ledger.estimate_start_s(spec.name))
             raise Throttled("Rate Exceeded.", reason=reason, retry_after_s=retry_after_s)
@@ -174,21 +176,32 @@ class Router:
             on_drained=self._launches.stop,
             on_lost=self._lost,
             present=self._cache.present,
+            allotment=self._allotments.setdefault(spec.name, Allotment()),
         )
+        pool.allotment.pools.add(pool)
         self._current[key] = self._pools[pool.revision] = pool
         if old is not None:
             old.hand_over(pool)
             self._supersede(old, "a new revision took over")
-            self._launches.want(pool)
+        self._launches.want(pool)
 
     replace = place
 
-    def remove(self, name: str) -> None:
-        """Take a function out of service, all versions; who is held gets ``FunctionNotFound``."""
-        for key in [key for key in self._current if key[0] == name]:
+    def remove(self, name: str, version: str | None = None) -> None:
+        """Take a function, or one version of it, out of service; who is held gets ``FunctionNotFound``."""
+        for key in [key for key in self._current if key[0] == name and version in (None, key[1])]:
             pool = self._current.pop(key)
             pool.fail_held(FunctionNotFound(f"Function not found: {name} was deleted"))
             self._supersede(pool, "the function was deleted")
+
+    def allot(self, name: str, quota: Quota) -> None:
+        """Say how many instances the versions of a function may have and keep, from now on."""
+        allotment = self._allotments.setdefault(name, Allotment())
+        allotment.quota = quota
+        for pool in [pool for pool in self._pools.values() if pool.spec.name == name and pool.current]:
+            if (most := allotment.allowed(pool.version)) is not None and pool.live > most:
+                pool.withdraw("its reserved concurrency was lowered", pool.ready[: pool.live - most])
+            self._launches.want(pool)
 
     def rebind(self, revision: str) -> None:
         """A bake of this revision is done: build its zygote with the new engine in the background, then switch."""
@@ -224,10 +237,20 @@ class Router:
         self._launches.want(pool)
 
     def _forget(self, pool: Pool) -> None:
+        pool.allotment.pools.discard(pool)
         if self._pools.get(pool.revision) is pool:
             del self._pools[pool.revision]
+        if not pool.allotment.pools and (pool.spec.name, pool.version) not in self._current:
+            self._allotments.pop(pool.spec.name, None)
 
     # --- tiers ------------------------------------------------------------------------------------------------------
+
+    async def prepare(self, name: str, version: str) -> None:
+        """Make and check what instances of a version are forked from: see ``Tiers.prepare``."""
+        pool = self._current.get((name, version))
+        if pool is None:
+            raise FunctionNotFound(f"Function not found: {name}:{version}")
+        await self._tiers.prepare(pool)
 
     async def warm(self, name: str) -> Tier:
         """Lift a function to hot and return its tier then. Raises what its start raises, or ``Conflict``."""

@@ -24,16 +24,17 @@ def wanted(
     max_instances: int | None,
     reserved: int | None,
     admitted: int,
+    least: int = 0,
 ) -> int:
     """Return how many instances a function should have for ``running`` and ``held`` requests.
 
     ``admitted`` is how many of its instances fit into memory. One instance is always wanted for a request unless
-    ``reserved`` is 0: a request is not refused because memory looks short.
+    ``reserved`` is 0: a request is not refused because memory looks short. ``least`` are kept without any request.
     """
     if reserved == 0:
         return 0
-    needed = -(-(running + held) // concurrency)
-    most = max_instances or (cores if models else DEFAULT_MAX_INSTANCES)
+    needed = max(-(-(running + held) // concurrency), least)
+    most = max(least, max_instances or (cores if models else DEFAULT_MAX_INSTANCES))
     if reserved is not None:
         most = min(most, reserved)
     return min(needed, most, max(admitted, 1))
@@ -54,6 +55,7 @@ class PoolState:
     ``live`` counts instances of any state and starts under way; ``parked_age_s`` is None without a zygote of its own;
     ``parked_s`` is how long it has had no instance, ``used_s`` how long ago it last had a request. ``settling`` is true
     while something is under way that will change its tier (a start, a rebuild); its zygote is left alone then.
+    ``least`` instances never sink.
     """
 
     revision: str
@@ -66,6 +68,7 @@ class PoolState:
     park_timeout_s: float
     max_parked_age_s: float
     settling: bool
+    least: int = 0
 
 
 ActionKind = Literal["stop", "store", "rebuild"]
@@ -95,10 +98,10 @@ def sink(pools: Sequence[PoolState], *, pressure: bool) -> list[Action]:
     """
     actions: list[Action] = []
     for pool in pools:
+        idle = [instance for instance in pool.idle if instance.idle_s >= pool.idle_timeout_s]
         actions += [
             Action("stop", pool.revision, "idle", instance.instance_id)
-            for instance in pool.idle
-            if instance.idle_s >= pool.idle_timeout_s
+            for instance in idle[: max(0, pool.live - pool.least)]
         ]
         if pool.parked_age_s is None or pool.settling:
             continue
@@ -114,7 +117,7 @@ def sink(pools: Sequence[PoolState], *, pressure: bool) -> list[Action]:
 def _relieve(pools: Sequence[PoolState]) -> list[Action]:
     """The one step that costs the least: the longest unused function first, its idle instances before its zygote."""
     for pool in sorted(pools, key=lambda pool: -pool.used_s):
-        if pool.idle:
+        if pool.idle and pool.live > pool.least:
             longest = max(pool.idle, key=lambda instance: instance.idle_s)
             return [Action("stop", pool.revision, "memory", longest.instance_id)]
         if pool.parked_age_s is not None and pool.live == 0 and not pool.settling:

@@ -30,14 +30,28 @@ class Tiers:
 
     async def warm(self, pool: Pool) -> Tier:
         """Lift a function to hot and return its tier then. Raises what its start raises, or ``Conflict``."""
-        if pool.spec.reserved == 0:
-            raise Conflict(f"{pool.spec.name} may not run: its ReservedConcurrentExecutions is 0")
+        if pool.allotment.allowed(pool.version) == 0:
+            raise Conflict(f"{pool.spec.name} may not run: its ReservedConcurrentExecutions leaves it no instance")
         if pool.tier != "hot":
             waiter = pool.hold(None, pool.spec.init_timeout_s)
             self._launches.want(pool)
             instance = await waiter.wait()
             waiter.pool.give_back(instance)
         return pool.tier
+
+    async def prepare(self, pool: Pool) -> None:
+        """Build the zygote of a version that has none and check it; where it cannot be forked, start an instance.
+
+        Raises what that raises.
+        """
+        if not pool.home.unparkable_reason:
+            try:
+                await self._launches.park(pool)
+            except NotForkable:
+                log.info("%s version %s has no parked tier: an instance proves it", pool.spec.name, pool.version)
+            else:
+                return
+        await self.warm(pool)
 
     async def cool(self, pool: Pool, to: Tier) -> Tier:
         """Let a function sink to ``to``, wait until it has, and return its tier then.

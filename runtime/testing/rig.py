@@ -100,7 +100,7 @@ class Rig:
         """Return an invocation with an id of its own: r1, r2, …"""
         given: dict[str, Any] = {
             "request_id": f"r{next(self._numbers)}",
-            "qualifier": "$LATEST",
+            "version": "$LATEST",
             "function_arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
             "arrived_s": self.clock.monotonic(),
             **fields,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 
-from glowplug.runtime.registry import FunctionRecord
+from glowplug.runtime.catalog import Version
 from glowplug.runtime.spec import ARCHITECTURE
 
 
-def configuration_of(record: FunctionRecord, arn: str, *, region: str, account_id: str) -> dict[str, object]:
+def configuration_of(version: Version, arn: str, *, region: str, account_id: str) -> dict[str, object]:
     """Return the fields that recorded answers of 2025 always hold, and ``Environment`` where it is set.
 
     ``CodeSize`` is left out: the node knows code by digest, and clients only print the size. The architecture is this
     machine's, whatever the template says.
     """
-    spec = record.spec
+    spec = version.spec
     configuration: dict[str, object] = {
         "FunctionName": spec.name,
         "FunctionArn": arn,
@@ -24,11 +24,11 @@ def configuration_of(record: FunctionRecord, arn: str, *, region: str, account_i
         "Description": spec.description,
         "Timeout": int(spec.timeout_s),
         "MemorySize": spec.memory_mb,
-        "LastModified": record.last_modified,
+        "LastModified": version.modified,
         "CodeSha256": _base64_of_hex(spec.code_digest),
         "Version": spec.version,
         "TracingConfig": {"Mode": "PassThrough"},
-        "RevisionId": record.revision_id,
+        "RevisionId": version.revision_id,
         "PackageType": "Zip",
         "Architectures": [ARCHITECTURE],
         "EphemeralStorage": {"Size": spec.ephemeral_mb},

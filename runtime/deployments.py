@@ -1,0 +1,233 @@
+"""Carrying out what the catalog says: the router serves it, engines are made for it, code that nothing names goes.
+
+``change`` is the one way to change what is deployed. The registry puts the decision on disk first; then the difference
+between the two catalogs is told to the router, version by version, so that no operation has side effects of its own.
+A version that is not ``Active`` yet is made so in the background: at once where nothing has to be made for it, with
+SnapStart when its snapshot has been made and checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from .catalog import LATEST, Catalog, Function, Version, lambda_time
+from .codestore import CodeStore
+from .errors import GlowplugError, StateError
+from .neighbours import Engines, Placement
+from .registry import Decide, Registry
+from .routing.allotment import Quota
+from .spec import FunctionSpec
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Deployments:
+    """Changes what is deployed. ``on_removed`` hears the name of each function that was deleted, ``on_changed`` every
+    spec that is deployed after a change of any."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        code: CodeStore,
+        placement: Placement,
+        engines: Engines,
+        on_removed: Callable[[str], None],
+        on_changed: Callable[[Sequence[FunctionSpec]], Awaitable[None]],
+    ) -> None:
+        self._registry = registry
+        self._code = code
+        self._placement = placement
+        self._engines = engines
+        self._on_removed = on_removed
+        self._on_changed = on_changed
+        self._turn = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Deployments {self._registry!r} under_way={len(self._under_way)}>"
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is deployed now."""
+        return self._registry.catalog
+
+    def specs(self) -> list[FunctionSpec]:
+        """Return every spec that is deployed, of all versions."""
+        return list(_specs(self.catalog))
+
+    def resume(self) -> None:
+        """Put into place what the registry knows: once, at start."""
+        self._carry_out(Catalog(), self.catalog)
+
+    async def close(self) -> None:
+        """Return when no change is being put into place any more; activations are given up, the next start repeats
+        them."""
+        for task in self._under_way:
+            if task.get_name().startswith("activate"):
+                task.cancel()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def change(self, decide: Decide[T], *, about: str = "change") -> T:
+        """Make the catalog what ``decide`` says, carry the difference out, and return what it says to return.
+
+        From the commit on it is carried out even when the caller is cancelled. Raises what ``decide`` raises, and
+        ``StateError``; nothing has changed then.
+        """
+        task = self._spawn(self._change(decide), about)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_report)
+            raise
+
+    async def _change(self, decide: Decide[T]) -> T:
+        async with self._turn:
+            before = self.catalog
+            result = await self._registry.change(decide)
+            after = self.catalog
+            self._carry_out(before, after)
+            if after is not before:
+                await self._tidy(before, after)
+            return result
+
+    async def _tidy(self, before: Catalog, after: Catalog) -> None:
+        gone = _digests(before, after) - _digests(after, before)
+        if gone or before.layers is not after.layers or before.stacks is not after.stacks:
+            try:
+                await self._code.prune(after.code_digests())
+            except StateError as error:  # the change is done; the next one tries again
+                log.warning("unused code was not deleted: %s", error)
+        await self._on_changed(self.specs())
+
+    def _carry_out(self, before: Catalog, after: Catalog) -> None:
+        for name in before.functions.keys() - after.functions.keys():
+            self._placement.remove(name)
+            for version in before.functions[name].all_versions():
+                self._engines.drop(version.spec.revision)
+            self._on_removed(name)
+        for name, function in after.functions.items():
+            old = before.functions.get(name)
+            if old is not function:
+                self._place(old, function)
+
+    def _place(self, old: Function | None, new: Function) -> None:
+        quota = quota_of(new)
+        if quota != (Quota() if old is None else quota_of(old)):
+            self._placement.allot(new.name, quota)
+        had = {} if old is None else {version.number: version for version in old.all_versions()}
+        for version in new.all_versions():
+            before = had.pop(version.number, None)
+            if before is None:
+                self._placement.place(version.spec)
+            elif before.spec.revision != version.spec.revision:
+                self._placement.replace(version.spec)
+                self._engines.drop(before.spec.revision)
+            if before is None or before.spec.revision != version.spec.revision:
+                self._engines.request_bake(version.spec)
+            if not version.settled and (before is None or before.revision_id != version.revision_id):
+                self._spawn(self._activate(version), f"activate {new.name}:{version.number}")
+        for gone in had.values():
+            self._placement.remove(new.name, gone.number)
+            self._engines.drop(gone.spec.revision)
+
+    async def _activate(self, version: Version) -> None:
+        spec, failure = version.spec, ""
+        try:
+            if spec.snap_start and spec.version != LATEST and version.state == "Pending":
+                if spec.models:
+                    await self._engines.bake(spec)
+                await self._placement.prepare(spec.name, spec.version)
+        except GlowplugError as error:
+            failure = f"{type(error).__name__}: {error}"
+            log.warning("%s version %s is not active: %s", spec.name, spec.version, failure)
+        try:
+            await self.change(lambda catalog: (activated(catalog, version, failure, self._stamp()), None))
+        except StateError as error:  # it stays Pending on disk and in memory; the next start tries again
+            log.warning("%s version %s: its state was not written: %s", spec.name, spec.version, error)
+
+    def _stamp(self) -> Stamp:
+        return Stamp(str(uuid.uuid4()), lambda_time(self._registry.now()))
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A new RevisionId and the time of a change, in Lambda's form."""
+
+    revision_id: str
+    modified: str
+
+
+def activated(catalog: Catalog, version: Version, failure: str, stamp: Stamp) -> Catalog:
+    """Return the catalog with what was under way for ``version`` at its end; as it is where that changed meanwhile.
+
+    RevisionId is new, LastModified is not (recorded).
+    """
+    function = catalog.functions.get(version.spec.name)
+    current = None if function is None else function.version(version.number)
+    if function is None or current is None or current.spec.revision != version.spec.revision or current.settled:
+        return catalog
+    if failure:
+        code = "FunctionError"
+        done = replace(
+            current, state="Failed", state_reason=failure, state_reason_code=code, update="Failed",
+            update_reason=failure, update_reason_code=code,
+        )  # fmt: skip
+    else:
+        done = replace(
+            current, state="Active", state_reason="", state_reason_code="", update="Successful", update_reason="",
+            update_reason_code="", optimized=version.spec.snap_start and version.number != LATEST,
+        )  # fmt: skip
+    return catalog.with_function(function.with_version(replace(done, revision_id=stamp.revision_id)))
+
+
+def quota_of(function: Function) -> Quota:
+    """Return how many instances the versions of a function may have and keep. What an alias has goes to the version
+    that it points to; an alias with weights keeps as many of each."""
+    provisioned: dict[str, int] = {}
+    for qualifier, one in function.provisioned.items():
+        for number in function.versions_of(qualifier):
+            provisioned[number] = max(provisioned.get(number, 0), one.requested)
+    bounds: dict[str, tuple[int | None, int | None]] = {}
+    for key, document in function.documents.items():
+        kind, _, qualifier = key.partition("/")
+        if kind == "scaling":
+            pair = (document.get("MinExecutionEnvironments"), document.get("MaxExecutionEnvironments"))
+            bounds |= dict.fromkeys(function.versions_of(qualifier), pair)
+    return Quota(function.reserved, provisioned, bounds)
+
+
+def _specs(catalog: Catalog) -> Iterator[FunctionSpec]:
+    for function in catalog.functions.values():
+        for version in function.all_versions():
+            yield version.spec
+
+
+def _digests(catalog: Catalog, other: Catalog) -> set[str]:
+    """Return the code that is named by the functions which ``other`` has otherwise, or not at all."""
+    return {
+        digest
+        for name, function in catalog.functions.items()
+        if other.functions.get(name) is not function
+        for version in function.all_versions()
+        for digest in (version.spec.code_digest, *(layer.digest for layer in version.spec.layers))
+    }
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    """Log what went wrong with a change that nobody waits for any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("%s: %s", task.get_name(), error)

@@ -1,0 +1,80 @@
+"""What an operation gets: the request as the route captured it, and what of the node it may ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.config import Limits
+from glowplug.runtime.deployments import Deployments
+from glowplug.runtime.errors import InvalidRequestContent
+from glowplug.runtime.http import names
+from glowplug.runtime.http.invoking import Directory, Invoke
+from glowplug.runtime.http.messages import Reply, Request, parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. ``path`` has what the route's template captured, decoded; ``queries`` every value of each name."""
+
+    request: Request
+    path: Mapping[str, str]
+    queries: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, request: Request, path: Mapping[str, str]) -> Call:
+        """Take the query apart."""
+        return cls(request, path, parse_qs(request.query, keep_blank_values=True) if request.query else {})
+
+    def query(self, name: str) -> str | None:
+        """Return a query parameter, the last of its name, or None."""
+        values = self.queries.get(name)
+        return values[-1] if values else None
+
+    async def body(self, limit_bytes: int, operation: str) -> dict[str, Any]:
+        """Return the JSON object of the body, empty for an empty body.
+
+        Raises ``InvalidRequestContent`` for anything else, ``RequestTooLarge``.
+        """
+        data = await self.request.read(limit_bytes, what=f"the {operation} operation")
+        try:
+            value = parse_json(data) if data else {}
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestContent(f"Could not parse request body into json: {error}") from error
+        if not isinstance(value, dict):
+            raise InvalidRequestContent(
+                f"Could not parse request body into json: {json.dumps(value)[:40]} is no object"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What operations ask of the node. ``endpoint`` returns the control listener's URL."""
+
+    directory: Directory
+    deployments: Deployments
+    invoke: Invoke
+    clock: Clock
+    limits: Limits
+    region: str
+    account_id: str
+    endpoint: Callable[[], str]
+
+    @property
+    def arn_prefix(self) -> str:
+        """What the ARN of a function has in front of its name."""
+        return f"arn:aws:lambda:{self.region}:{self.account_id}:function:"
+
+    def parse(self, call: Call) -> names.FunctionRef:
+        """Return the function that a call names, with its qualifier. Raises as ``names.parse``."""
+        given, qualifier = call.path["FunctionName"], call.query("Qualifier")
+        return names.parse(given, qualifier, region=self.region, account_id=self.account_id)
+
+
+Operation = Callable[[Services, Call], Awaitable[Reply]]
+"""Answers one operation of the API. Raises ``GlowplugError``."""

@@ -1,0 +1,44 @@
+"""Publishing: freezing ``$LATEST`` as a version with a number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from glowplug.runtime.catalog import LATEST, Function, Version
+from glowplug.runtime.spec import FunctionSpec
+
+
+def publish(
+    function: Function, *, description: str | None = None, revision_id: str, now: str
+) -> tuple[Function, Version]:
+    """Return the function with ``$LATEST`` published, and the version.
+
+    Nothing new is published where the last version has the same code and configuration: that version is returned
+    (recorded). ``description`` of None takes that of ``$LATEST``; it is no difference. A version with SnapStart is
+    ``Pending`` until its snapshot has been made and checked.
+    """
+    latest = function.latest
+    newest = function.versions[max(function.versions)] if function.versions else None
+    if newest is not None and same(newest, latest):
+        return function, newest
+    number = function.next_version
+    spec = replace(
+        latest.spec,
+        version=str(number),
+        description=latest.spec.description if description is None else description,
+    )
+    version = replace(latest, spec=spec, revision_id=revision_id, modified=now)
+    if spec.snap_start:
+        version = replace(
+            version, state="Pending", state_reason="The function is being created.", state_reason_code="Creating"
+        )
+    return replace(function.with_version(version), next_version=number + 1), version
+
+
+def same(one: Version, other: Version) -> bool:
+    """Return whether two versions of a function run the same, and say so."""
+    return _anonymous(one.spec) == _anonymous(other.spec) and dict(one.settings) == dict(other.settings)
+
+
+def _anonymous(spec: FunctionSpec) -> FunctionSpec:
+    return replace(spec, version=LATEST, description="")

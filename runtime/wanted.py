@@ -1,0 +1,196 @@
+"""What a template asks for beside the functions' own configuration: versions, aliases, URLs, layers, APIs.
+
+``wanted_of`` reads the whole definition of a function, ``definition.spec_of`` the part of it that makes its revision.
+Both name the field of what they refuse. ``deploy`` calls ``wanted_of`` too, so that a template is refused with file and
+line before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .definition import spec_of
+from .errors import DefinitionError
+from .reader import Reader, kind
+from .spec import FunctionSpec
+
+_URL = frozenset("AuthType InvokeMode Cors".split())
+_CORS = frozenset("AllowCredentials AllowHeaders AllowMethods AllowOrigins ExposeHeaders MaxAge".split())
+_VERSION = frozenset("Description ProvisionedConcurrencyConfig".split())
+_ALIAS = frozenset("FunctionVersion RoutingConfig Description ProvisionedConcurrencyConfig".split())
+_INVOKE = frozenset("MaximumRetryAttempts MaximumEventAgeInSeconds DestinationConfig".split())
+_PERMISSION = frozenset(
+    "Action Principal Qualifier FunctionUrlAuthType InvokedViaFunctionUrl SourceArn SourceAccount PrincipalOrgID "
+    "EventSourceToken StatementId".split()
+)
+_SCALING = frozenset("MinExecutionEnvironments MaxExecutionEnvironments".split())
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVersion:
+    """A version that is to be published where its logical id is new. ``provisioned`` of None: none is kept."""
+
+    description: str | None
+    provisioned: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAlias:
+    """An alias. ``version`` is a number, or, where ``by_id``, the logical id of one of the template's versions."""
+
+    version: str
+    by_id: bool
+    weights: Mapping[str, float]
+    description: str
+    provisioned: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedUrl:
+    """A function URL of one qualifier. ``cors`` is Lambda's Cors."""
+
+    auth_type: str
+    invoke_mode: str
+    cors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFunction:
+    """A function as a template asks for it. ``layers`` are ARNs, or (with ``by_id``) logical ids of its layers.
+
+    ``spec`` has no layers yet: which version of a layer a logical id means is the node's to say. ``permissions`` are
+    inputs of AddPermission, ``event_invoke`` is by qualifier, ``scaling`` is (least, most) instances.
+    """
+
+    spec: FunctionSpec
+    layers: tuple[tuple[str, bool], ...]
+    tags: Mapping[str, str]
+    settings: Mapping[str, Any]
+    reserved: int | None
+    scaling: tuple[int | None, int | None] | None
+    versions: Mapping[str, WantedVersion]
+    aliases: Mapping[str, WantedAlias]
+    urls: Mapping[str, WantedUrl]
+    event_invoke: Mapping[str, Mapping[str, Any]]
+    permissions: tuple[Mapping[str, Any], ...]
+
+
+def wanted_of(definition: Mapping[str, Any]) -> WantedFunction:
+    """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted."""
+    spec = spec_of(definition)
+    read = Reader(definition, "")
+    versions = {name: _version(section) for name, section in _sections(read, "Versions", _VERSION)}
+    aliases = {name: _alias(section) for name, section in _sections(read, "Aliases", _ALIAS)}
+    for name, alias in aliases.items():
+        if alias.by_id and alias.version not in versions:
+            raise DefinitionError(f"Aliases.{name}.FunctionVersion", f"{alias.version} is no version of this function")
+    scaling = read.section("FunctionScalingConfig", _SCALING)
+    return WantedFunction(
+        spec=spec,
+        layers=_layers(read),
+        tags=_tags(read),
+        settings=Reader(read.values.get("Settings") or {}, read.at("Settings")).values,
+        reserved=read.optional_whole("ReservedConcurrentExecutions", low=0),
+        scaling=_scaling(scaling) if scaling.values else None,
+        versions=versions,
+        aliases=aliases,
+        urls={name: _url(section) for name, section in _sections(read, "Urls", _URL)},
+        event_invoke={name: section.values for name, section in _sections(read, "EventInvokeConfigs", _INVOKE)},
+        permissions=_permissions(read),
+    )
+
+
+def _sections(read: Reader, name: str, known: frozenset[str]) -> list[tuple[str, Reader]]:
+    outer = Reader(read.values.get(name) or {}, read.at(name))
+    return [(str(key), outer.section(key, known)) for key in outer.values]
+
+
+def _version(section: Reader) -> WantedVersion:
+    described = section.text("Description") if "Description" in section.values else None
+    return WantedVersion(described, _provisioned(section))
+
+
+def _alias(section: Reader) -> WantedAlias:
+    given = section.values.get("FunctionVersion")
+    by_id = isinstance(given, Mapping)
+    version = given.get("Ref") if isinstance(given, Mapping) else given
+    if not isinstance(version, str) or not version or not (by_id or version.isdigit() or version == "$LATEST"):
+        raise DefinitionError(section.at("FunctionVersion"), f"{given!r} is not a version")
+    routing = section.section("RoutingConfig", frozenset({"AdditionalVersionWeights"}))
+    weights = Reader(routing.values.get("AdditionalVersionWeights") or {}, routing.at("AdditionalVersionWeights"))
+    if len(weights.values) > 1:
+        raise DefinitionError(weights.path, "has more than one version")
+    return WantedAlias(
+        version=version,
+        by_id=by_id,
+        weights={number: weights.number(number, 0, low=0, high=1) for number in weights.values},
+        description=section.text("Description"),
+        provisioned=_provisioned(section),
+    )
+
+
+def _provisioned(section: Reader) -> int | None:
+    config = section.section("ProvisionedConcurrencyConfig", frozenset({"ProvisionedConcurrentExecutions"}))
+    return config.optional_whole("ProvisionedConcurrentExecutions", low=1)
+
+
+def _url(section: Reader) -> WantedUrl:
+    cors = section.section("Cors", _CORS)
+    for name, value in cors.values.items():
+        if name == "AllowCredentials":
+            if not isinstance(value, bool):
+                raise DefinitionError(cors.at(name), f"must be true or false, not {kind(value)}")
+        elif name == "MaxAge":
+            cors.whole(name, 0, low=0, high=86400)
+        elif not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise DefinitionError(cors.at(name), f"must be a list of strings, not {kind(value)}")
+    return WantedUrl(
+        auth_type=section.choice("AuthType", ("NONE", "AWS_IAM"), "NONE"),
+        invoke_mode=section.choice("InvokeMode", ("BUFFERED", "RESPONSE_STREAM"), "BUFFERED"),
+        cors=cors.values,
+    )
+
+
+def _layers(read: Reader) -> tuple[tuple[str, bool], ...]:
+    given = read.values.get("Layers") or []
+    if not isinstance(given, list):
+        raise DefinitionError(read.at("Layers"), f"must be a list, not {kind(given)}")
+    found = []
+    for layer in given:
+        by_id = isinstance(layer, Mapping)
+        name = layer.get("Ref") if isinstance(layer, Mapping) else layer
+        if not isinstance(name, str) or not name:
+            raise DefinitionError(read.at("Layers"), f"{layer!r} is not the ARN of a layer's version")
+        found.append((name, by_id))
+    if len(found) > 5:
+        raise DefinitionError(read.at("Layers"), f"{len(found)} layers; a function may have 5")
+    return tuple(found)
+
+
+def _tags(read: Reader) -> dict[str, str]:
+    tags = Reader(read.values.get("Tags") or {}, read.at("Tags"))
+    return {str(name): tags.text(name) for name in tags.values}
+
+
+def _scaling(section: Reader) -> tuple[int | None, int | None]:
+    least = section.optional_whole("MinExecutionEnvironments", low=0)
+    most = section.optional_whole("MaxExecutionEnvironments", low=0)
+    if least is not None and most is not None and least > most:
+        raise DefinitionError(section.at("MinExecutionEnvironments"), f"{least} is more than the most, {most}")
+    return least, most
+
+
+def _permissions(read: Reader) -> tuple[Mapping[str, Any], ...]:
+    given = read.values.get("Permissions") or []
+    if not isinstance(given, list):
+        raise DefinitionError(read.at("Permissions"), f"must be a list, not {kind(given)}")
+    found = []
+    for number, permission in enumerate(given):
+        section = Reader(permission, f"{read.at('Permissions')}.{number}")
+        section.only(_PERMISSION)
+        for name in ("Action", "Principal", "StatementId"):
+            section.text(name, required=True)
+        found.append(section.values)
+    return tuple(found)
