@@ -16,9 +16,8 @@ class Invocation(NamedTuple):
 
     ``version`` is the one that it runs on, as resolved (and drawn, for a weighted alias) from what the caller asked
     for; ``function_arn`` keeps the qualifier exactly as the caller gave it. ``payload`` is JSON text. ``hold_s`` is how
-    long
-    the caller lets the request wait for an instance (None: the function's HoldTimeoutSeconds). ``arrived_s`` is the
-    node's monotonic clock.
+    long the caller lets the request wait for an instance (None: the function's HoldTimeoutSeconds). ``arrived_s`` is
+    the node's monotonic clock.
     """
 
     request_id: str

@@ -312,13 +312,10 @@ def _refuse_names(catalog: Catalog, stack: WantedStack) -> None:
 
 def _refuse_urls(catalog: Catalog, stack: WantedStack) -> None:
     """Refuse an id that two URLs have: the catalog's index has only one of them then."""
-    for logical_id, wanted in stack.functions.items():
-        for url in catalog.functions[wanted.spec.name].urls.values():
-            others = [
-                function.name
-                for function in (catalog.functions.values() if catalog.urls[url.url_id] is not url else ())
-                if any(other.url_id == url.url_id for other in function.urls.values()) and function.name != url.function
-            ]
-            if others or catalog.urls[url.url_id] is not url:
-                taken = others[0] if others else url.function
-                raise DefinitionError(f"{logical_id}.Urls", f"URL id {url.url_id!r} is taken by the function {taken}")
+    ours = {wanted.spec.name: logical_id for logical_id, wanted in stack.functions.items()}
+    others = [function for name, function in catalog.functions.items() if name not in ours]
+    taken = {url.url_id: url.function for function in others for url in function.urls.values()}
+    for name, logical_id in ours.items():
+        for url in catalog.functions[name].urls.values():
+            if (owner := taken.setdefault(url.url_id, name)) != name:
+                raise DefinitionError(f"{logical_id}.Urls", f"URL id {url.url_id!r} is taken by the function {owner}")

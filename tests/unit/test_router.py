@@ -10,6 +10,7 @@ import pytest
 
 from glowplug.runtime import errors
 from glowplug.runtime.process import wire
+from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.instance import State
 from glowplug.runtime.testing import MODEL, Rig, Script, a_spec, gated, settle
 
@@ -180,7 +181,8 @@ async def test_memory_admits_only_what_fits() -> None:
 
 async def test_reserved_zero_is_throttled() -> None:
     """With AWS's reason."""
-    rig = Rig(a_spec(reserved=0))
+    rig = Rig(a_spec())
+    rig.router.allot("f", Quota(reserved=0))
     with pytest.raises(errors.Throttled) as caught:
         await rig.call()
     assert "ReservedFunctionConcurrentInvocationLimitExceeded" == caught.value.reason

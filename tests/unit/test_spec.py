@@ -30,7 +30,7 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
     assert (60.0, 3600.0, 900.0, 60.0, 100) == (
         made.idle_timeout_s, made.park_timeout_s, made.init_timeout_s, made.hold_timeout_s, made.max_held,
     )  # fmt: skip
-    assert (True, None, None, ()) == (made.parking, made.reserved, made.max_instances, made.models)
+    assert (True, (), None, ()) == (made.parking, made.layers, made.max_instances, made.models)
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,11 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"MemorySize": 128.5}, "MemorySize", "must be a whole number, not 128.5"),
         ({"EphemeralStorage": {"Size": 513}}, "EphemeralStorage.Size", "other than 512 is not supported yet"),
         ({"EphemeralStorage": {"Size": 512.5}}, "EphemeralStorage.Size", "must be a whole number"),
-        ({"ReservedConcurrentExecutions": 0.5}, "ReservedConcurrentExecutions", "must be a whole number, not 0.5"),
         ({"MemorySize": 64}, "MemorySize", "not between 128 and 32768"),
         ({"Tracing": "Active"}, "Tracing", "unknown key"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Environment.Variables.AWS_REGION", "set by Lambda"),
         ({"Environment": {"Variables": {"A": "x" * 5000}}}, "Environment.Variables.A", "name does not match"),
         ({"Environment": {"Variables": {"AB": "x" * 5000}}}, "Environment.Variables", "may take 4096"),
-        ({"FunctionUrlConfig": {"AuthType": "AWS_IAM"}}, "FunctionUrlConfig.AuthType", "not supported yet"),
-        ({"FunctionUrlConfig": {"InvokeMode": "RESPONSE_STREAM"}}, "FunctionUrlConfig.InvokeMode", "not supported"),
-        ({"ReservedConcurrentExecutions": -1}, "ReservedConcurrentExecutions", "-1 is not 0 or more"),
         ({"SnapStart": {"ApplyOn": "Always"}}, "SnapStart.ApplyOn", "not one of None, PublishedVersions"),
         ({"Architectures": ["x86_64", "arm64"]}, "Architectures", "one entry"),
         ({"Glowplug": []}, "Glowplug", "must be a mapping"),
@@ -165,8 +161,6 @@ definitions = st.fixed_dictionaries(
         "Timeout": st.integers(1, 5400),
         "MemorySize": st.integers(128, 32768),
         "Description": st.text(max_size=20),
-        "ReservedConcurrentExecutions": st.none() | st.integers(0, 10),
-        "FunctionUrlConfig": st.just({"AuthType": "NONE"}),
         "Environment": st.fixed_dictionaries({"Variables": st.dictionaries(st.from_regex(r"[A-Z]{3}_[A-Z]", fullmatch=True), st.text(max_size=9))}),
         "Glowplug": st.fixed_dictionaries({}, optional={"IdleTimeoutSeconds": st.integers(0, 99), "Parking": st.booleans().map(lambda on: "auto" if on else "off"), "Model": st.just({"Source": "s3://b/k"})}),
     },

@@ -12,8 +12,8 @@ from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.resources import Account
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
-from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
+from glowplug.runtime.wanted import wanted_of
 
 HEAD = "Transform: AWS::Serverless-2016-10-31\nResources:\n"
 FUNCTION = """\
@@ -79,14 +79,14 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
         Warmup: {Event: event.json, Compare: none}
   Given: {Type: AWS::IAM::Role, Properties: {RoleName: mine, AssumeRolePolicyDocument: {}}}
 """  # fmt: skip
-    spec = spec_of(translated(directory, text).definitions["Embed"])
+    wanted = wanted_of(translated(directory, text).definitions["Embed"])
+    spec = wanted.spec
     assert ("embed", "words", 1024, 30, 512, 3, True) == (
-        spec.name, spec.description, spec.memory_mb, spec.timeout_s, spec.ephemeral_mb, spec.reserved, spec.snap_start
+        spec.name, spec.description, spec.memory_mb, spec.timeout_s, spec.ephemeral_mb, wanted.reserved, spec.snap_start
     )  # fmt: skip
     assert {"A1": "1", "B1": "us-east-1", "C1": "true"} == spec.environment
     assert "arn:aws:iam::000000000000:role/mine" == spec.role
-    assert spec.url is not None
-    assert "embed" == spec.url.url_id
+    assert ["$LATEST"] == list(wanted.urls)
     assert ("file:///model", "eager", False) == (spec.models[0].source, spec.models[0].engine, spec.parking)
     assert '{"text": "hello"}' == spec.warmup_event
 
@@ -122,7 +122,7 @@ Resources:
     assert 5 == dev.definitions["Embed"]["Glowplug"]["IdleTimeoutSeconds"]
     prod = translated(directory, text, parameters={"Stage": "prod", "Memory": "512"})
     assert {"Embed", "OnlyProd"} == set(prod.definitions)
-    assert {"AuthType": "NONE"} == prod.definitions["OnlyProd"]["FunctionUrlConfig"]
+    assert {"AuthType": "NONE"} == prod.definitions["OnlyProd"]["Urls"]["$LATEST"]
     assert 512 == prod.definitions["Embed"]["MemorySize"]
     wrong = {"Stage": "template.yaml:6: Parameters.Stage: 'x' is not one of dev, prod",
              "Memory": "template.yaml:3: Parameters.Memory: 'x' is not a number",
@@ -180,7 +180,7 @@ Resources:
   RawUrl: {Type: AWS::Lambda::Url, Properties: {AuthType: NONE, TargetFunctionArn: !GetAtt Raw.Arn}}
 """
     stack = translated(directory, text)
-    assert {"AuthType": "NONE"} == stack.definitions["Raw"]["FunctionUrlConfig"]
+    assert {"AuthType": "NONE"} == stack.definitions["Raw"]["Urls"]["$LATEST"]
     assert {"Parking": False} == stack.definitions["Raw"]["Glowplug"]
     [archive] = stack.archives.values()
     assert ("index.py",) == archive.names
@@ -245,8 +245,8 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
             "template.yaml:9: Embed.Properties.FunctionUrlConfig.Cor: unknown key; did you mean Cors?",
         ),
         (
-            HEAD + FUNCTION + "      FunctionUrlConfig: {AuthType: AWS_IAM}\n",
-            "template.yaml:9: Embed.Properties.FunctionUrlConfig.AuthType: AWS_IAM is not supported yet",
+            HEAD + FUNCTION + "      MemorySize: 64\n",
+            "template.yaml:9: Embed.Properties.MemorySize: 64 is not between 128 and 32768",
         ),
         (
             HEAD + FUNCTION + "      Environment:\n        Variables:\n          AWS_REGION: x\n",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
 
+from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
-from glowplug.runtime.deployments import Deployments
 from glowplug.runtime.errors import InvalidRequestContent
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
+from glowplug.runtime.registry import Decide
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,23 @@ class Call:
         return value
 
 
+class Changes(Protocol):
+    """What is deployed, and the way to change it. ``Deployments`` is one."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is deployed now."""
+
+    async def change(self, decide: Decide[T], *, about: str = "change") -> T:
+        """Make the catalog what ``decide`` says and return what it says to return."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What operations ask of the node. ``endpoint`` returns the control listener's URL."""
 
     directory: Directory
-    deployments: Deployments
+    deployments: Changes
     invoke: Invoke
     clock: Clock
     limits: Limits
