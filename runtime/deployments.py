@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .catalog import LATEST, Catalog, Function, Version, lambda_time
+from .catalog import LATEST, Catalog, Function, Provisioned, Version, lambda_time
 from .codestore import CodeStore
 from .errors import GlowplugError, StateError
 from .neighbours import Engines, Placement
 from .registry import Decide, Registry
 from .routing.allotment import Quota
+from .routing.status import FunctionStatus
 from .spec import FunctionSpec
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,16 @@ class Deployments:
         except StateError as error:  # it stays Pending on disk and in memory; the next start tries again
             log.warning("%s version %s: its state was not written: %s", spec.name, spec.version, error)
 
+    def allocation(self, name: str, qualifier: str) -> Allocation | None:
+        """Return how far the instances are that are provisioned for a version or an alias; None where none are."""
+        function = self.catalog.functions.get(name)
+        provisioned = None if function is None else function.provisioned.get(qualifier)
+        if function is None or provisioned is None:
+            return None
+        versions = function.versions_of(qualifier)
+        states = [one for one in self._placement.describe() if one.name == name and one.version in versions]
+        return allocation_of(provisioned, states)
+
     def _stamp(self) -> Stamp:
         return Stamp(str(uuid.uuid4()), lambda_time(self._registry.now()))
 
@@ -192,6 +203,35 @@ def activated(catalog: Catalog, version: Version, failure: str, stamp: Stamp) ->
             update_reason_code="", optimized=version.spec.snap_start and version.number != LATEST,
         )  # fmt: skip
     return catalog.with_function(function.with_version(replace(done, revision_id=stamp.revision_id)))
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Provisioned concurrency as it is: Lambda's Requested, Allocated and Available, and its status."""
+
+    requested: int
+    allocated: int
+    available: int
+    status: str
+    reason: str
+    modified: str
+
+
+def allocation_of(provisioned: Provisioned, states: Sequence[FunctionStatus]) -> Allocation:
+    """Return how far ``provisioned`` is, from the state of each version that it is for."""
+    requested = provisioned.requested
+    ready = min((one.instances - one.starting - one.draining for one in states), default=0)
+    idle = min((one.instances - one.starting - one.draining - one.busy for one in states), default=0)
+    failed = any(one.last_error and not one.instances for one in states)
+    status = "READY" if ready >= requested else "FAILED" if failed else "IN_PROGRESS"
+    return Allocation(
+        requested=requested,
+        allocated=max(0, min(ready, requested)),
+        available=max(0, min(idle, requested)),
+        status=status,
+        reason="FUNCTION_ERROR_INIT_FAILURE" if failed else "",
+        modified=provisioned.modified,
+    )
 
 
 def quota_of(function: Function) -> Quota:

@@ -159,8 +159,8 @@ class _Making:
             reserved=wanted.reserved,
             documents=self._documents(wanted, made),
         )
-        made = self._published(logical_id, wanted, made)
-        return replace(self._aliased(logical_id, wanted, made), urls=self._urls(wanted, made))
+        made = self._aliased(logical_id, wanted, self._published(wanted, made))
+        return replace(made, urls=self._urls(wanted, made))
 
     def _latest(self, spec: FunctionSpec, wanted: WantedFunction, old: Function | None) -> Version:
         if old is not None and old.spec == spec and dict(old.latest.settings) == dict(wanted.settings):
@@ -192,7 +192,7 @@ class _Making:
             documents[f"scaling/{LATEST}"] = {name: value for name, value in named if value is not None}
         return documents
 
-    def _published(self, logical_id: str, wanted: WantedFunction, made: Function) -> Function:
+    def _published(self, wanted: WantedFunction, made: Function) -> Function:
         publications = {one: number for one, number in made.publications.items() if made.version(number) is not None}
         provisioned = dict(made.provisioned)
         for name, version in wanted.versions.items():
@@ -230,7 +230,11 @@ class _Making:
 
     def _urls(self, wanted: WantedFunction, made: Function) -> dict[str, Url]:
         gone = (self.was.get("Urls") or {}).keys() - wanted.urls.keys()
-        urls = {qualifier: url for qualifier, url in made.urls.items() if qualifier not in gone}
+        urls = {
+            qualifier: url
+            for qualifier, url in made.urls.items()
+            if qualifier not in gone and (qualifier == LATEST or qualifier in made.aliases)
+        }
         for qualifier, url in wanted.urls.items():
             if qualifier != LATEST and qualifier not in made.aliases:
                 raise DefinitionError(f"{made.logical_id}.Urls.{qualifier}", "is no alias of this function")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Url, Version
+from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import FunctionNotFound
 from glowplug.runtime.registry import Decide
 from glowplug.runtime.spec import FunctionSpec
@@ -40,6 +41,12 @@ class Deployed:
         self.catalog, result = decide(self.catalog)
         self.changed += 1
         return result
+
+    def allocation(self, name: str, qualifier: str) -> Allocation | None:
+        """Return what is provisioned as if no instance had come up yet; None where nothing is."""
+        function = self.catalog.functions.get(name)
+        one = None if function is None else function.provisioned.get(qualifier)
+        return None if one is None else Allocation(one.requested, 0, 0, one.status, one.status_reason, one.modified)
 
     def get(self, name: str) -> Function:
         """Return one function. Raises ``FunctionNotFound``."""

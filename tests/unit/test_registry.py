@@ -354,3 +354,29 @@ async def test_a_node_killed_between_any_two_statements_leaves_the_old_state_or_
     assert seen[-1] == new
     assert all(state in (old, new) for state in seen), json.dumps(seen)
     assert statement > 10
+
+
+async def test_a_file_of_the_first_release_is_read_as_it_was(path: Path) -> None:
+    """Its URL and its reservation, which were part of the spec, too."""
+    spec = ECHO.to_json() | {"url": ["echo", "NONE", "BUFFERED"], "reserved": 3}
+    del spec["layers"]
+    with sqlite3.connect(path) as connection:
+        for statement in MIGRATIONS[0]:
+            assert isinstance(statement, str)
+            connection.execute(statement)
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("INSERT INTO stacks VALUES ('main', 't1', 'then')")
+        connection.execute("INSERT INTO slots VALUES ('gone', 0), ('echo', 1)")
+        connection.execute("INSERT INTO revisions VALUES ('r', 'echo', ?, 'then')", (json.dumps(spec),))
+        connection.execute("INSERT INTO functions VALUES ('echo', 'main', 'Echo', 'r', 'id', 'then')")
+    connection.close()
+    for _ in range(2):
+        registry = await opened(path)
+        function = registry.get("echo")
+        assert (ECHO, 1, 3, "id", "then") == (
+            function.spec, function.slot, function.reserved, function.latest.revision_id, function.latest.modified
+        )  # fmt: skip
+        assert "echo" == registry.catalog.urls["echo"].function
+        assert {"Echo": "echo"} == registry.catalog.stacks["main"].functions
+        assert 0 == registry.slot("gone")
+        await registry.close()

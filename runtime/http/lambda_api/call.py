@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
+from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import InvalidRequestContent
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
@@ -64,6 +65,9 @@ class Changes(Protocol):
 
     async def change(self, decide: Decide[T], *, about: str = "change") -> T:
         """Make the catalog what ``decide`` says and return what it says to return."""
+
+    def allocation(self, name: str, qualifier: str) -> Allocation | None:
+        """Return how far the instances are that are provisioned for a version or an alias; None where none are."""
 
 
 @dataclass(frozen=True, slots=True)
