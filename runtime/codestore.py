@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 
 from .archive import Member, copy_member, inspect
@@ -31,6 +31,7 @@ PRUNE_GRACE_S = 7200.0
 """How long code stays after the last function that names it is gone. The longest Timeout (5400 s) bounds a drain; a
 client deploys within seconds of its upload."""
 
+_PIECE_BYTES = 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,6 +73,17 @@ class CodeStore:
         self.path(digest)
         try:
             return (self._directory / f"{digest}.zip").stat().st_size
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+
+    async def read(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of the zip with this digest. Raises ``InvalidParameter`` when it is not here, ``StateError``
+        when it cannot be read."""
+        self.path(digest)
+        try:
+            with (self._directory / f"{digest}.zip").open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                    yield piece
         except OSError as error:
             raise unusable(self._directory, error) from error
 

@@ -17,22 +17,27 @@ from .errors import StateError
 class Limits:
     """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more; defaults are Lambda's.
 
-    Raises ``StateError`` naming the variable.
+    ``account_concurrency`` is how many instances all functions may reserve between them, less
+    ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. Raises ``StateError`` naming the variable.
     """
 
     sync_request_bytes: int = 6 * 1024 * 1024
     sync_response_bytes: int = 6 * 1024 * 1024 + 100  # recorded: 6 MiB and 100 bytes
     log_tail_bytes: int = 4096
     client_context_bytes: int = 3583
+    create_request_bytes: int = 70_167_211  # a zip of 50 MB in base64, and the rest
     code_unzipped_bytes: int = 250 * 1024 * 1024
     code_zipped_bytes: int = 50 * 1024 * 1024
     snapshot_file_bytes: int = 4 * 1024**3
+    account_concurrency: int = 0
+    unreserved_concurrency: int = 0
     log_file_bytes: int = 16 * 1024 * 1024
     ledger_records: int = 4096
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            _check_range(f"GLOWPLUG_LIMIT_{name.upper()}", getattr(self, name), 1, math.inf)
+            least = 0 if name.endswith("_concurrency") else 1
+            _check_range(f"GLOWPLUG_LIMIT_{name.upper()}", getattr(self, name), least, math.inf)
 
 
 @dataclass(frozen=True, slots=True)

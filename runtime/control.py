@@ -193,6 +193,9 @@ class ControlPlane(Protocol):
     async def has_code(self, digest: str) -> bool:
         """Return whether the zip with this SHA-256 (hex) is here."""
 
+    def get_code(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a zip that is here."""
+
     async def put_code(self, digest: str, archive: bytes) -> None:
         """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
 

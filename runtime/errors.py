@@ -10,6 +10,9 @@
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
     │   ├── RequestTooLarge                 413 RequestEntityTooLargeException
     │   ├── Conflict                        409 ResourceConflictException
+    │   │   └── UpdateInProgress                …: another change of the function is being carried out
+    │   ├── PreconditionFailed              412 PreconditionFailedException    (RevisionId)
+    │   ├── ProvisionedNotFound             404 ProvisionedConcurrencyConfigNotFoundException
     │   ├── NotSupported                    400 InvalidParameterValueException
     │   ├── MethodNotAllowed                405 of the admin API
     │   ├── Forbidden                       403 AccessDeniedException
@@ -118,6 +121,24 @@ class Conflict(RequestError):
 
     status = 409
     code = "ResourceConflictException"
+
+
+class UpdateInProgress(Conflict):
+    """Another change of the function is being carried out, or it is not active yet."""
+
+
+class PreconditionFailed(RequestError):
+    """The caller has seen another revision than the one that is there."""
+
+    status = 412
+    code = "PreconditionFailedException"
+
+
+class ProvisionedNotFound(RequestError):
+    """Nothing is provisioned for the version or the alias."""
+
+    status = 404
+    code = "ProvisionedConcurrencyConfigNotFoundException"
 
 
 class NotSupported(RequestError):

@@ -40,6 +40,7 @@ from .http.server import HttpServer
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
+from .packages import Packages
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
@@ -255,7 +256,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
-        await _listen(http, config, registry, deployments, router, control, metrics, clock)
+        await _listen(http, config, registry, deployments, code, router, control, metrics, clock)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -286,6 +287,7 @@ async def _listen(
     config: NodeConfig,
     registry: Registry,
     deployments: Deployments,
+    code: CodeStore,
     router: Router,
     control: NodeControl,
     metrics: Metrics,
@@ -311,6 +313,7 @@ async def _listen(
             region=config.region,
             account_id=config.account_id,
             endpoint=lambda: http.endpoint,
+            packages=Packages(code, limits),
         )
     )
     admin = AdminApi(control, metrics, limits=limits)

@@ -222,6 +222,10 @@ class NodeControl:
         """Return whether the zip with this SHA-256 (hex) is here."""
         return self._code.has(digest)
 
+    def get_code(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a zip that is here. Raises ``InvalidParameter``, ``StateError``."""
+        return self._code.read(digest)
+
     async def put_code(self, digest: str, archive: bytes) -> None:
         """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
         await self._code.put(digest, archive)
@@ -275,7 +279,7 @@ class NodeControl:
     def _site(self) -> Site:
         now_s = self._clock.time()
         layers = self._arn_prefix.removesuffix("function:") + "layer:"
-        return Site(self._arn_prefix, layers, lambda_time(now_s), iso_time(now_s))
+        return Site(self._arn_prefix, layers, lambda_time(now_s), iso_time(now_s), now_s)
 
     # --- listings -----------------------------------------------------------------------------------------------------
 

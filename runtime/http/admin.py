@@ -11,7 +11,7 @@
     GET  /_glowplug/functions/<name>/logs          ?request_id=&last=<lines>; text
     GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
     GET  /_glowplug/explain/<request-id>           text
-    HEAD, PUT /_glowplug/code/<sha256>             zip bytes
+    HEAD, GET, PUT /_glowplug/code/<sha256>        zip bytes
     GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs
     PUT  /_glowplug/stacks/<stack>                 body {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"};
                                                    {"changes": [...], "functions": [...]} (*)
@@ -161,13 +161,15 @@ class AdminApi:
         return json_reply(asdict(await self._control.import_snapshot(body, wait=wait == "true")))
 
     async def _code(self, request: Request, digest: str) -> Reply:
-        _only(request, "HEAD", "PUT")
+        _only(request, "HEAD", "GET", "PUT")
         if request.method == "PUT":
             archive = await request.read(self._limits.code_zipped_bytes, what="a code upload")
             await self._control.put_code(digest, archive)
             return json_reply({"code": digest, "bytes": len(archive)})
         if not await self._control.has_code(digest):
             raise ResourceNotFound(f"Code not found: {digest}")
+        if request.method == "GET":
+            return Reply(HTTPStatus.OK, content_type="application/zip", stream=self._control.get_code(digest))
         return Reply(HTTPStatus.OK)
 
     async def _stack(self, request: Request, name: str) -> Reply:

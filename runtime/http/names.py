@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from glowplug.runtime.errors import FunctionNotFound, InvalidParameter, ValidationFailed
+from glowplug.runtime.errors import Forbidden, FunctionNotFound, InvalidParameter, ValidationFailed
 
 LATEST = "$LATEST"
 _NAME_PATTERN = (  # as AWS prints it in its ValidationException
@@ -17,6 +17,12 @@ _NAME = re.compile(_NAME_PATTERN, re.ASCII)
 _QUALIFIER = re.compile(_QUALIFIER_PATTERN, re.ASCII)
 _REGION, _ACCOUNT, _FUNCTION, _DERIVED = 3, 9, 11, 13  # groups of _NAME_PATTERN
 _NAME_LIMIT, _QUALIFIER_LIMIT = 256, 128
+_NEW_PATTERN = (  # of a function that is to be created, and of those that management operations name
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?"
+    r"(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?"
+)
+_NEW_NAME = re.compile(_NEW_PATTERN, re.ASCII)
+_NEW_LIMIT, _SHORT_LIMIT = 140, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,11 @@ class FunctionRef:
     name: str
     qualifier: str
     arn: str
+
+    @property
+    def given(self) -> str:
+        """The qualifier as it was given, empty when none was."""
+        return self.qualifier if self.arn.endswith(f":{self.qualifier}") else ""
 
 
 def parse(given: str, query_qualifier: str | None, *, region: str, account_id: str) -> FunctionRef:
@@ -64,3 +75,27 @@ def parse(given: str, query_qualifier: str | None, *, region: str, account_id: s
 
 def _problem(value: str, field: str, constraint: str) -> str:
     return f"Value '{value}' at '{field}' failed to satisfy constraint: Member must {constraint}"
+
+
+def parse_new(given: str, *, region: str, account_id: str) -> FunctionRef:
+    """Read the name of a function that is to be created: a name or an ARN without a qualifier.
+
+    Raises ``ValidationFailed``, ``InvalidParameter``, ``FunctionNotFound`` or ``Forbidden`` in AWS's words.
+    """
+    match = _NEW_NAME.fullmatch(given)
+    problems = []
+    if match is None:
+        problems.append(_problem(given, "functionName", f"satisfy regular expression pattern: {_NEW_PATTERN}"))
+    if len(given) > _NEW_LIMIT:
+        problems.append(_problem(given, "functionName", f"have length less than or equal to {_NEW_LIMIT}"))
+    if problems or match is None:
+        raise ValidationFailed(*problems)
+    name, their_region = match[_FUNCTION], (match[_REGION] or f"{region}:")[:-1]
+    if len(name) > _SHORT_LIMIT:
+        problem = _problem(given, "functionName", f"have length less than or equal to {_SHORT_LIMIT}")
+        raise InvalidParameter(f"1 validation error detected: {problem}")
+    if their_region != region:
+        raise FunctionNotFound(f"Functions from '{their_region}' are not reachable in this region ('{region}')")
+    if (match[_ACCOUNT] or f"{account_id}:")[:-1] != account_id:
+        raise Forbidden("")
+    return FunctionRef(name, LATEST, f"arn:aws:lambda:{region}:{account_id}:function:{name}")

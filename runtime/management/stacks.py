@@ -58,12 +58,14 @@ class FunctionChange:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where and when: the beginnings of ARNs, the time in Lambda's form and in ISO 8601, and new random ids."""
+    """Where and when: the beginnings of ARNs, the time in Lambda's form, in ISO 8601 and in Unix seconds, and new
+    random ids."""
 
     function_arn: str
     layer_arn: str
     now: str
     iso: str
+    unix_s: float = 0.0
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
 
 

@@ -41,6 +41,7 @@ from glowplug.runtime.http.server import HttpServer
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.metrics import Metrics
+from glowplug.runtime.packages import Packages
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
 from glowplug.runtime.testing.deployed import Deployed, a_function
@@ -149,7 +150,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     urls = FunctionUrls(registry, invoke, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics)
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
-        region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint,
+        region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
     )  # fmt: skip
     api = LambdaApi(services)
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from glowplug.runtime.testing import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
+UNUSED: Any = None  # no code is taken in here
 INVOKE = "/2015-03-31/functions/{}/invocations"
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="ab" * 32)
 
@@ -92,7 +93,7 @@ class Fixture:
             Services(
                 directory=deployed, deployments=deployed, invoke=self.invoke, clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
-                endpoint=lambda: "http://127.0.0.1:9000",
+                endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED,
             )
         )  # fmt: skip
         raw: Any = Body(body if isinstance(body, list) else [body])

@@ -43,7 +43,7 @@ class Node:
     def site(self) -> Site:
         number = next(self._ids)
         ids = (f"id-{number}-{count}" for count in itertools.count())
-        return Site(ARN, LAYERS, f"t{number}", f"i{number}", lambda: next(ids))
+        return Site(ARN, LAYERS, f"t{number}", f"i{number}", 0.0, lambda: next(ids))
 
 
 PUBLISHED = {"Versions": {"V1": {}}, "Aliases": {"live": {"FunctionVersion": {"Ref": "V1"}}}}

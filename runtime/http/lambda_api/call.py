@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
 
-from glowplug.runtime.catalog import Catalog
+from glowplug.runtime.catalog import Catalog, iso_time, lambda_time
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
-from glowplug.runtime.errors import InvalidRequestContent
+from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
+from glowplug.runtime.management.stacks import Site
+from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
+from .constraints import Body
+
 T = TypeVar("T")
+
+_UNQUALIFIED = (
+    "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. Please "
+    "specify either a function name or an unqualified function ARN."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +91,38 @@ class Services:
     region: str
     account_id: str
     endpoint: Callable[[], str]
+    packages: Packages
 
     @property
     def arn_prefix(self) -> str:
         """What the ARN of a function has in front of its name."""
         return f"arn:aws:lambda:{self.region}:{self.account_id}:function:"
 
+    @property
+    def layer_prefix(self) -> str:
+        """What the ARN of a layer has in front of its name."""
+        return f"arn:aws:lambda:{self.region}:{self.account_id}:layer:"
+
+    def site(self) -> Site:
+        """Return where and when a decision is made."""
+        now_s = self.clock.time()
+        return Site(self.arn_prefix, self.layer_prefix, lambda_time(now_s), iso_time(now_s), now_s)
+
     def parse(self, call: Call) -> names.FunctionRef:
         """Return the function that a call names, with its qualifier. Raises as ``names.parse``."""
         given, qualifier = call.path["FunctionName"], call.query("Qualifier")
         return names.parse(given, qualifier, region=self.region, account_id=self.account_id)
+
+    def parse_unqualified(self, call: Call) -> names.FunctionRef:
+        """Return the function that a call names. Raises ``InvalidParameter`` when it names a version or an alias."""
+        ref = self.parse(call)
+        if ref.given:
+            raise InvalidParameter(_UNQUALIFIED)
+        return ref
+
+    async def body(self, call: Call, operation: str) -> Body:
+        """Return the body of a management operation, for reading."""
+        return Body(await call.body(self.limits.sync_request_bytes, operation))
 
 
 Operation = Callable[[Services, Call], Awaitable[Reply]]

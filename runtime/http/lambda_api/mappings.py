@@ -1,0 +1,107 @@
+"""Operations on event source mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from glowplug.runtime.errors import InvalidParameter, NotSupported
+from glowplug.runtime.http import names
+from glowplug.runtime.http.messages import Reply, json_reply
+from glowplug.runtime.management import mappings
+
+from .call import Call, Services
+from .constraints import Body, between, missing, one_of, refuse
+from .pages import page
+
+_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")
+
+
+async def create_event_source_mapping(services: Services, call: Call) -> Reply:
+    """Answer CreateEventSourceMapping. Queues are not polled yet: a mapping can be made, and not enabled."""
+    body, site = await services.body(call, "CreateEventSourceMapping"), services.site()
+    refuse(
+        missing(body.text("FunctionName"), "functionName"),
+        one_of(body.text("StartingPosition"), "startingPosition", _POSITIONS),
+    )
+    _check(body)
+    if body.values.get("Enabled", True) and str(body.text("EventSourceArn")).split(":")[2:3] == ["sqs"]:
+        _refuse_enabled()
+    arn = _function_arn(services, body)
+    mapping = await services.deployments.change(
+        lambda catalog: mappings.create(catalog, body.values, arn or "", site), about="create mapping"
+    )
+    return json_reply(_shown(mapping), 202)
+
+
+async def get_event_source_mapping(services: Services, call: Call) -> Reply:
+    """Answer GetEventSourceMapping."""
+    return json_reply(_shown(mappings.get(services.deployments.catalog, call.path["UUID"])))
+
+
+async def update_event_source_mapping(services: Services, call: Call) -> Reply:
+    """Answer UpdateEventSourceMapping."""
+    body, site, uuid = await services.body(call, "UpdateEventSourceMapping"), services.site(), call.path["UUID"]
+    _check(body)
+    mappings.get(services.deployments.catalog, uuid)
+    if body.flag("Enabled"):
+        _refuse_enabled()
+    arn = _function_arn(services, body)
+    mapping = await services.deployments.change(
+        lambda catalog: mappings.update(catalog, uuid, body.values, arn, site), about="update mapping"
+    )
+    return json_reply(_shown(mapping), 202)
+
+
+async def delete_event_source_mapping(services: Services, call: Call) -> Reply:
+    """Answer DeleteEventSourceMapping."""
+    uuid = call.path["UUID"]
+    mapping = await services.deployments.change(lambda catalog: mappings.delete(catalog, uuid), about="delete mapping")
+    return json_reply({**_shown(mapping), "State": "Deleting"}, 202)
+
+
+async def list_event_source_mappings(services: Services, call: Call) -> Reply:
+    """Answer ListEventSourceMappings, of a function or of a source where that is asked for."""
+    source, asked = call.query("EventSourceArn"), call.query("FunctionName")
+    arn = None
+    if asked is not None:
+        arn = names.parse(asked, None, region=services.region, account_id=services.account_id).arn
+    found = [
+        document
+        for key, document in services.deployments.catalog.documents.items()
+        if key.startswith(f"{mappings.KIND}/")
+        and source in (None, document["EventSourceArn"])
+        and (arn is None or document["FunctionArn"] == arn)
+    ]
+    return json_reply(page(call, "EventSourceMappings", found, lambda one: str(one["UUID"]), _shown, cap=100))
+
+
+def _refuse_enabled() -> None:
+    raise NotSupported("Enabled event source mappings are not supported yet: nothing polls queues; use Enabled=False")
+
+
+def _check(body: Body) -> None:
+    criteria = body.section("FilterCriteria").maps("Filters")
+    if criteria is not None and len(criteria) > 5:
+        raise InvalidParameter("Filters: 5 at most")
+    scaling = body.section("ScalingConfig").whole("MaximumConcurrency")
+    refuse(
+        between(body.whole("BatchSize"), "batchSize", 1, 10000),
+        between(body.whole("MaximumBatchingWindowInSeconds"), "maximumBatchingWindowInSeconds", 0, 300),
+        between(scaling, "scalingConfig.maximumConcurrency", 2, 1000),
+        *(
+            one_of(kind, "functionResponseTypes", ("ReportBatchItemFailures",))
+            for kind in body.texts("FunctionResponseTypes") or ()
+        ),
+    )
+
+
+def _function_arn(services: Services, body: Body) -> str | None:
+    given = body.text("FunctionName")
+    if given is None:
+        return None
+    return names.parse(given, None, region=services.region, account_id=services.account_id).arn
+
+
+def _shown(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != "Tags"}

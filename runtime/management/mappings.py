@@ -1,0 +1,150 @@
+"""Event source mappings: which queue feeds which function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from glowplug.runtime.catalog import Catalog
+from glowplug.runtime.errors import Conflict, InvalidParameter, NotSupported, ResourceNotFound
+
+from .stacks import Site
+
+KIND = "event-source-mapping"
+_STREAMS = ("kinesis", "dynamodb")
+_POSITIONS = {"kinesis": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"), "dynamodb": ("LATEST", "TRIM_HORIZON")}
+_SETTINGS = tuple(
+    "BatchSize MaximumBatchingWindowInSeconds FilterCriteria FunctionResponseTypes ScalingConfig "
+    "KMSKeyArn MetricsConfig ProvisionedPollerConfig".split()
+)
+
+
+def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: Site) -> tuple[Catalog, dict[str, Any]]:
+    """Make a mapping; ``function_arn`` is as the caller qualified it. Raises ``InvalidParameter``, ``Conflict``, or
+    ``NotSupported`` for a source that nothing here polls."""
+    name = function_arn.removeprefix(site.function_arn).partition(":")[0]
+    source = given.get("EventSourceArn")
+    kafka = given.get("SelfManagedEventSource")
+    if not source and not kafka:
+        raise InvalidParameter("Unrecognized event source.")
+    if kafka and not given.get("SourceAccessConfigurations"):
+        raise InvalidParameter("Required 'sourceAccessConfigurations' parameter is missing.")
+    service = str(source).split(":")[2] if source else "kafka"
+    if service in _STREAMS:
+        _check_position(service, str(source), given.get("StartingPosition"))
+    if name not in catalog.functions:
+        raise InvalidParameter("Function does not exist")
+    if service == "sqs" and given.get("DestinationConfig"):
+        raise InvalidParameter("Unsupported DestinationConfig parameter for given event source mapping type.")
+    if service != "sqs":
+        raise NotSupported(f"Event source mappings of {service} are not supported: sqs is")
+    _check_batches(given)
+    check_filters(given)
+    known = next(
+        (one for key, one in catalog.documents.items() if key.startswith(KIND) and _same(one, source, function_arn)),
+        None,
+    )
+    if known is not None:
+        raise Conflict(
+            f'An event source mapping with SQS arn (" {source} ") and function (" {name} ") already exists. Please '
+            f"update or delete the existing mapping with UUID {known['UUID']}"
+        )
+    uuid = site.new_id()
+    mapping = {
+        "UUID": uuid,
+        "BatchSize": 10,
+        "MaximumBatchingWindowInSeconds": 0,
+        "FunctionResponseTypes": [],
+        **{key: given[key] for key in _SETTINGS if given.get(key) is not None},
+        "EventSourceArn": source,
+        "EventSourceMappingArn": f"{site.function_arn.removesuffix('function:')}{KIND}:{uuid}",
+        "FunctionArn": function_arn,
+        "LastModified": site.unix_s,
+        "State": "Enabled" if given.get("Enabled", True) else "Disabled",
+        "StateTransitionReason": "USER_INITIATED",
+        "Tags": dict(given.get("Tags") or {}),
+    }
+    return catalog.with_document(f"{KIND}/{uuid}", mapping), mapping
+
+
+def update(
+    catalog: Catalog, uuid: str, given: Mapping[str, Any], function_arn: str | None, site: Site
+) -> tuple[Catalog, dict[str, Any]]:
+    """Change a mapping: what is not given stays. Raises ``ResourceNotFound`` or ``InvalidParameter``."""
+    known = get(catalog, uuid)
+    name = (function_arn or known["FunctionArn"]).removeprefix(site.function_arn).partition(":")[0]
+    if function_arn is not None and name not in catalog.functions:
+        raise InvalidParameter("Function does not exist")
+    chosen = {key: given[key] for key in _SETTINGS if given.get(key) is not None}
+    mapping = {**known, **chosen, "LastModified": site.unix_s}
+    _check_batches(mapping)
+    check_filters(mapping)
+    if function_arn is not None:
+        mapping["FunctionArn"] = function_arn
+    if given.get("Enabled") is not None:
+        mapping["State"] = "Enabled" if given["Enabled"] else "Disabled"
+    return catalog.with_document(f"{KIND}/{uuid}", mapping), mapping
+
+
+def delete(catalog: Catalog, uuid: str) -> tuple[Catalog, dict[str, Any]]:
+    """Delete a mapping and return it as it was. Raises ``ResourceNotFound``."""
+    known = get(catalog, uuid)
+    return catalog.with_document(f"{KIND}/{uuid}", None), dict(known)
+
+
+def get(catalog: Catalog, uuid: str) -> Mapping[str, Any]:
+    """Return a mapping. Raises ``ResourceNotFound``."""
+    known = catalog.documents.get(f"{KIND}/{uuid}")
+    if known is None:
+        raise ResourceNotFound("The resource you requested does not exist.")
+    return known
+
+
+def check_filters(given: Mapping[str, Any]) -> None:
+    """Raise ``InvalidParameter`` for a filter that is no EventBridge pattern."""
+    for one in (given.get("FilterCriteria") or {}).get("Filters") or ():
+        try:
+            pattern = json.loads(one.get("Pattern") or "{}")
+        except (ValueError, AttributeError) as error:
+            raise InvalidParameter("Invalid filter pattern definition.") from error
+        if not _is_pattern(pattern):
+            raise InvalidParameter("Invalid filter pattern definition.")
+
+
+def _is_pattern(pattern: object) -> bool:
+    if not isinstance(pattern, dict):
+        return False
+    return all(
+        (isinstance(value, list) and bool(value)) or (isinstance(value, dict) and _is_pattern(value))
+        for value in pattern.values()
+    )
+
+
+def _check_position(service: str, source: str, position: object) -> None:
+    if position is None:
+        raise InvalidParameter(
+            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must "
+            "not be null."
+        )
+    if position not in _POSITIONS[service]:
+        raise InvalidParameter(f"Unsupported starting position for arn type: {source}")
+
+
+def _check_batches(given: Mapping[str, Any]) -> None:
+    size, window = given.get("BatchSize") or 10, given.get("MaximumBatchingWindowInSeconds") or 0
+    if str(given.get("EventSourceArn")).endswith(".fifo"):
+        if size > 10:
+            raise InvalidParameter("Batch size must be less than or equal to 10 for FIFO queues.")
+        if window:
+            raise InvalidParameter("Maximum batch window in seconds is not supported for FIFO queues.")
+    elif size > 10 and not window:
+        raise InvalidParameter(
+            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
+        )
+    if given.get("ProvisionedPollerConfig") and given.get("ScalingConfig"):
+        raise InvalidParameter("ProvisionedPollerConfig and MaximumConcurrency exclude each other.")
+
+
+def _same(mapping: Mapping[str, Any], source: object, function_arn: str) -> bool:
+    return (mapping["EventSourceArn"], mapping["FunctionArn"]) == (source, function_arn)
