@@ -67,7 +67,9 @@ def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
     try:
         file = zipfile.ZipFile(io.BytesIO(archive))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise InvalidParameter(f"Could not unzip uploaded file: {error}") from error
+        raise InvalidParameter(
+            "Could not unzip uploaded file. Please check your file, then try to upload again."
+        ) from error
     with file:
         entries = file.infolist()
         if len(entries) > MAX_ENTRIES:

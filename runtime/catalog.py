@@ -29,7 +29,8 @@ class Version:
 
     ``modified`` is in Lambda's form (``lambda_time``), ``revision_id`` is Lambda's RevisionId, new with every change.
     ``state`` and ``update`` are Lambda's State and LastUpdateStatus, each with a reason and its code; ``update`` is
-    empty until the function has been active. ``optimized`` is SnapStart's OptimizationStatus. ``settings`` holds
+    empty until the function has been active. ``latest_description`` is that of ``$LATEST`` when a version was
+    published: its own may be another. ``optimized`` is SnapStart's OptimizationStatus. ``settings`` holds
     configuration that is accepted and stored, under Lambda's own names and in its shapes (``VpcConfig``, …).
     """
 
@@ -44,6 +45,7 @@ class Version:
     update_reason: str = ""
     update_reason_code: str = ""
     optimized: bool = False
+    latest_description: str = ""
     settings: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     @property

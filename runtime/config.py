@@ -45,9 +45,11 @@ class NodeConfig:
     """Everything a node is told from outside. Durations in seconds, sizes in bytes.
 
     ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
-    free of its disk (None: the cache's own choice, ``cache/room.py``). The last four are of use with a GPU alone:
-    ``device`` is where functions run with ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts
-    are kept, in ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
+    free of its disk (None: the cache's own choice, ``cache/room.py``). ``foreign_runtimes`` says what happens when the
+    Lambda API creates a function of a runtime other than Python: ``refuse`` it, or ``store`` it, for tools that manage
+    more than what runs here; calling it is refused then. Four are of use with a GPU alone: ``device`` is where
+    functions run with ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in
+    ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -74,6 +76,7 @@ class NodeConfig:
     context_pool: int = 1
     context_pool_mib: int = 2048
     mps: bool = False
+    foreign_runtimes: str = "refuse"
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -146,6 +149,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_CONTEXT_POOL": ("context_pool", int),
     "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
     "GLOWPLUG_MPS": ("mps", bool),
+    "GLOWPLUG_FOREIGN_RUNTIMES": ("foreign_runtimes", str),
 }
 
 _ELSEWHERE = (
@@ -170,6 +174,7 @@ _FORMS = {
     "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),
     "GLOWPLUG_REGION": re.compile(r"[a-z0-9-]{1,64}"),
     "GLOWPLUG_DEVICE": re.compile(r"cpu|cuda"),
+    "GLOWPLUG_FOREIGN_RUNTIMES": re.compile(r"refuse|store"),
 }
 
 

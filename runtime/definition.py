@@ -46,15 +46,16 @@ _OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes MaxParkedRatio".split())
 _WARMUP = frozenset("Event Compare".split())
 
 
-def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
-    """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted."""
+def spec_of(definition: Mapping[str, Any], *, foreign: bool = False) -> FunctionSpec:
+    """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted; with
+    ``foreign`` a runtime other than Python is accepted, for a function that is only stored."""
     read = Reader(definition, "")
     read.only(_KNOWN | _BESIDE)
     name = read.text("FunctionName", required=True)
     if not _FUNCTION_NAME.fullmatch(name):
         raise DefinitionError("FunctionName", f"{name!r} does not match {_FUNCTION_NAME.pattern}")
     runtime = read.text("Runtime", required=True)
-    if not runtime.startswith("python3."):
+    if not (foreign or runtime.startswith("python3.")):
         raise DefinitionError("Runtime", f"{runtime!r} is not supported; python3.x is")
     if read.values.get("Architectures") not in (None, ["x86_64"], ["arm64"]):
         raise DefinitionError("Architectures", "has one entry, x86_64 or arm64")

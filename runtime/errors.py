@@ -5,6 +5,7 @@
     │   ├── FunctionNotFound                404 ResourceNotFoundException
     │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
     │   ├── InvalidParameter                400 InvalidParameterValueException
+    │   │   └── LimitReached                    …: does not fit with what there is  (body without Type, recorded)
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
@@ -30,6 +31,8 @@
     │       ├── WorkerExited                Runtime.ExitError
     │       ├── OutOfMemory                 Runtime.OutOfMemory
     │       └── ResponseTooLarge            Function.ResponseSizeTooLarge
+    ├── ResourceNotReady                    502 ResourceNotReadyException: the version could not be made
+    ├── InvalidRuntime                      502 InvalidRuntimeException: stored here, and of a runtime that is not
     ├── HoldTimeout                         504: HoldTimeoutSeconds passed before an instance was ready
     ├── StateError                          500: the state directory cannot be used (locked, read-only, full)
     └── InternalError                       500 ServiceException: ours
@@ -84,6 +87,10 @@ class ResourceNotFound(RequestError):
 
 class InvalidParameter(RequestError):
     """A parameter has a value that the operation does not take."""
+
+
+class LimitReached(InvalidParameter):
+    """What is asked for and what there is already do not fit together. AWS sends it without ``Type`` (recorded)."""
 
 
 class ValidationFailed(RequestError):
@@ -248,6 +255,21 @@ class StartTimeout(StartError):
     """The start took longer than InitTimeoutSeconds."""
 
     error_type = "Sandbox.Timedout"
+
+
+class ResourceNotReady(GlowplugError):
+    """The version could not be made: its state is Failed."""
+
+    status = 502
+    code = "ResourceNotReadyException"
+    message_key = "message"
+
+
+class InvalidRuntime(GlowplugError):
+    """The function is of a runtime that this node does not have."""
+
+    status = 502
+    code = "InvalidRuntimeException"
 
 
 class HoldTimeout(GlowplugError):

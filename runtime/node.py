@@ -314,6 +314,7 @@ async def _listen(
             account_id=config.account_id,
             endpoint=lambda: http.endpoint,
             packages=Packages(code, limits),
+            foreign=config.foreign_runtimes == "store",
         )
     )
     admin = AdminApi(control, metrics, limits=limits)

@@ -128,6 +128,11 @@ class FunctionSpec:
         return ""
 
     @property
+    def foreign(self) -> bool:
+        """Whether it is of a runtime that no node has: it can be stored, and not run."""
+        return not self.runtime.startswith("python3.")
+
+    @property
     def lean(self) -> bool:
         """Whether the base zygote without torch is enough: no models, or none but ONNX files."""
         return all(model.is_onnx for model in self.models)

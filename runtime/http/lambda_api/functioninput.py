@@ -41,8 +41,9 @@ def new_name(services: Services, body: Body) -> names.FunctionRef:
     return names.parse_new(name or "", region=services.region, account_id=services.account_id)
 
 
-def check(body: Body, *, creating: bool) -> None:
-    """Refuse what AWS refuses about single parameters, in its order and words."""
+def check(body: Body, *, creating: bool, foreign: bool = False) -> None:
+    """Refuse what AWS refuses about single parameters, in its order and words; and runtimes other than Python, unless
+    ``foreign`` ones are stored."""
     architectures, layers = body.texts("Architectures"), body.texts("Layers")
     logs, snap, tracing = body.section("LoggingConfig"), body.section("SnapStart"), body.section("TracingConfig")
     if creating:
@@ -67,7 +68,7 @@ def check(body: Body, *, creating: bool) -> None:
     for name in _REFUSED:
         if body.map(name):
             raise NotSupported(f"{name} is not supported")
-    _check_runtime(body.text("Runtime"), required=creating)
+    _check_runtime(body.text("Runtime"), required=creating, foreign=foreign)
     if creating and body.text("Handler") is None:
         raise InvalidParameter(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -159,7 +160,7 @@ def _layers(given: list[str] | None) -> str:
     return problem(given, "layers", f"Member must satisfy constraint: {rule}")
 
 
-def _check_runtime(runtime: str | None, *, required: bool) -> None:
+def _check_runtime(runtime: str | None, *, required: bool, foreign: bool) -> None:
     if runtime is None:
         if required:
             raise InvalidParameter(
@@ -176,7 +177,7 @@ def _check_runtime(runtime: str | None, *, required: bool) -> None:
             f"Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
             f"[{', '.join(RUNTIMES)}] or be a valid ARN"
         )
-    if not runtime.startswith("python3."):
+    if not (foreign or runtime.startswith("python3.")):
         raise NotSupported(f"Runtime {runtime} is not supported: python3.x is")
 
 
