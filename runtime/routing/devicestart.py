@@ -117,7 +117,7 @@ class DeviceStarter(Starter):
                 return await self._alone_process(home, recording)
             async with owned(worker, self._logs.of(spec.name)):
                 with recording.phase("adopt"):
-                    await taken.pop().adopt(wire.Adopt(user, user))
+                    await taken.pop().adopt(wire.Adopt(user, user, *self._place(spec)))
             return worker
 
         try:

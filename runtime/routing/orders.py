@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from glowplug.runtime.process import wire
 from glowplug.runtime.spec import FunctionSpec
 
 from . import environment
-from .environment import Site
+from .environment import Roots, Site
+
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+"""The node's own interpreter, as ``Runtime`` would call it."""
 
 
 def load_order(
     site: Site,
     spec: FunctionSpec,
-    task_root: Path,
+    roots: Roots,
     files: Mapping[str, Mapping[str, str]],
     *,
     parked: bool = False,
@@ -29,9 +32,9 @@ def load_order(
     return wire.Load(
         function_name=spec.name,
         handler=spec.handler,
-        task_root=str(task_root),
-        import_paths=[str(task_root)],
-        environment=environment.load_environment(site, spec, task_root=task_root),
+        task_root=roots.task,
+        import_paths=roots.import_paths(PYTHON),
+        environment=environment.load_environment(site, spec, roots),
         models=[
             {"name": one.name, "source": one.source, "files": dict(files[one.name]), "verify": one.verify_rate}
             for one in spec.models

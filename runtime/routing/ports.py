@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
+from glowplug.runtime.process.view import Place
 from glowplug.runtime.spec import FunctionSpec
 
 from .distrust import Kind
@@ -106,13 +107,18 @@ class FunctionZygote(Loadable, Protocol):
 class Zygotes(Protocol):
     """Where processes come from."""
 
-    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int) -> FunctionZygote:
+    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FunctionZygote:
         """Fork an empty function zygote from a base zygote; waits while that is rebuilt."""
 
-    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int) -> Worker:
+    async def own_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FunctionZygote:
+        """Start an empty function zygote as a program, for code that brings what base zygotes have loaded."""
+
+    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> Worker:
         """Fork an empty worker from a base zygote (``Parking: off``)."""
 
-    async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int) -> Worker:
+    async def execute(
+        self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int, place: Place
+    ) -> Worker:
         """Start an empty worker by exec; ``environment`` is added to the allow-listed one."""
 
 
@@ -264,6 +270,9 @@ class Code(Protocol):
 
     def path(self, digest: str) -> Path:
         """Return the directory that holds the code, the function's task root."""
+
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return the directory that layers with these digests make together; None when it has not been prepared."""
 
 
 # --- logs (runtime/logs.py) -------------------------------------------------------------------------------------------

@@ -159,6 +159,10 @@ class FakeModels:
         """Return the same directory for every digest."""
         return self.code
 
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return a directory for any layers."""
+        return Path("/opt") / "-".join(digests)
+
 
 class FakeLog:
     """A function's log as a list of entries, a word and its values."""

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from glowplug.runtime.process import afterfork
+from glowplug.runtime.process.view import add_options
 
 from . import shadow, streams
 
@@ -15,6 +16,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog=f"python -m {name}", allow_abbrev=False)
     options.add_argument("--control-fd", type=int, required=True, help="socket to the node")
     options.add_argument("--expose", action="append", default=[], metavar="PATH", help="functions may read this")
+    add_options(options)
     return options
 
 

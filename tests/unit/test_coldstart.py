@@ -97,10 +97,22 @@ async def test_an_obstacle_found_in_the_zygote_is_remembered_for_the_revision(wh
     assert "2 threads run: worker-1" == rig.router.describe()[0].unparkable_reason
 
 
-@pytest.mark.parametrize("parking", [True, False])
-async def test_code_that_brings_a_preloaded_module_starts_by_exec_and_explain_says_why(*, parking: bool) -> None:
-    """Way 4, found out before anything was imported, also where nothing is parked."""
-    rig = Rig(a_spec(models=(MODEL,), parking=parking, idle_timeout_s=0.0))
+async def test_code_that_brings_a_preloaded_module_gets_a_zygote_of_its_own_and_explain_says_why() -> None:
+    """Way 2 with a zygote that was started as a program; found out once, before anything was imported."""
+    rig = Rig(a_spec(models=(MODEL,), idle_timeout_s=0.0))
+    rig.script().brought = why = "its code brings its own msgpack, which the zygote has loaded already"
+    assert b"{}" == (await rig.call()).payload
+    assert f"Note: a zygote of its own: {why}." in rig.ledger.explain("r1")
+    assert [True, False] == [zygote.forked for zygote in rig.zygotes.zygotes]
+    await rig.router.cool("f", "stored")
+    await rig.call()
+    assert ([True, False, False], []) == ([zygote.forked for zygote in rig.zygotes.zygotes], rig.zygotes.alone)
+    assert "" == rig.router.describe()[0].unparkable_reason
+
+
+async def test_code_that_brings_a_preloaded_module_starts_by_exec_where_nothing_is_parked() -> None:
+    """Way 4, in place of way 3."""
+    rig = Rig(a_spec(models=(MODEL,), parking=False, idle_timeout_s=0.0))
     rig.script().brought = why = "its code brings its own msgpack, which the zygote has loaded already"
     assert b"{}" == (await rig.call()).payload
     assert f"Note: not forked: {why}." in rig.ledger.explain("r1")
