@@ -106,7 +106,7 @@ class Attempts:
         except (GlowplugError, CacheError, SnapshotError) as error:
             fault = error if isinstance(error, GlowplugError) else to_runtime(error)
             reported = fault.reported_type if isinstance(fault, StartError) else ""
-            log, kind = self._logs.of(spec.name), reported or fault.error_type or type(fault).__name__
+            log, kind = self._logs.of(spec), reported or fault.error_type or type(fault).__name__
             if not reported or type(fault) is StartError:  # else the process that failed has printed it, with its trace
                 log.output(f"[ERROR] {kind}: {fault}\n".encode())
             log.init_report((self._clock.monotonic() - began_s) * 1e3, status="error", error_type=kind)

@@ -141,11 +141,11 @@ class Starter:
     async def _fork_from(
         self, parked: Parked, spec: FunctionSpec, instance_id: str, recording: Recording, *, built: bool
     ) -> Started:
-        log = self._logs.of(spec.name)
+        log = self._logs.of(spec)
         if not built:
             recording.engine, recording.engine_reason = parked.engine, parked.engine_reason
             recording.warmup = parked.warmup and "not repeated, the zygote it was forked from had passed"
-            log.restore_start(spec.runtime)
+            log.restore_start()
         began_s = self._clock.monotonic()
         with recording.phase("fork"):
             worker = await parked.zygote.fork(self._name(spec), uid=-1, gid=-1)
@@ -171,7 +171,7 @@ class Starter:
             user, place = self._site.user_of(spec.name), self._place(spec)
             bring = self._zygotes.own_zygote if home.shadowed else self._zygotes.function_zygote
             zygote = await bring(self._name(spec), lean=spec.lean, uid=user, gid=user, place=place)
-        async with owned(zygote, self._logs.of(spec.name)):
+        async with owned(zygote, self._logs.of(spec)):
             await self._load_and_bind(zygote, spec, material, recording, parked=True)
             init_ms = (self._clock.monotonic() - began_s) * 1e3
             if spec.models or spec.warmup_event:
@@ -194,7 +194,7 @@ class Starter:
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
         """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
         canary = await zygote.fork(self._name(spec), uid=-1, gid=-1)
-        async with owned(canary, self._logs.of(spec.name)):
+        async with owned(canary, self._logs.of(spec)):
             said = await self._check(canary, spec) if spec.models else "no engine"
             if spec.warmup_event:
                 await canary.start(self._start_order(spec, "canary", restored=True))
@@ -238,7 +238,7 @@ class Starter:
     ) -> Started:
         """Have an empty worker, which ``process`` brings, import and bind by itself."""
         spec, worker = home.spec, await process()
-        async with owned(worker, self._logs.of(spec.name)):
+        async with owned(worker, self._logs.of(spec)):
             await self._load_and_bind(worker, spec, material, recording, parked=False)
             if spec.models:
                 with recording.phase("warmup"):
@@ -252,7 +252,7 @@ class Starter:
         self, process: Loadable, spec: FunctionSpec, material: Materials, recording: Recording, *, parked: bool
     ) -> None:
         """Import the handler and bind the models. Raises ``NotForkable`` when only exec can do that."""
-        self._logs.of(spec.name).init_start(spec.runtime)
+        self._logs.of(spec).init_start()
         with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
         # After a bake too: another engine reads other files.
@@ -284,7 +284,7 @@ class Starter:
     async def _become_instance(
         self, worker: Worker, spec: FunctionSpec, instance_id: str, recording: Recording, *, restored: bool
     ) -> None:
-        async with owned(worker, self._logs.of(spec.name)):
+        async with owned(worker, self._logs.of(spec)):
             with recording.phase("start"):
                 ready = await worker.start(self._start_order(spec, instance_id, restored=restored))
             if restored:
@@ -315,7 +315,7 @@ class Starter:
         return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
 
     def _time_limit(self, spec: FunctionSpec) -> contextlib.AbstractAsyncContextManager[None]:
-        return time_limit(spec, clock=self._clock, log=self._logs.of(spec.name))
+        return time_limit(spec, clock=self._clock, log=self._logs.of(spec))
 
     def _name(self, spec: FunctionSpec) -> str:
         return f"{spec.name}-{next(self._numbers)}"

@@ -279,15 +279,15 @@ class Code(Protocol):
 
 
 class FunctionLog(Protocol):
-    """The log of one function, in Lambda's text format (spec 6.2). Every method appends; none waits."""
+    """The log of one revision, in the format that it asks for (spec 6.2, 6.3). Every method appends; none waits."""
 
-    def init_start(self, runtime: str) -> None:
+    def init_start(self) -> None:
         """Write INIT_START."""
 
     def init_report(self, init_ms: float, *, status: str = "", error_type: str = "") -> None:
         """Write INIT_REPORT: the end of an import that no REPORT tells of."""
 
-    def restore_start(self, runtime: str) -> None:
+    def restore_start(self) -> None:
         """Write RESTORE_START."""
 
     def restore_report(self, restore_ms: float) -> None:
@@ -305,7 +305,8 @@ class InvocationLog(NamedTuple):
 
     Durations in milliseconds. ``init_ms`` is given once per import, ``restore_ms`` on the first invocation of a forked
     instance. ``status`` is empty, ``timeout`` or ``error``; with ``error``, ``error_type`` is Lambda's.
-    ``timeout_s`` is for the line that a timeout adds.
+    ``timeout_s`` is for the line that a timeout adds. ``failed`` says that the caller gets an error, of
+    ``produced_bytes``.
     """
 
     request_id: str
@@ -319,10 +320,12 @@ class InvocationLog(NamedTuple):
     status: str = ""
     error_type: str = ""
     timeout_s: float = 0.0
+    failed: bool = False
+    produced_bytes: int = 0
 
 
 class Logs(Protocol):
     """The logs of all functions."""
 
-    def of(self, function: str) -> FunctionLog:
-        """Return the log of one function, made on first use."""
+    def of(self, spec: FunctionSpec) -> FunctionLog:
+        """Return the log of one revision, made on first use."""
