@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import glowplug
+from glowplug.runtime.interpreters import Interpreter
 
 from .enter import format_environment
 from .view import Place
@@ -110,23 +111,29 @@ def execute_function(
     sockets: Sequence[int],
     output: int,
     place: Place | None = None,
+    interpreter: Interpreter | None = None,
     options: Sequence[str] = (),
 ) -> tuple[int, int]:
     """Run a program of one function, with its environment on top of ``environment``; return (pid, pidfd).
 
-    ``module`` is a worker's or a zygote's, ``sockets`` its control socket and a worker's data socket, ``options``
-    further ones of the program. Raises ``OSError``.
+    ``module`` is a worker's or a zygote's, ``interpreter`` what runs it if not the node's own, ``sockets`` its control
+    socket and a worker's data socket, ``options`` further ones of the program. Raises ``OSError``.
 
     With a user of its own (``uid`` not -1), ``enter`` goes first: no program of the function's choice runs before it.
     """
-    exposures = [word for path in expose for word in ("--expose", path)]
+    needs = () if interpreter is None else interpreter.exposes
+    exposures = [word for path in (*expose, *needs) for word in ("--expose", path)]
     exposures += [] if place is None else place.options()
     channels = ["--control-fd", str(FIRST_FD), *(["--data-fd", str(FIRST_FD + 1)] if len(sockets) > 1 else [])]
-    program = python(module, [*channels, *exposures, *options])
-    merged = {**environment, **function_environment}
+    arguments = [*channels, *exposures, *options]
+    if interpreter is None:
+        program, needed = python(module, arguments), dict(environment)
+    else:
+        program, needed = interpreter.command(module, arguments), interpreter.environment(environment)
+    merged = {**needed, **function_environment}
     for name in ("PYTHONPATH", "LD_LIBRARY_PATH"):  # the interpreter needs its own as well
-        if name in environment and name in function_environment:
-            merged[name] = f"{function_environment[name]}:{environment[name]}"
+        if name in needed and name in function_environment:
+            merged[name] = f"{function_environment[name]}:{needed[name]}"
     if uid < 0:
         return execute(program, environment=merged, inherited=sockets, output=output)
     descriptor = str(FIRST_FD + len(sockets))

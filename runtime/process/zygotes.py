@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import StartError
+from glowplug.runtime.interpreters import Interpreter
 
 from . import wire
 from .base import BaseZygote
@@ -252,12 +253,15 @@ class Zygotes:
         uid: int = -1,
         gid: int = -1,
         place: Place | None = None,
+        interpreter: Interpreter | None = None,
     ) -> Worker:
-        """Start an empty worker by exec; ``environment`` is added to the allow-listed one. It is up when this returns.
+        """Start an empty worker by exec, on the node's own ``interpreter`` unless another is given.
+
+        ``environment`` is added to the allow-listed one. The worker is up when this returns.
 
         Raises ``StartError`` when the interpreter cannot be run, ``WorkerDied`` when it ends before it says Hello.
         """
-        return await self._execute(worker_id, environment, uid, gid, place=place)
+        return await self._execute(worker_id, environment, uid, gid, place=place, interpreter=interpreter)
 
     async def context(
         self, worker_id: str, *, device: str, environment: Mapping[str, str], options: Sequence[str] = ()
@@ -277,6 +281,7 @@ class Zygotes:
         gid: int,
         *,
         place: Place | None = None,
+        interpreter: Interpreter | None = None,
         options: Sequence[str] = (),
     ) -> Worker:
         if self._closed:
@@ -295,6 +300,7 @@ class Zygotes:
                 sockets=(their_control.fileno(), their_data.fileno()),
                 output=their_output,
                 place=place,
+                interpreter=interpreter,
                 options=options,
             )
         except OSError as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError, StartError
+from glowplug.runtime.interpreters import Interpreters
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
@@ -40,6 +41,7 @@ class Suppliers:
     code: Code
     logs: Logs
     clock: Clock
+    interpreters: Interpreters = field(default_factory=Interpreters)
 
 
 class Attempts:

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from glowplug.runtime.errors import CheckFailed, StartError
+from glowplug.runtime.interpreters import OWN
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
 from glowplug.runtime.process.view import Place
@@ -55,6 +56,7 @@ class Starter:
         self._pages = suppliers.pages
         self._code = suppliers.code
         self._logs = suppliers.logs
+        self._interpreters = suppliers.interpreters
         self._clock = suppliers.clock
         self._attempts = Attempts(suppliers)
         self._numbers = itertools.count(1)
@@ -66,6 +68,7 @@ class Starter:
         Raises ``StartError``, ``WorkerDied`` when a process ended on the way, ``StartTimeout`` after
         InitTimeoutSeconds. Whatever it raises, no process of this start is left.
         """
+        self._look_for_python(home)
         async with self._time_limit(home.spec):
             try:
                 return await self._begin(home, instance_id, recording)
@@ -79,6 +82,9 @@ class Starter:
 
     async def park(self, home: Home, recording: Recording) -> Parked:
         """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
+        self._look_for_python(home)
+        if home.exec_reason:
+            raise NotForkable(home.exec_reason)
         async with self._time_limit(home.spec):
             with recording.phase("wait") if home.building.locked() else contextlib.nullcontext():
                 await home.building.acquire()
@@ -222,7 +228,14 @@ class Starter:
         if home.exec_reason:
             with recording.phase("exec"):
                 own = load_environment(self._site, spec, Roots.laid(spec))
-                return await self._zygotes.execute(self._name(spec), environment=own, uid=user, gid=user, place=place)
+                return await self._zygotes.execute(
+                    self._name(spec),
+                    environment=own,
+                    uid=user,
+                    gid=user,
+                    place=place,
+                    interpreter=self._interpreters.of(spec),
+                )
         with recording.phase("fork"):
             return await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user, place=place)
 
@@ -257,7 +270,10 @@ class Starter:
             files = await material.files()
         # After a bake too: another engine reads other files.
         observe = bool(spec.models) and (recording.cause in ("bake", "distrust") or self._pages.unknown(spec))
-        order = load_order(self._site, spec, Roots.laid(spec), files, parked=parked, observe=observe)
+        other = self._interpreters.of(spec)
+        python = OWN if other is None else other.runtime
+        roots = Roots.laid(spec)
+        order = load_order(self._site, spec, roots, files, python=python, parked=parked, observe=observe)
         with recording.phase("import"):
             loaded = await process.load(order)
         recording.measured("namespace", loaded.namespace_ms)
@@ -300,6 +316,12 @@ class Starter:
         """Return where the function's files are. Raises ``StartError`` when its layers are not here."""
         roots = Roots.real(spec, self._code)
         return Place(roots.task, roots.layers, spec.ephemeral_mb)
+
+    def _look_for_python(self, home: Home) -> None:
+        """Remember that a function on another interpreter than the node's starts by exec."""
+        other = self._interpreters.of(home.spec)
+        if other is not None and not home.exec_reason:
+            home.exec_reason = other.reason
 
     def _warn(self, refusal: str) -> None:
         """Say once per node what its kernel refuses to functions."""

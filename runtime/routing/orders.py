@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
+from glowplug.runtime.interpreters import OWN
 from glowplug.runtime.process import wire
 from glowplug.runtime.spec import FunctionSpec
 
 from . import environment
 from .environment import Roots, Site
-
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
-"""The node's own interpreter, as ``Runtime`` would call it."""
 
 
 def load_order(
@@ -21,19 +18,20 @@ def load_order(
     roots: Roots,
     files: Mapping[str, Mapping[str, str]],
     *,
+    python: str = OWN,
     parked: bool = False,
     observe: bool = False,
 ) -> wire.Load:
     """Return the order to import the handler. ``files``: model name -> file name -> absolute path.
 
-    ``parked`` says that the process will be forked from: it then runs the before-snapshot hooks. ``observe`` has it
-    tell with its check what it has read, and in which order.
+    ``python`` is the version that runs the function. ``parked`` says that the process will be forked from: it then
+    runs the before-snapshot hooks. ``observe`` has it tell with its check what it has read, and in which order.
     """
     return wire.Load(
         function_name=spec.name,
         handler=spec.handler,
         task_root=roots.task,
-        import_paths=roots.import_paths(PYTHON),
+        import_paths=roots.import_paths(python),
         environment=environment.load_environment(site, spec, roots),
         models=[
             {"name": one.name, "source": one.source, "files": dict(files[one.name]), "verify": one.verify_rate}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
 from glowplug.runtime.process.view import Place
@@ -117,9 +118,19 @@ class Zygotes(Protocol):
         """Fork an empty worker from a base zygote (``Parking: off``)."""
 
     async def execute(
-        self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int, place: Place
+        self,
+        worker_id: str,
+        *,
+        environment: Mapping[str, str],
+        uid: int,
+        gid: int,
+        place: Place,
+        interpreter: Interpreter | None,
     ) -> Worker:
-        """Start an empty worker by exec; ``environment`` is added to the allow-listed one."""
+        """Start an empty worker by exec; ``environment`` is added to the allow-listed one.
+
+        ``interpreter`` is another Python than the node's own.
+        """
 
 
 class Contexts(Protocol):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glowplug.runtime.errors import StartError
+from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit, WorkerDied
 from glowplug.runtime.process.view import Place
@@ -310,7 +311,14 @@ class FakeZygotes:
         return self._alone(worker_id, forked=True)
 
     async def execute(
-        self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int, place: Place
+        self,
+        worker_id: str,
+        *,
+        environment: Mapping[str, str],
+        uid: int,
+        gid: int,
+        place: Place,
+        interpreter: Interpreter | None,
     ) -> FakeWorker:
         """Return an empty worker, exec'ed."""
         return self._alone(worker_id, forked=False)

@@ -24,6 +24,6 @@ def begin() -> None:
     """Set up streams, signals and the import path, as every later fork child will find them. Call before a preload."""
     streams.prepare()
     afterfork.quiet_signals()
-    if not sys.flags.safe_path and sys.path:
+    if not getattr(sys.flags, "safe_path", False) and sys.path:
         del sys.path[0]  # `python -m` put the node's working directory there: no function imports from it
     shadow.settle()
