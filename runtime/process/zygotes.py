@@ -28,7 +28,7 @@ from .execute import base_environment, execute_function
 from .roster import Kind, Roster
 from .spawner import ChildType, Spawner
 from .sweep import Records
-from .view import Place, forget_scratch
+from .view import Place
 from .workers import Worker, restore_fault
 
 FORK_ATTEMPTS = 3
@@ -228,7 +228,7 @@ class Zygotes:
             os.close(their_output)
         zygote = FunctionZygote(zygote_id, pid, pidfd, control, output, roster=self._roster, forked=False)
         self._roster.add(zygote, "zygote")
-        zygote.exited.add_done_callback(lambda _: self._left(pid))
+        zygote.exited.add_done_callback(lambda _: reap_strays())
         try:
             await asyncio.shield(zygote.hello)
         except asyncio.CancelledError:
@@ -314,7 +314,7 @@ class Zygotes:
             os.close(their_output)
         worker = Worker(worker_id, pid, pidfd, control, data, output, forked=False)
         self._roster.add(worker, "worker")
-        worker.exited.add_done_callback(lambda _: self._left(worker.pid))
+        worker.exited.add_done_callback(lambda _: reap_strays())
         try:
             await worker.hello()
         except asyncio.CancelledError:
@@ -345,11 +345,6 @@ class Zygotes:
         strays = reap_strays()
         if strays:
             await asyncio.wait(strays, timeout=self._config.stop_grace_s)
-
-    def _left(self, pid: int) -> None:
-        """Deal with what an exec'ed process left behind; a forked one has its zygote for that."""
-        reap_strays()
-        asyncio.get_running_loop().run_in_executor(None, forget_scratch, pid)
 
     async def _stop(self, kind: Kind, deadline_s: float) -> None:
         grace_s = max(0.0, deadline_s - asyncio.get_running_loop().time())

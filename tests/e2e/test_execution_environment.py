@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aws_lambda_powertools
-import aws_xray_sdk
 import pytest
 
 TEMPLATE = """
@@ -77,8 +76,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any
         (root / directory).mkdir()
     (root / "code" / "looks.py").write_text(LOOKS)
     (root / "powertools" / "traced.py").write_text(TRACED)
-    for package in (aws_lambda_powertools, aws_xray_sdk):
-        source = Path(package.__path__[0])
+    installed = Path(aws_lambda_powertools.__path__[0]).parent
+    for source in (installed / "aws_lambda_powertools", installed / "aws_xray_sdk"):
         shutil.copytree(source, root / "powertools" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "template.yaml").write_text(TEMPLATE.replace("python3.11", f"python3.{sys.version_info.minor}"))
     with serving(root / "template.yaml", root / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:

@@ -211,6 +211,12 @@ class TestRefused:
             "LD_LIBRARY_PATH": "/state/code/abc:/state/code/abc/lib:/state/layers/def/lib",
         } == inside.environment
         assert "/var/task/x.py" == seen.outside("/var/task/x.py")
+        laid = View(seen.place, laid=True)
+        assert (load, "/state/code/abc/x.py", "/usr/x.py") == (
+            laid.inside(load),
+            laid.outside("/var/task/x.py"),
+            laid.outside("/usr/x.py"),
+        )
 
     def test_a_process_says_why_and_gets_a_directory_that_goes_with_it(self) -> None:
         seen = View(Place("/nowhere", "", 512))
