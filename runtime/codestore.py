@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from .archive import Member, copy_member, inspect
@@ -86,6 +86,12 @@ class CodeStore:
                     yield piece
         except OSError as error:
             raise unusable(self._directory, error) from error
+
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return the directory that layers with these digests make together; None when it has not been prepared."""
+        if len(digests) == 1 and self.has(digests[0]):
+            return self._directory / digests[0]
+        return None
 
     def digests(self) -> list[str]:
         """Return what is stored, sorted."""

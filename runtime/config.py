@@ -70,6 +70,7 @@ class NodeConfig:
     file_roots: tuple[Path, ...] = ()
     trusted_keys: tuple[Path, ...] = ()
     preload_torch: bool = True
+    pythons: tuple[Path, ...] = ()
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
     device: str = "cpu"
@@ -143,6 +144,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
     "GLOWPLUG_TRUSTED_KEYS": ("trusted_keys", Path),
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
+    "GLOWPLUG_PYTHONS": ("pythons", Path),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
     "GLOWPLUG_DEVICE": ("device", str),

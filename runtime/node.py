@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from glowplug.cache.holds import raise_file_limit
 
-from . import accelerator, modelpath
+from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
@@ -148,6 +148,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         gpu = Accelerator(config, zygotes, clock, tool=tool, why_none=why_none)
         stack.push_async_callback(gpu.close)
 
+        pythons = await interpreters.find(config.state / "run" / "python", config.pythons, environ)
+
         logs = Logs(state.logs, max_bytes=config.limits.log_file_bytes, region=config.region, clock=clock)
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
@@ -195,6 +197,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             logs=logs,
             clock=clock,
+            interpreters=pythons,
         )
         memory = Memory(clock)
         router = Router(
@@ -251,6 +254,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             base_zygotes=lambda: zygotes.statistics().bases,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
+            pythons=pythons.runtimes,
         )
         stack.push_async_callback(deployments.close)
         deployments.resume()

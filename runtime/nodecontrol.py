@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from glowplug import __version__
@@ -40,7 +40,8 @@ class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``.
+    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``;
+    ``pythons`` are the runtimes that are installed besides the node's own.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class NodeControl:
         base_zygotes: Callable[[], int],
         device_refusal: Callable[[FunctionSpec], str],
         arn_prefix: str,
+        pythons: Collection[str] = (),
     ) -> None:
         self._registry = registry
         self._deployments = deployments
@@ -78,6 +80,7 @@ class NodeControl:
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
         self._device_refusal = device_refusal
+        self._pythons = pythons
         self._arn_prefix = arn_prefix
         self._started_s = clock.monotonic()
 
@@ -269,7 +272,7 @@ class NodeControl:
         )
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        return StackResult(tuple(changes), listed, notes(request))
+        return StackResult(tuple(changes), listed, notes(request, self._pythons))
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""

@@ -6,14 +6,14 @@ Everything that can be refused is refused here, before anything is changed. Erro
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
@@ -144,14 +144,17 @@ def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
         raise DefinitionError(read.at("CodeSha256"), f"code {digest} has not been uploaded to this node")
 
 
-def notes(request: StackRequest, *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
-    """Return what valid definitions ask for and this node gives otherwise: its own Python, and its own processor."""
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+def notes(request: StackRequest, pythons: Collection[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
+    """Return what valid definitions ask for and this node gives otherwise: another Python, and its own processor.
+
+    ``pythons`` are the runtimes that are installed besides the node's own.
+    """
     found = []
     for definition in request.definitions.values():
         name, runtime = definition["FunctionName"], definition["Runtime"]
-        if runtime != python:
-            found.append(f"{name}: Runtime {runtime} runs on {python.replace('python', 'Python ')} here")
+        models = bool((definition.get("Glowplug") or {}).get("Model"))
+        if told := note(name, runtime, pythons, models=models):
+            found.append(told)
         [wanted] = definition.get("Architectures") or [architecture]
         if wanted != architecture:
             found.append(f"{name}: Architectures {wanted} runs on {architecture} here")

@@ -90,11 +90,30 @@ def definition(body: Body, name: str, digest: str, before: FunctionSpec | None =
             "Environment": {"Variables": dict(before.environment)},
             "EphemeralStorage": {"Size": before.ephemeral_mb},
             "SnapStart": {"ApplyOn": "PublishedVersions" if before.snap_start else "None"},
+            "Settings": {"LoggingConfig": logging_of(before)},
         }
     chosen = body.chosen((*known, *_DEFINED))
     if "Environment" in chosen:
         chosen["Environment"] = {"Variables": chosen["Environment"].get("Variables") or {}}
+    if body.map("LoggingConfig") is not None:
+        known["Settings"] = {"LoggingConfig": _logging(body, {} if before is None else logging_of(before))}
     return known | chosen | {"FunctionName": name, "CodeSha256": digest}
+
+
+def logging_of(spec: FunctionSpec) -> dict[str, str]:
+    """Return what a spec says of logging, as a definition does."""
+    if spec.log_format == "Text":
+        return {"LogFormat": "Text"}
+    levels = {"ApplicationLogLevel": spec.log_level, "SystemLogLevel": spec.system_log_level}
+    return {"LogFormat": spec.log_format, **levels}
+
+
+def _logging(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a LoggingConfig: what is given, over what was there before. Text takes the levels away."""
+    logs = {**before, **body.section("LoggingConfig").values}
+    if body.section("LoggingConfig").text("LogFormat") == "Text":
+        logs = {name: value for name, value in logs.items() if not name.endswith("LogLevel")}
+    return logs
 
 
 _DEFINED = tuple(
@@ -114,10 +133,7 @@ def settings(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
     if body.map("DeadLetterConfig") is not None and not body.section("DeadLetterConfig").text("TargetArn"):
         out.pop("DeadLetterConfig", None)
     if body.map("LoggingConfig") is not None:
-        logs = {**(before.get("LoggingConfig") or {}), **body.section("LoggingConfig").values}
-        if body.section("LoggingConfig").text("LogFormat") == "Text":
-            logs = {name: value for name, value in logs.items() if not name.endswith("LogLevel")}
-        out["LoggingConfig"] = logs
+        out["LoggingConfig"] = _logging(body, before.get("LoggingConfig") or {})
     if body.map("Environment") is not None:
         out["Environment"] = {}  # shown, although it may be empty
     if body.texts("Architectures"):

@@ -108,6 +108,9 @@ def _changed(spec: FunctionSpec, body: Body, *, foreign: bool) -> FunctionSpec:
         ephemeral_mb=wanted.ephemeral_mb,
         environment=wanted.environment,
         snap_start=wanted.snap_start,
+        log_format=wanted.log_format,
+        log_level=wanted.log_level,
+        system_log_level=wanted.system_log_level,
     )
 
 
