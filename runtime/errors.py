@@ -5,6 +5,7 @@
     │   ├── FunctionNotFound                404 ResourceNotFoundException
     │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
     │   ├── InvalidParameter                400 InvalidParameterValueException
+    │   │   └── LayersRefused               …: a function's layers are too large, or are not here
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
@@ -84,6 +85,14 @@ class ResourceNotFound(RequestError):
 
 class InvalidParameter(RequestError):
     """A parameter has a value that the operation does not take."""
+
+
+class LayersRefused(InvalidParameter):
+    """A function's layers cannot be laid together. ``function`` is its name."""
+
+    def __init__(self, function: str, problem: str) -> None:
+        super().__init__(problem)
+        self.function = function
 
 
 class ValidationFailed(RequestError):

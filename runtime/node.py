@@ -253,7 +253,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             arn_prefix=config.arn_prefix,
         )
         stack.push_async_callback(deployments.close)
-        deployments.resume()
+        await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
         await _listen(http, config, registry, deployments, code, router, control, metrics, clock)
