@@ -4,7 +4,7 @@ Refused, each with the entry's name: absolute names and ``..`` (they would be wr
 there or are both a file and a directory (which one runs would depend on the unpacker), symbolic links, devices and
 other special files (they point out of the directory, or block), encrypted entries, compression other than stored and
 deflate, names that no file system takes. Sizes are limited twice: as declared, and as they really are while copying,
-because the declaration is the uploader's.
+because the declaration is the uploader's. How large the zip itself may be depends on how it comes (``packages.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .config import Limits
-from .errors import InvalidParameter, RequestTooLarge
+from .errors import InvalidParameter
 
 MAX_ENTRIES = 65_535
 """Entries in one archive: what a zip without the 64-bit extension can count. Each costs an inode and an fsync."""
@@ -60,10 +60,8 @@ class Contents:
 def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
     """Open an archive whose every entry may be unpacked.
 
-    Raises ``RequestTooLarge`` or ``InvalidParameter`` (messages of Lambda where it has one) naming the entry.
+    Raises ``InvalidParameter``: Lambda's sentence where it has one, else naming the entry.
     """
-    if len(archive) > limits.code_zipped_bytes:
-        raise RequestTooLarge(f"Zipped size must be smaller than {limits.code_zipped_bytes} bytes")
     try:
         file = zipfile.ZipFile(io.BytesIO(archive))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
@@ -77,6 +75,8 @@ def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
         if sum(entry.file_size for entry in entries) > limits.code_unzipped_bytes:
             raise InvalidParameter(f"Unzipped size must be smaller than {limits.code_unzipped_bytes} bytes")
         members = tuple(_member(entry) for entry in entries)
+        if all(member.is_directory for member in members):
+            raise InvalidParameter("Uploaded file must be a non-empty zip")
         _refuse_clashes(members)
         yield Contents(file, members)
 

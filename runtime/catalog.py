@@ -285,6 +285,15 @@ class Catalog:
         }
         return frozenset(code | {one.digest for layer in self.layers.values() for one in layer.versions.values()})
 
+    def layer_lists(self) -> frozenset[tuple[str, ...]]:
+        """Return the digests of the layers of each version that has any, in their order."""
+        return frozenset(
+            tuple(layer.digest for layer in version.spec.layers)
+            for function in self.functions.values()
+            for version in function.all_versions()
+            if version.spec.layers
+        )
+
 
 def lambda_time(unix_s: float) -> str:
     """Return Unix seconds in the form of Lambda's ``LastModified``: ``2025-11-24T23:11:20.123+0000``."""

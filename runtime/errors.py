@@ -5,7 +5,8 @@
     │   ├── FunctionNotFound                404 ResourceNotFoundException
     │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
     │   ├── InvalidParameter                400 InvalidParameterValueException
-    │   │   └── LimitReached                    …: does not fit with what there is  (body without Type, recorded)
+    │   │   ├── LimitReached                …: does not fit with what there is  (body without Type, recorded)
+    │   │   └── LayersRefused               …: a function's layers are too large, or are not here
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
@@ -91,6 +92,14 @@ class InvalidParameter(RequestError):
 
 class LimitReached(InvalidParameter):
     """What is asked for and what there is already do not fit together. AWS sends it without ``Type`` (recorded)."""
+
+
+class LayersRefused(InvalidParameter):
+    """A function's layers cannot be laid together. ``function`` is its name."""
+
+    def __init__(self, function: str, problem: str) -> None:
+        super().__init__(problem)
+        self.function = function
 
 
 class ValidationFailed(RequestError):

@@ -257,7 +257,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             pythons=pythons.runtimes,
         )
         stack.push_async_callback(deployments.close)
-        deployments.resume()
+        await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
         await _listen(http, config, registry, deployments, code, router, control, metrics, clock)

@@ -23,7 +23,7 @@ from .control import (
     StackResult,
 )
 from .deployments import Deployments
-from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
+from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
@@ -267,9 +267,13 @@ class NodeControl:
             definitions=request.definitions,
         )
         site = self._site()
-        changes = await self._deployments.change(
-            lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
-        )
+        try:
+            changes = await self._deployments.change(
+                lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
+            )
+        except LayersRefused as error:
+            logical_id = next(key for key, one in wanted.items() if one.spec.name == error.function)
+            raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
         return StackResult(tuple(changes), listed, notes(request, self._pythons))
