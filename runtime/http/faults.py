@@ -11,6 +11,7 @@ from glowplug.runtime.errors import (
     DefinitionError,
     FunctionFault,
     GlowplugError,
+    NotAuthenticated,
     RequestError,
     Throttled,
     ValidationFailed,
@@ -36,14 +37,15 @@ def error_reply(error: GlowplugError) -> Reply:
 def error_fields(error: GlowplugError) -> dict[str, Any]:
     """Return the body of an error as AWS spells it, or Lambda's error body for a ``FunctionFault``.
 
-    ``Type`` says whose fault it is and is absent from a ValidationException (recorded); ``field`` is ours.
+    ``Type`` says whose fault it is and is absent from a ValidationException (recorded) and where nobody signed;
+    ``field`` is ours.
     """
     if isinstance(error, FunctionFault):
         return dict(json.loads(error.body()))
     fields = {}
     if isinstance(error, Throttled):
         fields["Reason"] = error.reason
-    if not isinstance(error, ValidationFailed):
+    if not isinstance(error, ValidationFailed | NotAuthenticated):
         fields["Type"] = "User" if isinstance(error, RequestError | DefinitionError) else "Service"
     fields[error.message_key] = str(error)
     if isinstance(error, DefinitionError):
