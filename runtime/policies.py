@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
+from .catalog import LATEST, Function
 from .principal import Principal
 
 INVOKE = "lambda:InvokeFunction"
@@ -40,6 +41,11 @@ class Context:
     source_account: str = ""
     url_auth_type: Literal["", "NONE", "AWS_IAM"] = ""
     event_source_token: str = ""
+
+
+def policy_of(function: Function, qualifier: str) -> Policy | None:
+    """Return the policy of a function, or of its version or alias; ``$LATEST`` has none but the function's."""
+    return function.documents.get(f"policy/{'' if qualifier == LATEST else qualifier}")
 
 
 def allows(policy: Policy | None, principal: Principal | None, action: str, context: Context) -> bool:

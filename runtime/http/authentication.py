@@ -15,23 +15,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 from glowplug.runtime import sigv4
 from glowplug.runtime.clock import Clock
+from glowplug.runtime.credentials import Identity
 from glowplug.runtime.errors import InvalidSignature, UnrecognizedClient
-from glowplug.runtime.principal import Principal
 
 from .messages import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom a key belongs to, and the key. Made by a ``Keyring``."""
-
-    principal: Principal
-    key: sigv4.Key = field(repr=False)
 
 
 class Keyring(Protocol):

@@ -23,6 +23,9 @@ from glowplug.runtime.devices import CPU
 from glowplug.runtime.spec import FunctionSpec
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
+FUNCTION_KEY_PREFIX = "ASIAGLOWPLUG"
+"""What the access key id of every function begins with, and of nobody else."""
+
 _RUNTIME_DIR = str(Path(__file__).resolve().parent.parent / "worker")
 
 
@@ -99,7 +102,7 @@ def credentials(site: Site, function: str) -> Credentials:
 
     key = base64.b32encode(derive("id"))[:8].decode()
     secret = base64.b64encode(derive("secret"))[:40].decode()
-    return Credentials(f"ASIAGLOWPLUG{key}", secret, base64.b64encode(derive("token")).decode())
+    return Credentials(f"{FUNCTION_KEY_PREFIX}{key}", secret, base64.b64encode(derive("token")).decode())
 
 
 def initialization_type(spec: FunctionSpec) -> str:
