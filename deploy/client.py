@@ -4,6 +4,9 @@ Synchronous, with nothing but the standard library: the command line starts fast
 Answers are the node's JSON as it came. What the node refuses is raised as the error class that refused it there;
 a node that cannot be reached, or dies before it has answered, is ``NodeUnreachable``.
 
+A client with a key signs what it asks, with the node's own signer: botocore would take longer to import than most
+commands take.
+
     >>> NodeClient("http://127.0.0.1:9000").endpoint
     'http://127.0.0.1:9000'
 """
@@ -11,8 +14,10 @@ a node that cannot be reached, or dies before it has answered, is ``NodeUnreacha
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,15 +30,20 @@ from glowplug.runtime.errors import (
     Forbidden,
     FunctionNotFound,
     GlowplugError,
+    IncompleteSignature,
     InternalError,
     InvalidParameter,
     InvalidRequestContent,
+    InvalidSignature,
     LoadFailed,
+    MissingAuthenticationToken,
     RequestTooLarge,
     ResourceNotFound,
     Throttled,
+    UnrecognizedClient,
     UnsupportedMediaType,
 )
+from glowplug.runtime.sigv4 import UNSIGNED_PAYLOAD, Key, Signable, sign
 
 from .errors import NodeUnreachable
 
@@ -46,6 +56,11 @@ ANSWER_TIMEOUT_S = 3600.0
 """The longest silence while waiting for an answer: a first start may fetch weights and takes InitTimeoutSeconds (900 s
 unless set), a bake compiles."""
 
+_REGION = "us-east-1"  # a signature has to name one; the node takes any
+_NO_KEY = (
+    "the node at {0} wants to know who asks: set GLOWPLUG_ACCESS_KEY_ID and GLOWPLUG_SECRET_ACCESS_KEY, or name its "
+    "state directory with --state"
+)
 _ANSWER_BYTES = 64 * 1024 * 1024  # a list of all starts is below 8 MiB; more than this is not our node
 _PIECE_BYTES = 1024 * 1024
 _REFUSALS: dict[str, type[GlowplugError]] = {
@@ -53,11 +68,15 @@ _REFUSALS: dict[str, type[GlowplugError]] = {
     for kind in (
         Conflict,
         Forbidden,
+        IncompleteSignature,
         InternalError,
         InvalidParameter,
         InvalidRequestContent,
+        InvalidSignature,
+        MissingAuthenticationToken,
         RequestTooLarge,
         ResourceNotFound,
+        UnrecognizedClient,
         UnsupportedMediaType,
     )
 }
@@ -80,9 +99,12 @@ class Invoked:
 
 
 class NodeClient:
-    """One node, by its control endpoint. Holds no connection between calls, so it may be used by several threads."""
+    """One node, by its control endpoint. Holds no connection between calls, so it may be used by several threads.
 
-    def __init__(self, endpoint: str) -> None:
+    With a ``key`` every request is signed.
+    """
+
+    def __init__(self, endpoint: str, key: Key | None = None) -> None:
         parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise NodeUnreachable(f"{endpoint}: an endpoint looks like http://127.0.0.1:9000")
@@ -91,6 +113,7 @@ class NodeClient:
         except ValueError:
             raise NodeUnreachable(f"{endpoint}: the port is not one") from None
         self._address = (parts.hostname, port)
+        self._key = key
         self.endpoint = f"http://{f'[{parts.hostname}]' if ':' in parts.hostname else parts.hostname}:{port}"
 
     def __repr__(self) -> str:
@@ -243,10 +266,13 @@ class NodeClient:
             with suppress(
                 BrokenPipeError, ConnectionResetError
             ):  # refused half-way; the answer may be there and says why
-                connection.request(method, path, body, dict(headers))
+                connection.request(method, path, body, self._signed(method, path, body, headers))
             with connection.getresponse() as response:
                 if response.status >= 300:
-                    raise refusal(response.status, _body(response.read(_ANSWER_BYTES)), dict(response.headers))
+                    error = refusal(response.status, _body(response.read(_ANSWER_BYTES)), dict(response.headers))
+                    if isinstance(error, MissingAuthenticationToken):
+                        raise MissingAuthenticationToken(_NO_KEY.format(self.endpoint))
+                    raise error
                 yield response
         except ConnectionRefusedError:
             raise NodeUnreachable(f"no node answers at {self.endpoint}; start one with `glowplug up`") from None
@@ -254,6 +280,21 @@ class NodeClient:
             raise NodeUnreachable(f"the node at {self.endpoint} did not answer: {_named(error)}") from error
         finally:
             connection.close()
+
+    def _signed(
+        self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Return the headers to send. A file that is sent has its own signature and is not read twice for ours."""
+        if self._key is None:
+            return dict(headers)
+        given = {name.lower(): value for name, value in headers.items()}
+        given["host"] = self.endpoint.removeprefix("http://")
+        raw_path, _, query = path.partition("?")
+        known = b"" if body is None else body if isinstance(body, bytes) else None
+        digest = UNSIGNED_PAYLOAD if known is None else hashlib.sha256(known).hexdigest()
+        request = Signable(method, raw_path, query, given)
+        added = sign(self._key, request, region=_REGION, service="lambda", now_s=time.time(), payload_hash=digest)
+        return given | added
 
     def _object(self, data: bytes) -> dict[str, Any]:
         try:

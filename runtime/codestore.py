@@ -91,12 +91,6 @@ class CodeStore:
         except OSError as error:
             raise unusable(self._directory, error) from error
 
-    def opt(self, digests: Sequence[str]) -> Path | None:
-        """Return the directory that layers with these digests make together; None when it has not been prepared."""
-        if len(digests) == 1 and self.has(digests[0]):
-            return self._directory / digests[0]
-        return None
-
     def digests(self) -> list[str]:
         """Return what is stored, sorted."""
         return sorted(entry.name for entry in self._directory.iterdir() if _DIGEST.fullmatch(entry.name))

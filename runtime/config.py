@@ -47,9 +47,11 @@ class NodeConfig:
     ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
     free of its disk (None: the cache's own choice, ``cache/room.py``). ``foreign_runtimes`` says what happens when the
     Lambda API creates a function of a runtime other than Python: ``refuse`` it, or ``store`` it, for tools that manage
-    more than what runs here; calling it is refused then. Four are of use with a GPU alone: ``device`` is where
-    functions run with ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in
-    ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
+    more than what runs here; calling it is refused then. ``auth`` says whether control checks signatures: ``on``,
+    ``off`` or, where there are credentials, ``auto``; ``enforce_policies`` whether a function URL asks the function's
+    resource policy. Four are of use with a GPU alone: ``device`` is where functions run with ``Device: auto``, ``cpu``
+    or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs
+    the MPS daemon.
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -73,6 +75,9 @@ class NodeConfig:
     pythons: tuple[Path, ...] = ()
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
+    auth: str = "auto"
+    credentials: Path | None = None
+    enforce_policies: bool = True
     device: str = "cpu"
     context_pool: int = 1
     context_pool_mib: int = 2048
@@ -95,6 +100,11 @@ class NodeConfig:
         """What the ARN of a function has in front of its name."""
         return f"arn:aws:lambda:{self.region}:{self.account_id}:function:"
 
+    @property
+    def credentials_file(self) -> Path:
+        """Where the credentials are: the file that was named, else that of the state directory."""
+        return self.credentials or self.state / "credentials.toml"
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: object) -> NodeConfig:
         """Build from ``GLOWPLUG_*`` names; ``given`` (command-line options) wins where it is not None.
@@ -107,10 +117,14 @@ class NodeConfig:
                 raise StateError(f"{name}: no such setting (known: {', '.join(sorted(known))})")
         state = Path(given.pop("state", None) or environ.get("GLOWPLUG_HOME") or default_state(environ))  # type: ignore[arg-type]
         state = state.expanduser().absolute()
-        cache = Path(environ["GLOWPLUG_CACHE"]).expanduser().absolute() if environ.get("GLOWPLUG_CACHE") else None
+        cache, credentials = (
+            Path(environ[name]).expanduser().absolute() if environ.get(name) else None
+            for name in ("GLOWPLUG_CACHE", "GLOWPLUG_CREDENTIALS")
+        )
         config = cls(
             state=state,
             cache=cache or state / "cache",
+            credentials=credentials,
             cores=len(os.sched_getaffinity(0)),
             limits=_limits(environ),
         )
@@ -147,6 +161,8 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_PYTHONS": ("pythons", Path),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
+    "GLOWPLUG_AUTH": ("auth", str),
+    "GLOWPLUG_ENFORCE_POLICIES": ("enforce_policies", bool),
     "GLOWPLUG_DEVICE": ("device", str),
     "GLOWPLUG_CONTEXT_POOL": ("context_pool", int),
     "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
@@ -155,9 +171,10 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 _ELSEWHERE = (
-    "GLOWPLUG_HOME", "GLOWPLUG_CACHE", "GLOWPLUG_ENDPOINT", "GLOWPLUG_MODEL_SOURCE", "GLOWPLUG_SIGNING_KEY",
+    "GLOWPLUG_HOME", "GLOWPLUG_CACHE", "GLOWPLUG_CREDENTIALS", "GLOWPLUG_ENDPOINT", "GLOWPLUG_ACCESS_KEY_ID",
+    "GLOWPLUG_SECRET_ACCESS_KEY", "GLOWPLUG_MODEL_SOURCE", "GLOWPLUG_SIGNING_KEY",
 )  # fmt: skip
-"""Names that are not fields: the first two are read apart, the others are for the command line and for handlers."""
+"""Names that are not fields: the first three are read apart, the others are for the command line and for handlers."""
 
 _PORTS = (0, 65535)
 _RANGES: dict[str, tuple[float, float]] = {
@@ -175,6 +192,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _FORMS = {
     "GLOWPLUG_ACCOUNT_ID": re.compile(r"[0-9]{12}"),
     "GLOWPLUG_REGION": re.compile(r"[a-z0-9-]{1,64}"),
+    "GLOWPLUG_AUTH": re.compile(r"auto|on|off"),
     "GLOWPLUG_DEVICE": re.compile(r"cpu|cuda"),
     "GLOWPLUG_FOREIGN_RUNTIMES": re.compile(r"refuse|store"),
 }

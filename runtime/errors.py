@@ -18,6 +18,11 @@
     │   ├── NotSupported                    400 InvalidParameterValueException
     │   ├── MethodNotAllowed                405 of the admin API
     │   ├── Forbidden                       403 AccessDeniedException
+    │   │   └── NotAuthenticated                …: nobody whom the node knows signed the request
+    │   │       ├── MissingAuthenticationToken  403 MissingAuthenticationTokenException
+    │   │       ├── IncompleteSignature         403 IncompleteSignatureException
+    │   │       ├── UnrecognizedClient          403 UnrecognizedClientException
+    │   │       └── InvalidSignature            403 InvalidSignatureException
     │   └── Throttled                       429 TooManyRequestsException      (retryable, Retry-After)
     ├── DefinitionError                     400 InvalidParameterValueException: names the function and the field
     ├── FunctionFault                       200, X-Amz-Function-Error and Lambda's error body
@@ -173,6 +178,50 @@ class Forbidden(RequestError):
     status = 403
     code = "AccessDeniedException"
     message_key = "Message"
+
+
+class NotAuthenticated(Forbidden):
+    """Nobody whom the node knows signed the request. AWS refuses such requests before the service sees them, with
+    ``message`` in small letters and without ``Type``."""
+
+    message_key = "message"
+
+
+class MissingAuthenticationToken(NotAuthenticated):
+    """The request is not signed."""
+
+    code = "MissingAuthenticationTokenException"
+
+    def __init__(self, message: str = "Missing Authentication Token") -> None:
+        super().__init__(message)
+
+
+class IncompleteSignature(NotAuthenticated):
+    """The signature lacks a part, or has one that cannot be read."""
+
+    code = "IncompleteSignatureException"
+
+
+class UnrecognizedClient(NotAuthenticated):
+    """No credentials have that access key id, or its session token is another one."""
+
+    code = "UnrecognizedClientException"
+
+    def __init__(self, message: str = "The security token included in the request is invalid.") -> None:
+        super().__init__(message)
+
+
+class InvalidSignature(NotAuthenticated):
+    """The signature is not that of this request, or not of this time."""
+
+    code = "InvalidSignatureException"
+
+    def __init__(
+        self,
+        message: str = "The request signature we calculated does not match the signature you provided. Check your AWS "
+        "Secret Access Key and signing method. Consult the service documentation for details.",
+    ) -> None:
+        super().__init__(message)
 
 
 class Throttled(RequestError):

@@ -31,12 +31,14 @@ from .deployments import Deployments
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
 from .http.admin import AdminApi
+from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
 from .http.hosts import ControlGuard
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.server import HttpServer
+from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
@@ -136,7 +138,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             log.warning("ended %d processes that a killed node left behind", len(killed))
         state.sweep_staging()
 
-        http = HttpServer(config, clock=clock)
+        access = Access.of(config)
+        http = HttpServer(config, clock=clock, guarded=access.guarded)
         http.bind()
         stack.push_async_callback(http.close, 0)
 
@@ -260,7 +263,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock)
+        keys = access.keyring(config.state, site, lambda: registry.catalog.functions)
+        authenticator = Authenticator(keys, clock, body_bytes=config.limits.create_request_bytes)
+        door = authenticator if access.required else None
+        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, door)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -296,8 +302,9 @@ async def _listen(
     control: NodeControl,
     metrics: Metrics,
     clock: Clock,
+    door: Authenticator | None,
 ) -> None:
-    """Answer from now on, on both listeners."""
+    """Answer from now on, on both listeners; ``door`` checks who calls control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
     urls = FunctionUrls(
         registry,
@@ -322,8 +329,8 @@ async def _listen(
         )
     )
     admin = AdminApi(control, metrics, limits=limits)
-    guard = ControlGuard(config.hosts)
-    await http.serve(control=ControlSurface(urls, api, admin, guard), public=PublicSurface(urls))
+    guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
+    await http.serve(control=ControlSurface(urls, api, admin, guard, door), public=PublicSurface(urls))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

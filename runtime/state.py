@@ -4,6 +4,8 @@
     ├── node.lock           flock held while a node runs; JSON {pid, endpoint, started}
     ├── registry.db         functions, versions, aliases, URLs, stacks (registry.py)
     ├── ledger.jsonl        starts (routing/ledger.py)
+    ├── credentials.toml    0600, who may call, unless GLOWPLUG_CREDENTIALS is elsewhere (credentials.py)
+    ├── operator.json       0600, the key of the commands of this machine (operatorkey.py)
     ├── code/               0755, <sha256>/ and <sha256>.zip (codestore.py)
     ├── cache/blobs/        0755, unless NodeConfig.cache is elsewhere (cache/store.py)
     ├── snapshots/<key>/    0755 (snapshot/store.py)
@@ -167,7 +169,7 @@ class StateDirectory:
         path = self.hmac_key_file
         try:
             if not path.exists():
-                _publish_key(path, secrets.token_bytes(HMAC_KEY_BYTES))
+                publish(path, secrets.token_bytes(HMAC_KEY_BYTES))
             key = path.read_bytes()
         except OSError as error:
             raise unusable(path, error) from None
@@ -256,15 +258,15 @@ def _read_address(descriptor: int) -> NodeAddress | None:
         return None
 
 
-def _publish_key(path: Path, key: bytes) -> None:
-    temporary = path.with_name(f".hmac-{os.getpid()}-{secrets.token_hex(4)}")
+def publish(path: Path, data: bytes) -> None:
+    """Write a file that its owner alone may read: there with all of ``data`` or not at all. Raises ``OSError``."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        try:
-            os.write(descriptor, key)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.rename(path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -10,16 +10,15 @@ import click
 from rich.text import Text
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.errors import GlowplugError, StateError
+from glowplug.runtime.errors import GlowplugError, MissingAuthenticationToken, StateError
 from glowplug.runtime.process import confine
 from glowplug.runtime.state import running_node
 
-from ..client import NodeClient
 from ..errors import NodeUnreachable
 from .disk import cache_disk, residency, state_disk
 from .machine import Finding, probes
 from .options import as_json as json_option
-from .options import state_option
+from .options import at, state_option
 from .output import console, show_json, table
 
 _MARKS = {"ok": Text("ok", style="green"), "warn": Text("warn", style="bold yellow")}
@@ -49,7 +48,10 @@ def state_of_endpoint() -> Path | None:
     if not endpoint:
         return None
     try:
-        return Path(NodeClient(endpoint).health()["state"])
+        health = at(endpoint).health()
+        if "state" not in health:
+            raise MissingAuthenticationToken(f"the node at {endpoint} does not say where its state is without a key")
+        return Path(health["state"])
     except (NodeUnreachable, GlowplugError) as error:
         click.echo(f"glowplug: {error}; what follows is about the default state directory", err=True)
         return None

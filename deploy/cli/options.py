@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from glowplug.runtime import operatorkey
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import StateError
+from glowplug.runtime.sigv4 import Key
 from glowplug.runtime.state import running_node
 
 from ..client import NodeClient
@@ -40,11 +44,45 @@ def connect(endpoint: str | None, state: Path | None) -> NodeClient:
     if endpoint is None and state is None:
         endpoint = os.environ.get("GLOWPLUG_ENDPOINT") or None
     if endpoint is not None:
-        return NodeClient(endpoint)
+        return at(endpoint, state)
     directory = NodeConfig.from_env(os.environ, state=state).state
     node = running_node(directory)
     if node is None:
         raise NodeUnreachable(
             f"no node runs on {directory}; start one with `glowplug up`, or name another with --endpoint or --state"
         )
-    return NodeClient(node.endpoint)
+    return NodeClient(node.endpoint, key_of(directory))
+
+
+def at(endpoint: str, state: Path | None = None) -> NodeClient:
+    """Return a client of the node at ``endpoint``, with the environment's key or the operator's.
+
+    The operator's is that of ``state`` where it is given, else that of the default state directory, if its node it is.
+    """
+    unsigned = NodeClient(endpoint)
+    key = key_of_environment()
+    if key is None and state is not None:
+        key = operatorkey.read(state)
+    elif key is None:
+        directory = NodeConfig.from_env(os.environ).state
+        with suppress(StateError):  # nothing of that directory was asked for
+            node = running_node(directory)
+            if node is not None and node.endpoint == unsigned.endpoint:
+                key = operatorkey.read(directory)
+    return unsigned if key is None else NodeClient(endpoint, key)
+
+
+def key_of(directory: Path) -> Key | None:
+    """Return what signs requests to the node on a state directory: the environment's key, else the operator's own.
+
+    None where that node checks no signatures. Raises ``StateError`` for a key that cannot be read.
+    """
+    return key_of_environment() or operatorkey.read(directory)
+
+
+def key_of_environment() -> Key | None:
+    """Return GLOWPLUG_ACCESS_KEY_ID with its secret, or None. Raises ``StateError`` where one is there alone."""
+    key_id, secret = (os.environ.get(f"GLOWPLUG_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
+    if bool(key_id) != bool(secret):
+        raise StateError("GLOWPLUG_ACCESS_KEY_ID and GLOWPLUG_SECRET_ACCESS_KEY go together: one of them is not set")
+    return Key(key_id, secret) if key_id else None

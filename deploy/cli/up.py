@@ -11,6 +11,7 @@ from typing import Any
 import click
 import uvloop
 
+from glowplug.runtime import operatorkey
 from glowplug.runtime.config import NodeConfig, default_state
 from glowplug.runtime.node import Node, serve
 
@@ -58,17 +59,19 @@ def up(
 
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.
-        await asyncio.to_thread(_serve_template, NodeClient(node.endpoint), template, given, as_json, found)
+        client = NodeClient(node.endpoint, operatorkey.read(config.state))
+        where = "" if found else found_by(config.state, node.endpoint)
+        await asyncio.to_thread(_serve_template, client, template, given, as_json, where)
 
     uvloop.run(serve(config, ready=ready))
 
 
 def _serve_template(
-    client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool, found: bool
+    client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool, where: str
 ) -> None:
     """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``.
 
-    ``found``: whether other commands find the node by themselves, as it is where they look.
+    ``where`` is the setting by which other commands find the node; empty where they find it by themselves.
     """
     result: DeployResult | None = None
     if template is not None:
@@ -83,13 +86,18 @@ def _serve_template(
         for note in result.notes:
             click.echo(f"note: {note}", err=True)
     click.echo(f"glowplug serves {counted(len(functions), 'function')} at {client.endpoint}; Ctrl-C stops it")
-    if not found:
-        click.echo(f"for other terminals:  export GLOWPLUG_ENDPOINT={client.endpoint}")
+    if where:
+        click.echo(f"for other terminals:  export {where}")
     if functions:
         click.echo()
         show_functions(functions)
         click.echo()
         click.echo(f"try:  {example(functions, client.endpoint)}")
+
+
+def found_by(state: Path, endpoint: str) -> str:
+    """Return the setting by which other commands find a node: its state directory where that has the key to it."""
+    return f"GLOWPLUG_ENDPOINT={endpoint}" if operatorkey.read(state) is None else f"GLOWPLUG_HOME={state}"
 
 
 def example(functions: list[dict[str, Any]], endpoint: str) -> str:

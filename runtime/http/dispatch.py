@@ -10,6 +10,10 @@
     anything else                                                403 (a host or origin), 404 (a path)
 
 Host is matched first, so a function's host never reaches ``/_*`` or the API.
+
+Where the node checks signatures, everything of ours on the control listener needs one, before anything else is made of
+the request; function URLs follow their own AuthType. ``/_glowplug/health`` without a signature says that the node is up
+and nothing more: whoever restarts a node that does not answer has no key.
 """
 
 from __future__ import annotations
@@ -17,14 +21,17 @@ from __future__ import annotations
 from typing import Protocol
 from urllib.parse import unquote
 
+from glowplug.runtime import sigv4
 from glowplug.runtime.errors import Forbidden, ResourceNotFound
 
+from .authentication import Authenticator
 from .function_url import FunctionUrls
 from .hosts import ControlGuard, hostname, url_id_of_host
 from .lambda_api.api import API_PATH, LambdaApi
-from .messages import Reply, Request
+from .messages import Reply, Request, json_reply
 
 _URL_PREFIX = "/_url/"
+_HEALTH = "/_glowplug/health"
 
 
 class Surface(Protocol):
@@ -49,16 +56,28 @@ class PublicSurface:
 
 
 class ControlSurface:
-    """The control listener: everything, for callers that are not tricked into it."""
+    """The control listener: everything, for callers that are not tricked into it.
 
-    def __init__(self, urls: FunctionUrls, lambda_api: LambdaApi, admin: Surface, guard: ControlGuard) -> None:
+    ``authenticator`` of None: nobody needs a signature.
+    """
+
+    def __init__(
+        self,
+        urls: FunctionUrls,
+        lambda_api: LambdaApi,
+        admin: Surface,
+        guard: ControlGuard,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self._urls = urls
         self._lambda_api = lambda_api
         self._admin = admin
         self._guard = guard
+        self._authenticator = authenticator
 
     async def answer(self, request: Request) -> Reply:
-        """Answer as the table above says. Raises ``Forbidden`` for foreign hosts and origins."""
+        """Answer as the table above says. Raises ``Forbidden`` for foreign hosts and origins, and for those who may
+        not ask."""
         self._guard.check_origin(request.host, request.headers)
         call = called_by_host(request)
         if call is None:
@@ -66,9 +85,15 @@ class ControlSurface:
             call = called_by_path(request)
         if call is not None:
             return await self._urls.answer(request, *call)
+        if self._authenticator is not None:
+            if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
+                return json_reply({"status": "ok"})
+            request = await self._authenticator.authenticate(request, "lambda")
         if API_PATH.match(request.path):
             return await self._lambda_api.answer(request)
         if request.path.startswith("/_glowplug/") or request.path == "/metrics":
+            if request.principal is not None and not request.principal.may("control"):
+                raise Forbidden(f"User: {request.principal.arn} is not authorized to control this node")
             return await self._admin.answer(request)
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 

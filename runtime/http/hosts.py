@@ -52,7 +52,7 @@ class ControlGuard:
     """Decides whether the control listener answers a request. ``names`` are accepted besides the loopback ones."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = _LOOPBACK_NAMES | {hostname(name) for name in names}
+        self._names = _LOOPBACK_NAMES | ({hostname(name) for name in names} - {""})
 
     def check_host(self, host: str) -> None:
         """Raise ``Forbidden`` unless ``host`` (as ``hostname`` returns it) is one of ours; any port will do."""

@@ -7,6 +7,8 @@ Paths stay raw: routes are matched on the undecoded path and each segment is dec
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.streams import StreamReader
 
-from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
+from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, InvalidSignature, RequestTooLarge
+from glowplug.runtime.principal import Principal
 
 JSON = "application/json"
 
@@ -52,6 +55,10 @@ class Request:
     ``path`` and ``query`` are as sent, ``host`` is the authority it was sent to (``Host``, or the authority of an
     absolute-form target, which overrides it: RFC 9112 section 3.2.2), ``arrived_s`` is the monotonic clock. ``raw`` is
     the socket's side of it, for ``read`` alone; a request without one has no body.
+
+    ``principal`` is who signed it, where a signature was asked for. ``body`` is what was read to check a signature,
+    ``body_sha256`` (hex) what the body must have, where the signature names its digest; ``read`` and ``parts`` see to
+    it.
     """
 
     request_id: str
@@ -65,6 +72,9 @@ class Request:
     port: int
     arrived_s: float
     raw: web.BaseRequest | None = None
+    principal: Principal | None = None
+    body: bytes | None = None
+    body_sha256: str = ""
 
     @classmethod
     def of(cls, raw: web.BaseRequest, request_id: str, port: int, arrived_s: float) -> Request:
@@ -103,8 +113,19 @@ class Request:
         """Return the body, never holding more than ``limit_bytes`` of it.
 
         Raises ``RequestTooLarge`` with Lambda's sentence (``what`` replaces the invocation type's part of it) before
-        anything is read where the length was declared, and ``InvalidRequestContent`` where its framing is broken.
+        anything is read where the length was declared, ``InvalidRequestContent`` where its framing is broken, and
+        ``InvalidSignature`` where it is not the body that was signed.
         """
+        if self.body is not None:
+            if len(self.body) > limit_bytes:
+                raise too_large(len(self.body), limit_bytes, what)
+            return self.body
+        body = await self._read(limit_bytes, what)
+        if self.body_sha256:
+            self._check(hashlib.sha256(body).hexdigest())
+        return body
+
+    async def _read(self, limit_bytes: int, what: str) -> bytes:
         stream = await self._content(limit_bytes, what)
         if stream is None:
             return b""
@@ -121,14 +142,25 @@ class Request:
         raise too_large(size, limit_bytes, what)
 
     async def parts(self, limit_bytes: int, *, what: str) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives. Raises as ``read`` does."""
+        """Yield the body as it arrives. Raises as ``read``; ``InvalidSignature`` comes after the last part."""
+        if self.body is not None:
+            yield await self.read(limit_bytes, what=what)
+            return
         stream = await self._content(limit_bytes, what)
-        size = 0
+        digest, size = hashlib.sha256() if self.body_sha256 else None, 0
         while stream is not None and (part := await _next(stream)):
             size += len(part)
             if size > limit_bytes:
                 raise too_large(size, limit_bytes, what)
+            if digest is not None:
+                digest.update(part)
             yield part
+        if digest is not None:
+            self._check(digest.hexdigest())
+
+    def _check(self, sha256: str) -> None:
+        if not hmac.compare_digest(sha256, self.body_sha256):
+            raise InvalidSignature("The provided 'x-amz-content-sha256' header does not match what was computed.")
 
     async def _content(self, limit_bytes: int, what: str) -> StreamReader | None:
         """Return what the body is read from, after the interim response to a client that waits for one."""

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _MAX_HEADER_BYTES = 16 * 1024  # one header; a ClientContext takes 4/3 of 3583 bytes, Lambda's URLs allow 10 KiB in all
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _DISCARD_S = 2.0  # how long a refused upload is read and thrown away, so that its client sees the answer
 
 
@@ -103,10 +104,14 @@ class Listener:
 
 
 class HttpServer:
-    """The control listener and, where a public port is configured, the public one."""
+    """The control listener and, where a public port is configured, the public one.
 
-    def __init__(self, config: NodeConfig, *, clock: Clock) -> None:
+    ``guarded``: only callers with credentials are answered by control, so that other machines may reach it.
+    """
+
+    def __init__(self, config: NodeConfig, *, clock: Clock, guarded: bool = False) -> None:
         self._config = config
+        self._guarded = guarded
         self._control = Listener("control listener", "--port", clock)
         self._public = Listener("public listener", "--public-port", clock) if config.public_port is not None else None
 
@@ -125,17 +130,17 @@ class HttpServer:
 
     @property
     def endpoint(self) -> str:
-        """The URL of the control listener, without a final slash."""
-        host = self._config.host
+        """The URL of the control listener as this machine reaches it, without a final slash."""
+        host = _LOCAL.get(self._config.host, self._config.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def bind(self) -> None:
         """Take both ports, or neither. Raises ``StateError`` naming the one that cannot be had."""
         config = self._config
-        if not is_loopback(config.host):
+        if not is_loopback(config.host) and not self._guarded:
             raise StateError(
-                f"control listener: {config.host} is reachable by other machines and nothing checks who calls;"
-                " use 127.0.0.1, and --public-port for function URLs"
+                f"control listener: {config.host} is reachable by other machines and nothing checks who calls; add "
+                "credentials (`glowplug credentials add NAME`), or use 127.0.0.1, and --public-port for function URLs"
             )
         self._control.bind(config.host, config.port)
         if self._public is not None and config.public_port is not None:

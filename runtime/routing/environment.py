@@ -28,6 +28,8 @@ from .ports import Code
 _PATH = "/usr/local/bin:/usr/bin:/bin:/opt/bin"
 _SERVED = ("LAMBDA", "SQS", "CODEDEPLOY")
 _XRAY_HOST, _XRAY_PORT = "127.0.0.1", "2000"  # the daemon's own default: whoever runs one is found
+FUNCTION_KEY_PREFIX = "ASIAGLOWPLUG"
+"""What the access key id of every function begins with, and of nobody else."""
 
 
 def _on_cpu(spec: FunctionSpec) -> str:
@@ -131,7 +133,7 @@ def credentials(site: Site, function: str) -> Credentials:
 
     key = base64.b32encode(derive("id"))[:8].decode()
     secret = base64.b64encode(derive("secret"))[:40].decode()
-    return Credentials(f"ASIAGLOWPLUG{key}", secret, base64.b64encode(derive("token")).decode())
+    return Credentials(f"{FUNCTION_KEY_PREFIX}{key}", secret, base64.b64encode(derive("token")).decode())
 
 
 def initialization_type(spec: FunctionSpec) -> str:

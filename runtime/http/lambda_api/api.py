@@ -7,6 +7,7 @@ import re
 from glowplug.runtime.errors import NotSupported
 from glowplug.runtime.http.messages import Reply, Request
 
+from .authorization import authorize
 from .call import Call, Services
 from .routes import RouteTable
 
@@ -21,8 +22,11 @@ class LambdaApi:
         self._routes = RouteTable()
 
     async def answer(self, request: Request) -> Reply:
-        """Dispatch on the raw path. Raises ``GlowplugError``."""
+        """Dispatch on the raw path. Raises ``GlowplugError``, ``Forbidden`` for a signer who may not do this."""
         route, captured = self._routes.find(request)
+        call = Call.of(request, captured)
+        if request.principal is not None:
+            authorize(request.principal, route.name, call, self._services)
         if route.answer is None:
             raise NotSupported(f"{route.name} is not supported")
-        return await route.answer(self._services, Call.of(request, captured))
+        return await route.answer(self._services, call)
