@@ -15,7 +15,7 @@ from glowplug.runtime.testing.deployed import a_function
 HERE, THERE = "000000000000", "111122223333"
 ARN = f"arn:aws:lambda:us-east-1:{HERE}:function:echo"
 CALL = Context(HERE)
-PUBLIC = [
+PUBLIC: list[dict[str, Any]] = [
     {"Action": INVOKE_URL, "Principal": "*", "FunctionUrlAuthType": "NONE"},
     {"Action": INVOKE, "Principal": "*", "InvokedViaFunctionUrl": True},
 ]
@@ -98,7 +98,7 @@ def test_actions(action: str, allowed: bool) -> None:
         ({"EventSourceToken": "t"}, {"event_source_token": "u"}, False),
     ],
 )
-def test_a_service_and_its_conditions(more: dict[str, str], context: dict[str, str], allowed: bool) -> None:
+def test_a_service_and_its_conditions(more: dict[str, str], context: dict[str, Any], allowed: bool) -> None:
     given = policy({"Action": INVOKE, "Principal": "s3.amazonaws.com", **more})
     assert allowed is allows(given, None, INVOKE, Context(HERE, service="s3.amazonaws.com", **context))
     assert not allows(given, None, INVOKE, Context(HERE, service="sns.amazonaws.com", **context))
