@@ -373,6 +373,13 @@ async def test_the_control_listener_stays_on_loopback() -> None:
             pass
 
 
+async def test_a_control_listener_that_asks_who_calls_may_be_reached_by_other_machines() -> None:
+    server = HttpServer(NodeConfig(Path("/s"), Path("/s"), host="0.0.0.0", port=0), clock=SystemClock(), guarded=True)
+    server.bind()
+    server.stop_accepting()
+    assert server.endpoint == f"http://127.0.0.1:{server.port}"
+
+
 async def test_no_socket_is_inherited_by_children(edge: Edge) -> None:
     await edge.get("/_url/echo/")
     for name in os.listdir("/proc/self/fd"):

@@ -52,6 +52,11 @@ def test_control_answers_its_own_names_at_any_port(authority: str) -> None:
     GUARD.check_host(hostname(authority))
 
 
+def test_a_name_that_is_none_does_not_let_in_hosts_that_are_none() -> None:
+    with pytest.raises(Forbidden):
+        ControlGuard(("::1", "a:b:c")).check_host(hostname("evil.example:80:80"))
+
+
 @pytest.mark.parametrize("authority", ["evil.example", "127.0.0.1.evil.example", "", "127.0.0.2", "gpu-box.lan.evil"])
 def test_control_refuses_other_hosts(authority: str) -> None:
     with pytest.raises(Forbidden):
