@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another(tem
     node.functions, node.bodies = {"Echo": held.to_json()}, [{}]
     definition = {"FunctionName": "echo", "Handler": "echo.handler", "Runtime": "python3.11", "CodeSha256": "a" * 64}
 
-    def previewed(layers: list[object], digest: str = "1" * 64) -> list[str]:
+    def previewed(layers: Sequence[object], digest: str = "1" * 64) -> list[str]:
         wanted = Stack(
             "main", load(template), {"Echo": {**definition, "Layers": layers}}, {},
             layers={"Deps": {"LayerName": "deps", "CodeSha256": digest}},
