@@ -3,8 +3,9 @@
 Refused, each with the entry's name: absolute names and ``..`` (they would be written elsewhere), names that are twice
 there or are both a file and a directory (which one runs would depend on the unpacker), symbolic links, devices and
 other special files (they point out of the directory, or block), encrypted entries, compression other than stored and
-deflate, names that no file system takes. Sizes are limited twice: as declared, and as they really are while copying,
-because the declaration is the uploader's. How large the zip itself may be depends on how it comes (``packages.py``).
+deflate, names that no file system takes, directories nested beyond reason. Sizes are limited twice: as declared, and as
+they really are while copying, because the declaration is the uploader's. How large the zip itself may be depends on how
+it comes (``packages.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_ENTRIES = 65_535
 
 _MAX_NAME_BYTES = 255  # NAME_MAX of Linux: one component
 _MAX_PATH_BYTES = 2048  # half of PATH_MAX: the other half is for the state directory's own path
+_MAX_DEPTH = 100  # directories: what walks a tree, here and in the standard library, calls itself for each
 _COPY_BYTES = 1024 * 1024
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _KINDS = {
@@ -111,6 +113,8 @@ def _member(entry: zipfile.ZipInfo) -> Member:
         raise InvalidParameter(f"{name!r}: an entry of the uploaded code has no name")
     if len(name.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         raise InvalidParameter(f"{name[:80]}…: the name is too long")
+    if len(parts) > _MAX_DEPTH:
+        raise InvalidParameter(f"{name[:80]}…: more than {_MAX_DEPTH} directories deep")
     if entry.flag_bits & 0x1:
         raise InvalidParameter(f"{name}: encrypted entries are not allowed in code")
     if entry.compress_type not in _COMPRESSIONS:

@@ -79,7 +79,7 @@ def _source_of(name: str) -> str:
 
 def _link(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise

@@ -38,8 +38,8 @@ def error_reply(error: GlowplugError) -> Reply:
 def error_fields(error: GlowplugError) -> dict[str, Any]:
     """Return the body of an error as AWS spells it, or Lambda's error body for a ``FunctionFault``.
 
-    ``Type`` says whose fault it is and is absent from a ValidationException and where a limit is reached (recorded), and
-    where nobody signed; ``field`` is ours.
+    ``Type`` says whose fault it is and is absent from a ValidationException and where a limit is reached (recorded),
+    and where nobody signed; ``field`` is ours.
     """
     if isinstance(error, FunctionFault):
         return dict(json.loads(error.body()))

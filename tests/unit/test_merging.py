@@ -154,7 +154,7 @@ async def test_code_and_layers_have_one_limit_together(store: CodeStore) -> None
 
 
 async def test_a_file_that_can_have_no_more_links_is_copied(store: CodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def linked_too_often(source: str, target: str) -> None:
+    def linked_too_often(source: str, target: str, **_: bool) -> None:
         raise OSError(errno.EMLINK, "Too many links")
 
     monkeypatch.setattr(os, "link", linked_too_often)
@@ -173,7 +173,7 @@ async def test_a_full_disk_leaves_nothing_and_the_next_one_succeeds(
         digests.append(digest)
     before = {one.name for one in (tmp_path / "code").iterdir()}
 
-    def full(source: str, target: str) -> None:
+    def full(source: str, target: str, **_: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
