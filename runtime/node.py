@@ -31,6 +31,7 @@ from .deployments import Deployments
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
 from .http.admin import AdminApi
+from .http.admission import Admission
 from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
@@ -265,8 +266,11 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         await changed(deployments.specs())
         keys = access.keyring(config.state, site, lambda: registry.catalog.functions)
         authenticator = Authenticator(keys, clock, body_bytes=config.limits.create_request_bytes)
+        admission = Admission(
+            registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
+        )
         door = authenticator if access.required else None
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, door)
+        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, admission, door)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -302,13 +306,15 @@ async def _listen(
     control: NodeControl,
     metrics: Metrics,
     clock: Clock,
+    admission: Admission,
     door: Authenticator | None,
 ) -> None:
-    """Answer from now on, on both listeners; ``door`` checks who calls control."""
+    """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
     urls = FunctionUrls(
         registry,
         invoke,
+        admission,
         arn_prefix=config.arn_prefix,
         clock=clock,
         request_bytes=limits.sync_request_bytes,

@@ -33,7 +33,7 @@ from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
-from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
+from .stacks import OnEvent, Sources, StackRequest, notes, pinned, refuse_unserved, validated
 
 
 class NodeControl:
@@ -250,8 +250,9 @@ class NodeControl:
         """Make the stack exactly what is asked, or change nothing.
 
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
-        the client goes away. Raises ``DefinitionError``, ``Conflict`` or ``StateError``.
+        the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
+        refuse_unserved(request)
         wanted = validated(request, self._code, self._device_refusal)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
