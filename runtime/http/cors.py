@@ -1,8 +1,9 @@
 """Cross-origin resource sharing of function URLs and HTTP APIs: what a browser is told. Pure.
 
-The settings have the same names and meaning in both (spec 2.4). Where there are any, a preflight is answered here and
-no function runs. Any other request runs, whoever sent it: CORS protects the browser's user, and only by what the browser
-reads in the answer. ``AllowOrigins`` holds origins, ``*``, or ``http://*`` and ``https://*`` for all of one scheme.
+The settings have the same names and meaning in both (spec 2.4). Where there are any, a preflight is answered here
+and no function runs. Any other request runs, whoever sent it: CORS protects the browser's user, and only by what the
+browser reads in the answer. ``AllowOrigins`` holds origins, ``*``, or ``http://*`` and ``https://*`` for all of one
+scheme.
 
 With ``AllowCredentials`` a ``*`` in an answer would be read as a name, so the answer repeats what was asked for.
 """
