@@ -1,4 +1,5 @@
-"""Carry a template out: translate, upload the code that the node does not have, put the stack.
+"""Carry a template out: translate, install what its code requires, upload the code that the node does not have, put the
+stack.
 
 Everything that can be refused is refused before the first byte is sent. The node takes a stack in one step, so a
 deploy that fails leaves what was deployed before.
@@ -9,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec
+from glowplug.runtime.spec import FunctionSpec, LayerSpec
+from glowplug.runtime.wanted import WantedFunction, wanted_of
 
+from .building import Builder, built
 from .errors import TemplateError
 from .plan import Change, plan
 from .resources import Account
@@ -72,9 +74,11 @@ def deploy(
     parameters: Mapping[str, str] | None = None,
     account: Account | None = None,
     refresh: bool = False,
+    builder: Builder | None = None,
     on_progress: Progress | None = None,
 ) -> DeployResult:
-    """Make the node's stack exactly what the template says. ``refresh`` resolves model sources anew.
+    """Make the node's stack exactly what the template says. ``refresh`` resolves model sources anew; without a
+    ``builder`` no requirements are installed.
 
     Raises ``TemplateError`` for what the template gets wrong, whether found here or by the node, and whatever
     ``client`` raises when the node cannot be reached or fails.
@@ -84,6 +88,8 @@ def deploy(
     name = stack or stack_name(template.path)
     report({"step": "translate", "template": template.name, "stack": name})
     wanted = translate(template, stack=name, account=account, endpoint=client.endpoint, parameters=parameters)
+    if builder is not None:
+        wanted = built(wanted, builder, report)
     changes = tuple(preview(wanted, client))
     report({"step": "plan", "stack": name, "changes": [str(change) for change in changes]})
     uploaded_bytes = _upload(wanted, client, report)
@@ -96,7 +102,24 @@ def preview(wanted: Stack, client: StackClient) -> list[Change]:
     """Return what deploying ``wanted`` would change, without changing anything."""
     held = client.stack(wanted.name) or {}
     current = {key: FunctionSpec.from_json(value) for key, value in (held.get("Functions") or {}).items()}
-    return plan(current, {key: spec_of(value) for key, value in wanted.definitions.items()})
+    layers = {spec.name: spec.layers for spec in current.values()}
+    desired = {}
+    for logical_id, definition in wanted.definitions.items():
+        function = wanted_of(definition)
+        known = layers.get(function.spec.name, ())
+        desired[logical_id] = replace(function.spec, layers=_layers(function, wanted, known))
+    return plan(current, desired)
+
+
+def _layers(function: WantedFunction, stack: Stack, known: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+    """Return the layers that a function is to have; where ``known``, which it has, are the same, those."""
+    found = []
+    for position, (name, by_id) in enumerate(function.layers):
+        digest = str(stack.layers.get(name, {}).get("CodeSha256", "")) if by_id else ""
+        held = known[position] if position < len(known) else None
+        same = held is not None and (held.digest == digest if by_id else held.arn == name)
+        found.append(held if same and held is not None else LayerSpec(name, digest, 0))
+    return tuple(found)
 
 
 def stack_name(template: Path) -> str:
@@ -126,6 +149,7 @@ def _upload(wanted: Stack, client: StackClient, report: Progress) -> int:
 def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress) -> Mapping[str, Any]:
     body = {
         "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
+        "Layers": {key: dict(value) for key, value in wanted.layers.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
     }

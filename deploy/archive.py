@@ -11,8 +11,8 @@ import hashlib
 import io
 import stat
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .errors import ArchiveError
@@ -26,26 +26,45 @@ _MAX_UNPACKED_BYTES = 250 * 1024 * 1024  # Lambda's limit, spec 1.5
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A zip in memory. ``digest`` is the SHA-256 of ``data`` in hex; ``origin`` is what was packed, for messages."""
+    """A zip in memory. ``digest`` is the SHA-256 of ``data`` in hex; ``origin`` is what was packed, for messages.
+
+    ``path`` is what was packed on disk; None where that was no one file or directory.
+    """
 
     digest: str
     data: bytes = field(repr=False)
     origin: str
     names: tuple[str, ...]
+    path: Path | None = None
 
 
 def pack(path: Path) -> Archive:
     """Return the archive of a directory, of one file, or of a ``.zip`` as it is. Raises ``ArchiveError``."""
     try:
         if path.is_dir():
-            return _zip(dict(_walk(path, path.resolve(), ())), str(path))
+            return replace(_zip(_files(path), str(path)), path=path)
         if path.suffix == ".zip" and path.is_file():
-            return _given(path)
+            return replace(given(path), path=path)
         if path.is_file():
-            return _zip({path.name: path}, str(path))
+            return replace(_zip({path.name: path}, str(path)), path=path)
     except OSError as error:
-        raise ArchiveError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     raise ArchiveError(f"{path} does not exist" if not path.exists() else f"{path} is neither a directory nor a file")
+
+
+def pack_below(prefix: str, directory: Path, *, origin: str, over: Archive | None = None) -> Archive:
+    """Return the archive of a directory's contents below ``prefix``, which may be none, on top of those of ``over``.
+
+    Raises ``ArchiveError``.
+    """
+    entries = {} if over is None else {name: (content, mode) for name, content, mode in _entries(over)}
+    try:
+        for name, file in _files(directory).items():
+            entries[f"{prefix}/{name}"] = (file.read_bytes(), _is_executable(file))
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    _refuse_size(sum(len(content) for content, _ in entries.values()), origin)
+    return _written(((name, *entries[name]) for name in sorted(entries)), origin)
 
 
 def pack_text(name: str, text: str, *, origin: str) -> Archive:
@@ -53,7 +72,8 @@ def pack_text(name: str, text: str, *, origin: str) -> Archive:
     return _written([(name, text.encode(), False)], origin)
 
 
-def _given(path: Path) -> Archive:
+def given(path: Path) -> Archive:
+    """Return the archive that a zip file is. Raises ``ArchiveError`` when it is none, ``OSError``."""
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -61,6 +81,15 @@ def _given(path: Path) -> Archive:
     except zipfile.BadZipFile as error:
         raise ArchiveError(f"{path} is not a zip file: {error}") from error
     return Archive(hashlib.sha256(data).hexdigest(), data, str(path), names)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Return what is packed of a directory, by its name in the archive."""
+    return dict(_walk(directory, directory.resolve(), ()))
+
+
+def _unreadable(path: Path, error: OSError) -> ArchiveError:
+    return ArchiveError(f"{error.filename or path} cannot be read: {error.strerror}")
 
 
 def _walk(directory: Path, root: Path, within: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
@@ -91,23 +120,37 @@ def _kind(entry: Path) -> str:
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _zip(files: dict[str, Path], origin: str) -> Archive:
+def _zip(files: Mapping[str, Path], origin: str) -> Archive:
     if not files:
         raise ArchiveError(f"{origin} holds no files")
-    total = sum(file.stat().st_size for file in files.values())
+    _refuse_size(sum(file.stat().st_size for file in files.values()), origin)
+    return _written(((name, files[name].read_bytes(), _is_executable(files[name])) for name in sorted(files)), origin)
+
+
+def _refuse_size(total: int, origin: str) -> None:
     if total > _MAX_UNPACKED_BYTES:
         raise ArchiveError(f"{origin} holds {total} bytes; a function's code may have {_MAX_UNPACKED_BYTES}")
-    entries = [(name, files[name].read_bytes(), bool(files[name].stat().st_mode & 0o111)) for name in sorted(files)]
-    return _written(entries, origin)
 
 
-def _written(entries: list[tuple[str, bytes, bool]], origin: str) -> Archive:
-    buffer = io.BytesIO()
+def _is_executable(file: Path) -> bool:
+    return bool(file.stat().st_mode & 0o111)
+
+
+def _entries(archive: Archive) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield (name, content, executable) of an archive that was made here."""
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as file:
+        for member in file.infolist():
+            yield member.filename, file.read(member), bool(member.external_attr >> 16 & 0o111)
+
+
+def _written(entries: Iterable[tuple[str, bytes, bool]], origin: str) -> Archive:
+    buffer, names = io.BytesIO(), []
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content, executable in entries:
             member = zipfile.ZipInfo(name, _EPOCH)
             member.create_system = 3  # Unix: without it the mode below is not read
             member.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
             archive.writestr(member, content, zipfile.ZIP_DEFLATED, _COMPRESSION_LEVEL)
+            names.append(name)
     data = buffer.getvalue()
-    return Archive(hashlib.sha256(data).hexdigest(), data, origin, tuple(name for name, _, _ in entries))
+    return Archive(hashlib.sha256(data).hexdigest(), data, origin, tuple(names))

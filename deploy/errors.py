@@ -3,6 +3,7 @@
 DeployError
 ├── TemplateError     the template, or a file it names, cannot be used: file, line, what is wrong
 ├── ArchiveError      a CodeUri cannot be packed
+│   └── RequirementsError   what it requires cannot be installed
 ├── ExportError       a snapshot cannot be signed, or its file cannot be written or read
 └── NodeUnreachable   no node answers, or it ended before it did
 """
@@ -31,6 +32,10 @@ class TemplateError(DeployError):
 
 class ArchiveError(DeployError):
     """What a CodeUri names cannot be packed: it is missing, unreadable, or reaches outside itself."""
+
+
+class RequirementsError(ArchiveError):
+    """What a requirements.txt asks for cannot be installed; the message ends in pip's last lines."""
 
 
 class ExportError(DeployError):

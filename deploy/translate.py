@@ -47,7 +47,8 @@ _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions`` by logical id, ``archives`` by digest, ``outputs`` by name.
+    """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
+    name.
 
     ``notes`` are what the template says that has no effect here, one sentence each.
     """
@@ -58,6 +59,7 @@ class Stack:
     archives: Mapping[str, Archive]
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""

@@ -3,8 +3,9 @@
 Refused, each with the entry's name: absolute names and ``..`` (they would be written elsewhere), names that are twice
 there or are both a file and a directory (which one runs would depend on the unpacker), symbolic links, devices and
 other special files (they point out of the directory, or block), encrypted entries, compression other than stored and
-deflate, names that no file system takes. Sizes are limited twice: as declared, and as they really are while copying,
-because the declaration is the uploader's.
+deflate, names that no file system takes, directories nested beyond reason. Sizes are limited twice: as declared, and as
+they really are while copying, because the declaration is the uploader's. How large the zip itself may be depends on how
+it comes (``packages.py``).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .config import Limits
-from .errors import InvalidParameter, RequestTooLarge
+from .errors import InvalidParameter
 
 MAX_ENTRIES = 65_535
 """Entries in one archive: what a zip without the 64-bit extension can count. Each costs an inode and an fsync."""
 
 _MAX_NAME_BYTES = 255  # NAME_MAX of Linux: one component
 _MAX_PATH_BYTES = 2048  # half of PATH_MAX: the other half is for the state directory's own path
+_MAX_DEPTH = 100  # directories: what walks a tree, here and in the standard library, calls itself for each
 _COPY_BYTES = 1024 * 1024
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _KINDS = {
@@ -60,14 +62,14 @@ class Contents:
 def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
     """Open an archive whose every entry may be unpacked.
 
-    Raises ``RequestTooLarge`` or ``InvalidParameter`` (messages of Lambda where it has one) naming the entry.
+    Raises ``InvalidParameter``: Lambda's sentence where it has one, else naming the entry.
     """
-    if len(archive) > limits.code_zipped_bytes:
-        raise RequestTooLarge(f"Zipped size must be smaller than {limits.code_zipped_bytes} bytes")
     try:
         file = zipfile.ZipFile(io.BytesIO(archive))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise InvalidParameter(f"Could not unzip uploaded file: {error}") from error
+        raise InvalidParameter(
+            "Could not unzip uploaded file. Please check your file, then try to upload again."
+        ) from error
     with file:
         entries = file.infolist()
         if len(entries) > MAX_ENTRIES:
@@ -75,6 +77,8 @@ def inspect(archive: bytes, limits: Limits) -> Iterator[Contents]:
         if sum(entry.file_size for entry in entries) > limits.code_unzipped_bytes:
             raise InvalidParameter(f"Unzipped size must be smaller than {limits.code_unzipped_bytes} bytes")
         members = tuple(_member(entry) for entry in entries)
+        if all(member.is_directory for member in members):
+            raise InvalidParameter("Uploaded file must be a non-empty zip")
         _refuse_clashes(members)
         yield Contents(file, members)
 
@@ -109,6 +113,8 @@ def _member(entry: zipfile.ZipInfo) -> Member:
         raise InvalidParameter(f"{name!r}: an entry of the uploaded code has no name")
     if len(name.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         raise InvalidParameter(f"{name[:80]}…: the name is too long")
+    if len(parts) > _MAX_DEPTH:
+        raise InvalidParameter(f"{name[:80]}…: more than {_MAX_DEPTH} directories deep")
     if entry.flag_bits & 0x1:
         raise InvalidParameter(f"{name}: encrypted entries are not allowed in code")
     if entry.compress_type not in _COMPRESSIONS:

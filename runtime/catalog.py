@@ -29,7 +29,8 @@ class Version:
 
     ``modified`` is in Lambda's form (``lambda_time``), ``revision_id`` is Lambda's RevisionId, new with every change.
     ``state`` and ``update`` are Lambda's State and LastUpdateStatus, each with a reason and its code; ``update`` is
-    empty until the function has been active. ``optimized`` is SnapStart's OptimizationStatus. ``settings`` holds
+    empty until the function has been active. ``latest_description`` is that of ``$LATEST`` when a version was
+    published: its own may be another. ``optimized`` is SnapStart's OptimizationStatus. ``settings`` holds
     configuration that is accepted and stored, under Lambda's own names and in its shapes (``VpcConfig``, …).
     """
 
@@ -44,6 +45,7 @@ class Version:
     update_reason: str = ""
     update_reason_code: str = ""
     optimized: bool = False
+    latest_description: str = ""
     settings: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     @property
@@ -282,6 +284,15 @@ class Catalog:
             for digest in (version.spec.code_digest, *(layer.digest for layer in version.spec.layers))
         }
         return frozenset(code | {one.digest for layer in self.layers.values() for one in layer.versions.values()})
+
+    def layer_lists(self) -> frozenset[tuple[str, ...]]:
+        """Return the digests of the layers of each version that has any, in their order."""
+        return frozenset(
+            tuple(layer.digest for layer in version.spec.layers)
+            for function in self.functions.values()
+            for version in function.all_versions()
+            if version.spec.layers
+        )
 
 
 def lambda_time(unix_s: float) -> str:

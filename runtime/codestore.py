@@ -2,10 +2,11 @@
 
     S/code/<sha256>.zip     as uploaded, 0444
     S/code/<sha256>/        unpacked: directories 0755, files 0444, 0555 where the archive says executable
+    S/code/opt-<sha256>/    several layers in one directory, by the list of their digests (``merging.py``)
     S/code/.incoming-*      being unpacked; deleted when the store is opened
 
-The directory appears by rename, after everything in it has reached the disk: ``<sha256>/`` is there completely or not
-at all. What an archive may hold is decided by ``archive.py`` before a byte is unpacked.
+A layer is code like any other. A directory appears by rename, after everything in it has reached the disk: it is there
+completely or not at all. What an archive may hold is decided by ``archive.py`` before a byte is unpacked.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from .archive import Member, copy_member, inspect
 from .bytecode import compile_tree
 from .config import Limits
 from .errors import InvalidParameter
+from .merging import merge, merged_name
 from .state import unusable
 
 PRUNE_GRACE_S = 7200.0
@@ -33,6 +35,7 @@ client deploys within seconds of its upload."""
 
 _PIECE_BYTES = 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MERGED = re.compile(r"opt-[0-9a-f]{64}")
 
 
 class CodeStore:
@@ -46,12 +49,13 @@ class CodeStore:
         self._directory = directory
         self._limits = limits or Limits()
         self._now = now
+        self._unzipped: dict[str, int] = {}
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             for leftover in [*directory.glob(".incoming-*"), *directory.glob(".discarded-*")]:
                 _delete(leftover)
             # A function may have run it until just now, and the first prune may be that of the deploy that replaces it.
-            self._named = frozenset(self.digests())
+            self._named = frozenset(self._kept())
         except OSError as error:
             raise unusable(directory, error) from None
 
@@ -91,24 +95,45 @@ class CodeStore:
         """Return what is stored, sorted."""
         return sorted(entry.name for entry in self._directory.iterdir() if _DIGEST.fullmatch(entry.name))
 
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return the directory that layers with these digests make together, the later over the earlier; None when it
+        has not been prepared, or there are none. Raises ``InvalidParameter`` for what is no digest."""
+        if not digests:
+            return None
+        own = self._directory / (_checked(digests[0]) if len(digests) == 1 else merged_name(digests))
+        return own if own.is_dir() else None
+
+    async def prepare_opt(self, digests: Sequence[str], *, code: str | None = None) -> Path | None:
+        """Make the directory of ``opt`` and return it: once per list of layers, whoever names it.
+
+        Any number may run at once. Raises ``InvalidParameter`` for layers that are not here, or that are over the limit
+        together with the function's ``code``, and ``StateError`` when it cannot be written.
+        """
+        if not digests:
+            return None
+        return await asyncio.to_thread(self._prepare, tuple(digests), code)
+
     async def put(self, digest: str, archive: bytes) -> Path:
         """Store a zip and return the directory of its contents. Code that is here already is not unpacked again.
 
         Any number may run at once, for the same digest too. Raises ``InvalidParameter`` when the bytes are not those of
-        ``digest`` or the archive holds what a function's code may not (the message names the entry),
-        ``RequestTooLarge`` when it is over the limit for archives, ``StateError`` when it cannot be written. Nothing is
-        stored then.
+        ``digest``, or the archive is over the limit or holds what a function's code may not (the message names the
+        entry), ``StateError`` when it cannot be written. Nothing is stored then.
         """
         return await asyncio.to_thread(self._put, _checked(digest), archive)
 
-    async def prune(self, keep: Iterable[str], *, grace_s: float = PRUNE_GRACE_S) -> list[str]:
-        """Delete code that no digest in ``keep`` names, and return the digests deleted.
+    async def prune(
+        self, keep: Iterable[str], layers: Iterable[Sequence[str]] = (), *, grace_s: float = PRUNE_GRACE_S
+    ) -> list[str]:
+        """Delete code that no digest in ``keep`` names, and return the digests deleted. What several layers make
+        together goes when no list in ``layers`` names them in that order.
 
-        ``keep`` is ``Registry.code_digests()``. Code stays for ``grace_s`` seconds after it was uploaded or last kept
-        (after the first call, for what was here when the store was opened): instances of a replaced revision still
-        import from it, and a deploy uploads before it names. Raises ``StateError``.
+        They are ``Catalog.code_digests()`` and ``Catalog.layer_lists()``. Code stays for ``grace_s`` seconds after it
+        was uploaded or last kept (after the first call, for what was here when the store was opened): instances of a
+        replaced revision still import from it, and a deploy uploads before it names. Raises ``StateError``.
         """
-        return await asyncio.to_thread(self._prune, frozenset(keep), grace_s)
+        merged = {merged_name(digests) for digests in layers if len(digests) > 1}
+        return await asyncio.to_thread(self._prune, frozenset(keep) | merged, grace_s)
 
     def _put(self, digest: str, archive: bytes) -> Path:
         actual = hashlib.sha256(archive).hexdigest()
@@ -141,6 +166,53 @@ class CodeStore:
             _delete(incoming)
         return target
 
+    def _prepare(self, digests: tuple[str, ...], code: str | None) -> Path:
+        layers = [self.path(digest) for digest in digests]
+        size, limit = sum(map(self._size_of, digests if code is None else (*digests, code))), self._limits
+        if size > limit.code_unzipped_bytes:
+            raise InvalidParameter(
+                f"Function code combined with layers exceeds the maximum allowed size of {limit.code_unzipped_bytes} "
+                f"bytes. The actual size is {size} bytes."
+            )
+        if len(layers) == 1:
+            return layers[0]
+        name = merged_name(digests)
+        target = self._directory / name
+        incoming = self._directory / f".incoming-{name[:20]}-{secrets.token_hex(4)}"
+        try:
+            if not target.is_dir():
+                merge(layers, incoming)
+                try:
+                    incoming.rename(target)
+                except OSError:
+                    if not target.is_dir():  # else another one was first, with the same contents
+                        raise
+                _sync_directory(self._directory)
+            self._touch(target)  # or a prune under way could take it before the deploy names it
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        finally:
+            _delete(incoming)
+        return target
+
+    def _size_of(self, digest: str) -> int:
+        """Return the bytes of a zip's contents: as declared, which ``put`` has held them to."""
+        if digest not in self._unzipped:
+            try:
+                with zipfile.ZipFile(self._directory / f"{digest}.zip") as file:
+                    self._unzipped[digest] = sum(entry.file_size for entry in file.infolist())
+            except OSError as error:
+                raise unusable(self._directory, error) from error
+        return self._unzipped[digest]
+
+    def _kept(self) -> list[str]:
+        """Return the names of all directories of code."""
+        return sorted(
+            entry.name
+            for entry in self._directory.iterdir()
+            if _DIGEST.fullmatch(entry.name) or _MERGED.fullmatch(entry.name)
+        )
+
     def _touch(self, target: Path) -> None:
         # A directory's time says when it was last uploaded or known to be named; nothing else changes it.
         now = self._now()
@@ -150,16 +222,17 @@ class CodeStore:
         recent, self._named = keep | self._named, keep  # what was named until now begins its grace now
         pruned: list[str] = []
         try:
-            for digest in self.digests():
-                target = self._directory / digest
-                if digest in recent:
+            for name in self._kept():
+                target = self._directory / name
+                if name in recent:
                     self._touch(target)
                 elif self._now() - target.stat().st_mtime >= grace_s:
-                    discarded = self._directory / f".discarded-{digest[:16]}-{secrets.token_hex(4)}"
+                    discarded = self._directory / f".discarded-{name[:20]}-{secrets.token_hex(4)}"
                     target.rename(discarded)  # gone in one step: nobody imports from half a directory
-                    (self._directory / f"{digest}.zip").unlink(missing_ok=True)
+                    (self._directory / f"{name}.zip").unlink(missing_ok=True)
                     _delete(discarded)
-                    pruned.append(digest)
+                    if _DIGEST.fullmatch(name):
+                        pruned.append(name)
         except OSError as error:
             raise unusable(self._directory, error) from error
         return pruned

@@ -45,11 +45,13 @@ class NodeConfig:
     """Everything a node is told from outside. Durations in seconds, sizes in bytes.
 
     ``cache_bytes`` is the most that the cache may take (None: what the disk has), ``cache_reserve_bytes`` what stays
-    free of its disk (None: the cache's own choice, ``cache/room.py``). ``auth`` says whether control checks signatures:
-    ``on``, ``off`` or, where there are credentials, ``auto``; ``enforce_policies`` whether a function URL asks the
-    function's resource policy. The last four are of use with a GPU alone:
-    ``device`` is where functions run with ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts
-    are kept, in ``context_pool_mib`` of device memory; ``mps`` runs the MPS daemon.
+    free of its disk (None: the cache's own choice, ``cache/room.py``). ``foreign_runtimes`` says what happens when the
+    Lambda API creates a function of a runtime other than Python: ``refuse`` it, or ``store`` it, for tools that manage
+    more than what runs here; calling it is refused then. ``auth`` says whether control checks signatures: ``on``,
+    ``off`` or, where there are credentials, ``auto``; ``enforce_policies`` whether a function URL asks the function's
+    resource policy. Four are of use with a GPU alone: ``device`` is where functions run with ``Device: auto``, ``cpu``
+    or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs
+    the MPS daemon.
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -70,15 +72,17 @@ class NodeConfig:
     file_roots: tuple[Path, ...] = ()
     trusted_keys: tuple[Path, ...] = ()
     preload_torch: bool = True
+    pythons: tuple[Path, ...] = ()
     cache_bytes: int | None = None
     cache_reserve_bytes: int | None = None
     auth: str = "auto"
     credentials: Path | None = None
-    enforce_policies: bool = True
+    enforce_policies: bool = False
     device: str = "cpu"
     context_pool: int = 1
     context_pool_mib: int = 2048
     mps: bool = False
+    foreign_runtimes: str = "refuse"
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -154,6 +158,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
     "GLOWPLUG_TRUSTED_KEYS": ("trusted_keys", Path),
     "GLOWPLUG_PRELOAD_TORCH": ("preload_torch", bool),
+    "GLOWPLUG_PYTHONS": ("pythons", Path),
     "GLOWPLUG_CACHE_BYTES": ("cache_bytes", read_size),
     "GLOWPLUG_CACHE_RESERVE_BYTES": ("cache_reserve_bytes", read_size),
     "GLOWPLUG_AUTH": ("auth", str),
@@ -162,6 +167,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_CONTEXT_POOL": ("context_pool", int),
     "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
     "GLOWPLUG_MPS": ("mps", bool),
+    "GLOWPLUG_FOREIGN_RUNTIMES": ("foreign_runtimes", str),
 }
 
 _ELSEWHERE = (
@@ -188,6 +194,7 @@ _FORMS = {
     "GLOWPLUG_REGION": re.compile(r"[a-z0-9-]{1,64}"),
     "GLOWPLUG_AUTH": re.compile(r"auto|on|off"),
     "GLOWPLUG_DEVICE": re.compile(r"cpu|cuda"),
+    "GLOWPLUG_FOREIGN_RUNTIMES": re.compile(r"refuse|store"),
 }
 
 

@@ -44,17 +44,22 @@ _GLOWPLUG = KEYS | frozenset(
 _MODEL = frozenset("Source Engine Precision MaxError VerifyRate".split())
 _OBJECTIVE = frozenset("ColdWeight WarmCalls BatchSizes MaxParkedRatio".split())
 _WARMUP = frozenset("Event Compare".split())
+_LOGGING = frozenset("LogFormat LogGroup ApplicationLogLevel SystemLogLevel".split())
+SYSTEM_LOG_LEVELS = ("DEBUG", "INFO", "WARN")
+LOG_LEVELS = ("TRACE", *SYSTEM_LOG_LEVELS, "ERROR", "FATAL")
+"""What Lambda takes as levels, in their order."""
 
 
-def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
-    """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted."""
+def spec_of(definition: Mapping[str, Any], *, foreign: bool = False) -> FunctionSpec:
+    """Validate a definition. Raises ``DefinitionError`` naming the first field that cannot be accepted; with
+    ``foreign`` a runtime other than Python is accepted, for a function that is only stored."""
     read = Reader(definition, "")
     read.only(_KNOWN | _BESIDE)
     name = read.text("FunctionName", required=True)
     if not _FUNCTION_NAME.fullmatch(name):
         raise DefinitionError("FunctionName", f"{name!r} does not match {_FUNCTION_NAME.pattern}")
     runtime = read.text("Runtime", required=True)
-    if not runtime.startswith("python3."):
+    if not (foreign or runtime.startswith("python3.")):
         raise DefinitionError("Runtime", f"{runtime!r} is not supported; python3.x is")
     if read.values.get("Architectures") not in (None, ["x86_64"], ["arm64"]):
         raise DefinitionError("Architectures", "has one entry, x86_64 or arm64")
@@ -63,7 +68,8 @@ def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
     models = _models(glowplug)
     warmup = glowplug.section("Warmup", _WARMUP)
     storage = read.section("EphemeralStorage", {"Size"})
-    _refuse_unbuilt(glowplug, warmup, storage)
+    _refuse_unbuilt(glowplug, warmup)
+    logs = _logging(read)
     return FunctionSpec(
         name=name,
         handler=read.text("Handler", required=True),
@@ -73,6 +79,10 @@ def spec_of(definition: Mapping[str, Any]) -> FunctionSpec:
         role=read.text("Role"),
         timeout_s=float(read.whole("Timeout", 3, low=1, high=5400)),
         memory_mb=read.whole("MemorySize", 128, low=128, high=32768),
+        ephemeral_mb=storage.whole("Size", 512, low=512, high=32768),
+        log_format=logs["LogFormat"],
+        log_level=logs["ApplicationLogLevel"],
+        system_log_level=logs["SystemLogLevel"],
         environment=_environment(read.section("Environment", {"Variables"})),
         models=models,
         snap_start=snap_start == "PublishedVersions",
@@ -150,12 +160,22 @@ def _environment(section: Reader) -> dict[str, str]:
     return chosen
 
 
-def _refuse_unbuilt(glowplug: Reader, warmup: Reader, storage: Reader) -> None:
+def _logging(read: Reader) -> dict[str, str]:
+    """Return the parts of ``Settings.LoggingConfig`` that change what is logged. Text has no levels: all is logged."""
+    settings = Reader(read.values.get("Settings") or {}, read.at("Settings"))
+    given = settings.section("LoggingConfig", _LOGGING)
+    chosen = {"LogFormat": given.choice("LogFormat", ("Text", "JSON"), "Text")}
+    for name, allowed in (("ApplicationLogLevel", LOG_LEVELS), ("SystemLogLevel", SYSTEM_LOG_LEVELS)):
+        if chosen["LogFormat"] == "Text" and given.values.get(name) is not None:
+            raise DefinitionError(given.at(name), "goes with LogFormat JSON only")
+        chosen[name] = given.choice(name, allowed, "INFO")
+    return chosen
+
+
+def _refuse_unbuilt(glowplug: Reader, warmup: Reader) -> None:
     """Known keys whose behaviour is not built: refused, never accepted and ignored. A default value changes nothing."""
     if warmup.choice("Compare", ("none", "json"), "none") == "json":
         raise DefinitionError(warmup.at("Compare"), "json is not supported yet; use none")
-    if storage.whole("Size", 512, low=512, high=32768) != 512:
-        raise DefinitionError(storage.at("Size"), "other than 512 is not supported yet: nothing bounds /tmp")
     if glowplug.whole("Concurrency", 1, low=1) != 1:
         raise DefinitionError(glowplug.at("Concurrency"), "more than 1 is not supported yet")
     batching = glowplug.section("Batching", {"MaxBatchSize", "MaxWaitMilliseconds"})

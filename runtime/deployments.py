@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .catalog import LATEST, Catalog, Function, Provisioned, Version, lambda_time
 from .codestore import CodeStore
-from .errors import GlowplugError, StateError
+from .errors import GlowplugError, InvalidParameter, LayersRefused, StateError
 from .neighbours import Engines, Placement
 from .registry import Decide, Registry
 from .routing.allotment import Quota
@@ -63,8 +63,14 @@ class Deployments:
         """Return every spec that is deployed, of all versions."""
         return list(_specs(self.catalog))
 
-    def resume(self) -> None:
-        """Put into place what the registry knows: once, at start."""
+    async def resume(self) -> None:
+        """Put into place what the registry knows: once, at start. Layers that are gone from the store, as only somebody
+        else can have done it, are told of by the starts that miss them."""
+        for digests in self.catalog.layer_lists():
+            try:
+                await self._code.prepare_opt(digests)
+            except GlowplugError as error:
+                log.warning("layers were not prepared: %s", error)
         self._carry_out(Catalog(), self.catalog)
 
     async def close(self) -> None:
@@ -92,18 +98,27 @@ class Deployments:
     async def _change(self, decide: Decide[T]) -> T:
         async with self._turn:
             before = self.catalog
-            result = await self._registry.change(decide)
-            after = self.catalog
+            after, result = await asyncio.to_thread(decide, before)  # nobody else changes it: this is its turn
+            await self._prepare(before, after)
+            await self._registry.change(lambda _: (after, None))
             self._carry_out(before, after)
             if after is not before:
                 await self._tidy(before, after)
             return result
 
+    async def _prepare(self, before: Catalog, after: Catalog) -> None:
+        """Lay the layers of new specs together. Raises ``LayersRefused`` where they are too large, ``StateError``."""
+        for spec in _new_specs(before, after):
+            try:
+                await self._code.prepare_opt([layer.digest for layer in spec.layers], code=spec.code_digest)
+            except InvalidParameter as error:
+                raise LayersRefused(spec.name, str(error)) from error
+
     async def _tidy(self, before: Catalog, after: Catalog) -> None:
-        gone = _digests(before, after) - _digests(after, before)
+        gone = _digests(before, after) - _digests(after, before) or before.layer_lists() - after.layer_lists()
         if gone or before.layers is not after.layers or before.stacks is not after.stacks:
             try:
-                await self._code.prune(after.code_digests())
+                await self._code.prune(after.code_digests(), after.layer_lists())
             except StateError as error:  # the change is done; the next one tries again
                 log.warning("unused code was not deleted: %s", error)
         await self._on_changed(self.specs())
@@ -254,6 +269,18 @@ def _specs(catalog: Catalog) -> Iterator[FunctionSpec]:
     for function in catalog.functions.values():
         for version in function.all_versions():
             yield version.spec
+
+
+def _new_specs(before: Catalog, after: Catalog) -> Iterator[FunctionSpec]:
+    """Yield the specs with layers of ``after`` whose layers or code ``before`` has otherwise, or not at all."""
+    for name, function in after.functions.items():
+        old = before.functions.get(name)
+        if old is function:
+            continue
+        known = set() if old is None else {(one.spec.layers, one.spec.code_digest) for one in old.all_versions()}
+        for version in function.all_versions():
+            if version.spec.layers and (version.spec.layers, version.spec.code_digest) not in known:
+                yield version.spec
 
 
 def _digests(catalog: Catalog, other: Catalog) -> set[str]:

@@ -5,6 +5,8 @@
     │   ├── FunctionNotFound                404 ResourceNotFoundException
     │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
     │   ├── InvalidParameter                400 InvalidParameterValueException
+    │   │   ├── LimitReached                …: does not fit with what there is  (body without Type, recorded)
+    │   │   └── LayersRefused               …: a function's layers are too large, or are not here
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
@@ -35,6 +37,8 @@
     │       ├── WorkerExited                Runtime.ExitError
     │       ├── OutOfMemory                 Runtime.OutOfMemory
     │       └── ResponseTooLarge            Function.ResponseSizeTooLarge
+    ├── ResourceNotReady                    502 ResourceNotReadyException: the version could not be made
+    ├── InvalidRuntime                      502 InvalidRuntimeException: stored here, and of a runtime that is not
     ├── HoldTimeout                         504: HoldTimeoutSeconds passed before an instance was ready
     ├── StateError                          500: the state directory cannot be used (locked, read-only, full)
     └── InternalError                       500 ServiceException: ours
@@ -89,6 +93,18 @@ class ResourceNotFound(RequestError):
 
 class InvalidParameter(RequestError):
     """A parameter has a value that the operation does not take."""
+
+
+class LimitReached(InvalidParameter):
+    """What is asked for and what there is already do not fit together. AWS sends it without ``Type`` (recorded)."""
+
+
+class LayersRefused(InvalidParameter):
+    """A function's layers cannot be laid together. ``function`` is its name."""
+
+    def __init__(self, function: str, problem: str) -> None:
+        super().__init__(problem)
+        self.function = function
 
 
 class ValidationFailed(RequestError):
@@ -297,6 +313,21 @@ class StartTimeout(StartError):
     """The start took longer than InitTimeoutSeconds."""
 
     error_type = "Sandbox.Timedout"
+
+
+class ResourceNotReady(GlowplugError):
+    """The version could not be made: its state is Failed."""
+
+    status = 502
+    code = "ResourceNotReadyException"
+    message_key = "message"
+
+
+class InvalidRuntime(GlowplugError):
+    """The function is of a runtime that this node does not have."""
+
+    status = 502
+    code = "InvalidRuntimeException"
 
 
 class HoldTimeout(GlowplugError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot.store import SnapshotStore
@@ -17,7 +18,7 @@ from .config import NodeConfig
 from .porting import Porting
 from .process.sweep import Records
 from .readahead import Pages
-from .routing.environment import Site
+from .routing.environment import Roots, Site
 from .routing.orders import load_order
 from .snapshots import Snapshots
 from .sources import Sources
@@ -81,7 +82,7 @@ def build(
         store,
         sources,
         baker,
-        load_of=lambda spec, files: load_order(site, spec, code.path(spec.code_digest), files),
+        load_of=lambda spec, files: load_order(site, spec, Roots.real(spec, code), files),
         on_baked=on_baked,
         on_kept=on_kept,
         user_of=site.user_of,
@@ -90,6 +91,10 @@ def build(
     pages = Pages(
         state.readahead,
         config.cache,
-        roots=lambda spec: (code.path(spec.code_digest), config.cache / "blobs", state.snapshots),
+        roots=lambda spec: (
+            *(Path(root) for root in (Roots.real(spec, code).task, Roots.real(spec, code).layers) if root),
+            config.cache / "blobs",
+            state.snapshots,
+        ),
     )
     return ModelPath(sources, snapshots, Porting(store, config.trusted_keys), pages)

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from glowplug.cache.holds import raise_file_limit
 
-from . import accelerator, modelpath
+from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
@@ -31,6 +31,7 @@ from .deployments import Deployments
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
 from .http.admin import AdminApi
+from .http.admission import Admission
 from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
@@ -151,6 +152,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         gpu = Accelerator(config, zygotes, clock, tool=tool, why_none=why_none)
         stack.push_async_callback(gpu.close)
 
+        pythons = await interpreters.find(config.state / "run" / "python", config.pythons, environ)
+
         logs = Logs(state.logs, max_bytes=config.limits.log_file_bytes, region=config.region, clock=clock)
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
@@ -198,6 +201,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             logs=logs,
             clock=clock,
+            interpreters=pythons,
         )
         memory = Memory(clock)
         router = Router(
@@ -254,15 +258,19 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             base_zygotes=lambda: zygotes.statistics().bases,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
+            pythons=pythons.runtimes,
         )
         stack.push_async_callback(deployments.close)
-        deployments.resume()
+        await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
         keys = access.keyring(config.state, site, lambda: registry.catalog.functions)
         authenticator = Authenticator(keys, clock, body_bytes=config.limits.create_request_bytes)
+        admission = Admission(
+            registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
+        )
         door = authenticator if access.required else None
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, door)
+        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, admission, door)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -298,13 +306,15 @@ async def _listen(
     control: NodeControl,
     metrics: Metrics,
     clock: Clock,
+    admission: Admission,
     door: Authenticator | None,
 ) -> None:
-    """Answer from now on, on both listeners; ``door`` checks who calls control."""
+    """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
     urls = FunctionUrls(
         registry,
         invoke,
+        admission,
         arn_prefix=config.arn_prefix,
         clock=clock,
         request_bytes=limits.sync_request_bytes,
@@ -321,6 +331,7 @@ async def _listen(
             account_id=config.account_id,
             endpoint=lambda: http.endpoint,
             packages=Packages(code, limits),
+            foreign=config.foreign_runtimes == "store",
         )
     )
     admin = AdminApi(control, metrics, limits=limits)

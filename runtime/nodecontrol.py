@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from glowplug import __version__
@@ -23,7 +23,7 @@ from .control import (
     StackResult,
 )
 from .deployments import Deployments
-from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
+from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
@@ -33,14 +33,15 @@ from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
-from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
+from .stacks import OnEvent, Sources, StackRequest, notes, pinned, refuse_unserved, validated
 
 
 class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``.
+    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``;
+    ``pythons`` are the runtimes that are installed besides the node's own.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class NodeControl:
         base_zygotes: Callable[[], int],
         device_refusal: Callable[[FunctionSpec], str],
         arn_prefix: str,
+        pythons: Collection[str] = (),
     ) -> None:
         self._registry = registry
         self._deployments = deployments
@@ -78,6 +80,7 @@ class NodeControl:
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
         self._device_refusal = device_refusal
+        self._pythons = pythons
         self._arn_prefix = arn_prefix
         self._started_s = clock.monotonic()
 
@@ -247,8 +250,9 @@ class NodeControl:
         """Make the stack exactly what is asked, or change nothing.
 
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
-        the client goes away. Raises ``DefinitionError``, ``Conflict`` or ``StateError``.
+        the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
+        refuse_unserved(request)
         wanted = validated(request, self._code, self._device_refusal)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
@@ -264,12 +268,16 @@ class NodeControl:
             definitions=request.definitions,
         )
         site = self._site()
-        changes = await self._deployments.change(
-            lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
-        )
+        try:
+            changes = await self._deployments.change(
+                lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
+            )
+        except LayersRefused as error:
+            logical_id = next(key for key, one in wanted.items() if one.spec.name == error.function)
+            raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        return StackResult(tuple(changes), listed, notes(request))
+        return StackResult(tuple(changes), listed, notes(request, self._pythons))
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""

@@ -1,7 +1,8 @@
 """Code as Lambda's API takes it: a zip in the request, or an object in S3. Brought into the code store, by digest.
 
 S3 is whatever the node's own environment says it is (``AWS_ENDPOINT_URL_S3``, credentials, as for boto3 everywhere);
-what goes wrong there is told in the sentences that Lambda tells it in (recorded).
+what goes wrong there is told in the sentences that Lambda tells it in (recorded). As on AWS, a zip in a request may be
+much smaller than one in S3, which only the size of its contents limits.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 
 from .codestore import CodeStore
 from .config import Limits
 from .errors import InvalidParameter, NotSupported, RequestTooLarge
 
 _PIECE_BYTES = 1024 * 1024
+_CONNECT_S = 5.0
+_READ_S = 30.0
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,16 @@ class Package:
 
 
 def _s3() -> Any:
-    return boto3.client("s3")
+    # Imported here: boto3 is half a second and 20 MB, which a node that is never given an S3 object does without.
+    import boto3
+    from botocore.config import Config
+
+    patience = Config(connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"total_max_attempts": _ATTEMPTS})
+    return boto3.client("s3", config=patience)
 
 
 class Packages:
-    """Takes code in. ``client`` makes an S3 client, in a thread, when the first object is asked for."""
+    """Takes code in. ``client`` makes an S3 client, in a thread, when an object is asked for."""
 
     def __init__(self, store: CodeStore, limits: Limits, *, client: Callable[[], Any] = _s3) -> None:
         self._store = store
@@ -55,42 +62,56 @@ class Packages:
         """
         if code.get("ImageUri"):
             raise NotSupported("PackageType Image is not supported: code is a zip here")
-        data = await self._bytes(code)
-        if len(data) > self._limits.code_zipped_bytes:
-            raise RequestTooLarge(f"Zipped size must be smaller than {self._limits.code_zipped_bytes} bytes")
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        data, digest = await asyncio.to_thread(self._bytes, code)  # decoding 50 MB takes a while as well
         await self._store.put(digest, data)
         return Package(digest, len(data))
 
-    async def _bytes(self, code: Mapping[str, Any]) -> bytes:
-        if code.get("ZipFile") is not None:
-            try:
-                return base64.b64decode(code["ZipFile"], validate=True)
-            except (binascii.Error, ValueError, TypeError) as error:
-                raise InvalidParameter("Could not unzip uploaded file: ZipFile is not base64") from error
-        if code.get("S3Bucket") and code.get("S3Key"):
-            return await asyncio.to_thread(self._fetch, code)
-        raise InvalidParameter("Please provide a source for function code.")
+    def _bytes(self, code: Mapping[str, Any]) -> tuple[bytes, str]:
+        """Return a zip and its digest. In a thread."""
+        inline, bucket, key = code.get("ZipFile"), code.get("S3Bucket"), code.get("S3Key")
+        if inline is not None and (bucket or key):
+            raise InvalidParameter("Please do not provide other FunctionCode parameters when providing a ZipFile.")
+        if inline is not None:
+            data = self._decoded(inline)
+        elif bucket and key:
+            data = self._fetched(str(bucket), str(key), code.get("S3ObjectVersion"))
+        else:
+            raise InvalidParameter("Please provide a source for function code.")
+        if not data:
+            raise InvalidParameter("Uploaded file must be a non-empty zip")
+        return data, hashlib.sha256(data).hexdigest()
 
-    def _fetch(self, code: Mapping[str, Any]) -> bytes:
-        version = {"VersionId": code["S3ObjectVersion"]} if code.get("S3ObjectVersion") else {}
-        parts: list[bytes] = []
-        size = 0
+    def _decoded(self, inline: Any) -> bytes:
         try:
-            found = self._client().get_object(Bucket=code["S3Bucket"], Key=code["S3Key"], **version)
-            while part := found["Body"].read(_PIECE_BYTES):
-                parts.append(part)
-                size += len(part)
-                if size > self._limits.code_unzipped_bytes:  # what is fetched may be larger than what is sent
-                    raise InvalidParameter(
-                        f"Unzipped size must be smaller than {self._limits.code_unzipped_bytes} bytes"
-                    )
+            data = base64.b64decode(inline, validate=True)
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise InvalidParameter("Could not unzip uploaded file: ZipFile is not base64") from error
+        if len(data) > self._limits.code_zipped_bytes:
+            raise RequestTooLarge(f"Zipped size must be smaller than {self._limits.code_zipped_bytes} bytes")
+        return data
+
+    def _fetched(self, bucket: str, key: str, version: str | None) -> bytes:
+        """Return the bytes of an object in S3."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        which = {"VersionId": version} if version else {}
+        parts: list[bytes] = []
+        left = self._limits.code_unzipped_bytes
+        try:
+            found = self._client().get_object(Bucket=bucket, Key=key, **which)
+            with closing(found["Body"]) as body:
+                while part := body.read(_PIECE_BYTES):
+                    parts.append(part)
+                    left -= len(part)
+                    if left < 0:
+                        limit = self._limits.code_unzipped_bytes
+                        raise InvalidParameter(f"Unzipped size must be smaller than {limit} bytes")
         except ClientError as error:
             told = error.response["Error"]
             raise InvalidParameter(
                 f"Error occurred while GetObject. S3 Error Code: {told.get('Code')}. "
                 f"S3 Error Message: {told.get('Message')}"
             ) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, OSError) as error:  # unreachable, no credentials, a name that can be none, cut short
             raise InvalidParameter(f"Error occurred while GetObject: {error}") from error
         return b"".join(parts)

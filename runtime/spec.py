@@ -77,8 +77,8 @@ class LayerSpec:
 class FunctionSpec:
     """A function at one revision. Durations in seconds, memory in MB as Lambda counts it.
 
-    ``max_instances`` of None means the default of the scaling formula. ``layers`` are in their order: what a later one
-    brings hides the same file of an earlier one.
+    ``log_format`` is ``Text`` or ``JSON``; only JSON has levels. ``max_instances`` of None means the default of the
+    scaling formula. ``layers`` are in their order: what a later one brings hides the same file of an earlier one.
     """
 
     name: str
@@ -91,6 +91,9 @@ class FunctionSpec:
     timeout_s: float = 3.0
     memory_mb: int = 128
     ephemeral_mb: int = 512
+    log_format: str = "Text"
+    log_level: str = "INFO"
+    system_log_level: str = "INFO"
     environment: Mapping[str, str] = field(default_factory=dict)
     models: tuple[ModelSpec, ...] = ()
     layers: tuple[LayerSpec, ...] = ()
@@ -126,6 +129,11 @@ class FunctionSpec:
             if name.startswith(_EXEC_PREFIXES) or name == "GLIBC_TUNABLES":
                 return f"Environment sets {name}, which only takes effect in a new process"
         return ""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is of a runtime that no node has: it can be stored, and not run."""
+        return not self.runtime.startswith("python3.")
 
     @property
     def lean(self) -> bool:

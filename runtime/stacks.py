@@ -6,14 +6,14 @@ Everything that can be refused is refused here, before anything is changed. Erro
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
-from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, NotSupported, StateError
+from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
@@ -99,6 +99,17 @@ class StackRequest:
         return cls(name, body["Functions"], layers, apis, digest, refresh)
 
 
+def refuse_unserved(request: StackRequest) -> None:
+    """Raise ``NotSupported`` for what could be stored and would not have its effect: routes of an API, permissions."""
+    for name in request.apis:
+        raise NotSupported(f"{name}: APIs are not served; use FunctionUrlConfig")
+    for name, definition in request.definitions.items():
+        if definition.get("Permissions"):
+            raise NotSupported(
+                f"{name}: Permissions of a stack are not carried out; use AddPermission of the Lambda API"
+            )
+
+
 def validated(
     request: StackRequest, code: Code, device_refusal: Callable[[FunctionSpec], str]
 ) -> dict[str, WantedFunction]:
@@ -144,14 +155,17 @@ def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
         raise DefinitionError(read.at("CodeSha256"), f"code {digest} has not been uploaded to this node")
 
 
-def notes(request: StackRequest, *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
-    """Return what valid definitions ask for and this node gives otherwise: its own Python, and its own processor."""
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+def notes(request: StackRequest, pythons: Collection[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
+    """Return what valid definitions ask for and this node gives otherwise: another Python, and its own processor.
+
+    ``pythons`` are the runtimes that are installed besides the node's own.
+    """
     found = []
     for definition in request.definitions.values():
         name, runtime = definition["FunctionName"], definition["Runtime"]
-        if runtime != python:
-            found.append(f"{name}: Runtime {runtime} runs on {python.replace('python', 'Python ')} here")
+        models = bool((definition.get("Glowplug") or {}).get("Model"))
+        if told := note(name, runtime, pythons, models=models):
+            found.append(told)
         [wanted] = definition.get("Architectures") or [architecture]
         if wanted != architecture:
             found.append(f"{name}: Architectures {wanted} runs on {architecture} here")

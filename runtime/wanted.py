@@ -16,6 +16,10 @@ from .errors import DefinitionError
 from .reader import Reader, kind
 from .spec import FunctionSpec
 
+REQUIREMENTS = "Requirements"
+"""How the logical id of a layer ends that a deploy makes of a requirements.txt. It is none of a function's five: on AWS
+these packages are part of its code."""
+
 _URL = frozenset("AuthType InvokeMode Cors".split())
 _CORS = frozenset("AllowCredentials AllowHeaders AllowMethods AllowOrigins ExposeHeaders MaxAge".split())
 _VERSION = frozenset("Description ProvisionedConcurrencyConfig".split())
@@ -148,7 +152,7 @@ def _url(section: Reader) -> WantedUrl:
             raise DefinitionError(cors.at(name), f"must be a list of strings, not {kind(value)}")
     return WantedUrl(
         auth_type=section.choice("AuthType", ("NONE", "AWS_IAM"), "NONE"),
-        invoke_mode=section.choice("InvokeMode", ("BUFFERED", "RESPONSE_STREAM"), "BUFFERED"),
+        invoke_mode=section.choice("InvokeMode", ("BUFFERED",), "BUFFERED"),
         cors=cors.values,
     )
 
@@ -164,8 +168,9 @@ def _layers(read: Reader) -> tuple[tuple[str, bool], ...]:
         if not isinstance(name, str) or not name:
             raise DefinitionError(read.at("Layers"), f"{layer!r} is not the ARN of a layer's version")
         found.append((name, by_id))
-    if len(found) > 5:
-        raise DefinitionError(read.at("Layers"), f"{len(found)} layers; a function may have 5")
+    own = [name for name, by_id in found if not (by_id and name.endswith(REQUIREMENTS))]
+    if len(own) > 5:
+        raise DefinitionError(read.at("Layers"), f"{len(own)} layers; a function may have 5")
     return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ import click
 
 from .. import apply
 from ..apply import DeployResult
+from ..building import Builder
 from ..client import NodeClient, Progress
 from .bake import all_baked, show_engines
 from .options import connect, of_a_node
 from .output import counted, show_json, size
 from .progress import display
+
+no_build_option = click.option(
+    "--no-build", "--skip-build", "no_build", is_flag=True, help="Install nothing that a requirements.txt asks for."
+)
 
 
 @click.command()
@@ -24,6 +30,7 @@ from .progress import display
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
 )
 @click.option("--refresh", is_flag=True, help="Resolve model sources anew, for checkpoints that have changed.")
+@no_build_option
 @click.option("--wait", is_flag=True, help="Return when the engines are baked too.")
 @of_a_node
 def deploy(
@@ -31,6 +38,7 @@ def deploy(
     stack: str | None,
     parameters: tuple[str, ...],
     refresh: bool,
+    no_build: bool,
     wait: bool,
     endpoint: str | None,
     state: Path | None,
@@ -44,7 +52,10 @@ def deploy(
     given = pairs(parameters)
     client = connect(endpoint, state)
     with display(quiet=as_json) as progress:
-        result = apply.deploy(template, client, stack=stack, parameters=given, refresh=refresh, on_progress=progress)
+        result = apply.deploy(
+            template, client, stack=stack, parameters=given, refresh=refresh, builder=builder(no_build=no_build),
+            on_progress=progress,
+        )  # fmt: skip
         engines = bake_all(result, client, progress) if wait else {}
     if as_json:
         show_json(described(result, client) | ({"engines": engines} if wait else {}))
@@ -54,6 +65,11 @@ def deploy(
             show_engines(name, listing)
     if not all(map(all_baked, engines.values())):
         sys.exit(1)  # deployed and serving, but not with what --wait waited for
+
+
+def builder(*, no_build: bool) -> Builder | None:
+    """Return what installs requirements, or None where nothing is to be installed."""
+    return None if no_build else Builder.of(os.environ)
 
 
 def pairs(parameters: tuple[str, ...]) -> dict[str, str]:

@@ -30,6 +30,7 @@ _MEMORY_WARN_BYTES = 2_000_000_000  # torch imported once takes 0.3 GB, one bake
 _FILES_WARN = 4096  # a worker costs the node 6 descriptors, a connection one
 _PROCESSES_WARN = 1024
 _VECTOR_FLAGS = "avx2 fma avx512f avx512_vnni avx512_bf16 amx_tile amx_bf16 asimd sve bf16 i8mm".split()
+_VIEW = "from glowplug.runtime.process import view; print(view.refusal())"
 _UNSHARE = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x00020000) != 0)"  # CLONE_NEWNS
 
 
@@ -45,7 +46,7 @@ class Finding:
 
 def probes() -> list[Callable[[], Finding]]:
     """Return every probe that needs no state directory, in the order they are shown."""
-    return [python, torch, compiler, cpu, cores, memory, gpu, mps, files, processes, kernel, mount_namespace]
+    return [python, torch, compiler, cpu, cores, memory, gpu, mps, files, processes, kernel, mount_namespace, view]
 
 
 def python() -> Finding:
@@ -192,6 +193,22 @@ def mount_namespace() -> Finding:
         return Finding("Mount namespaces", "ok", "available")
     advice = "functions keep the node's user; give the container CAP_SYS_ADMIN, or run the node as another user"
     return Finding("Mount namespaces", "warn", "not permitted", advice)
+
+
+def view() -> Finding:
+    """Try whether functions get Lambda's directories and a /tmp of their own, in a process that ends with it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _VIEW],
+        timeout=_PROGRAM_TIMEOUT_S, check=False, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    refused = done.stdout.strip() if done.returncode == 0 else f"could not be tried: {done.stderr.strip()[-200:]}"
+    if not refused:
+        return Finding("/var/task, /tmp", "ok", "code at /var/task, and a /tmp of EphemeralStorage size per instance")
+    advice = "TMPDIR is a directory of each instance's instead; its size is not bounded. Allow user namespaces"
+    if "/var/task" not in refused and os.geteuid() != 0:
+        advice = "Landlock forbids it: TMPDIR is a directory of each instance's instead; or run the node as root"
+    return Finding("/var/task, /tmp", "warn", f"functions have {refused}", advice)
 
 
 def _first_line(command: list[str]) -> str:

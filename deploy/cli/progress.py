@@ -1,6 +1,7 @@
 """Progress of long work on stderr: bars on a terminal, one line per step elsewhere.
 
-Events come from ``deploy.apply`` (``{"step": "upload", …}``) and from the node while it fetches weights
+Events come from ``deploy.apply`` (``{"step": "upload", …}``), from pip (``{"step": "install", "file", "message"}``) and
+from the node while it fetches weights
 (``{"step": "fetch", "file", "done_bytes", "total_bytes"}``) or bakes an engine (``{"step": "bake", "phase",
 "fraction"}``), with the function and model that each is about. ``following``: another process fetches, this is its
 progress. ``glowplug cache`` makes events of its own of that form, with the steps ``pull`` and ``verify``.
@@ -41,6 +42,8 @@ def step_of(event: Mapping[str, Any]) -> Step | None:
         return Step(f"bake {about}", str(event.get("phase", "")), float(event["fraction"]))
     if kind == "upload":
         return Step(f"upload {Path(str(event['code'])).name}", size(float(event["bytes"])), 1.0)
+    if kind == "install":
+        return Step(f"install {event['file']}", str(event.get("message", "")))
     if kind in ("", "translate", "plan"):
         return None
     return Step(f"{kind} {about}".strip(), str(event.get("message", "")))

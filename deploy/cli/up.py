@@ -17,6 +17,7 @@ from glowplug.runtime.node import Node, serve
 
 from ..apply import DeployResult
 from ..apply import deploy as deploy_template
+from ..building import Builder
 from ..client import NodeClient
 from ..supported import check
 from ..template import load
@@ -35,6 +36,7 @@ from .progress import display
 @click.option(
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
 )
+@deploy.no_build_option
 @state_option
 @json_option
 def up(
@@ -42,6 +44,7 @@ def up(
     port: int | None,
     public_port: int | None,
     parameters: tuple[str, ...],
+    no_build: bool,
     state: Path | None,
     as_json: bool,
 ) -> None:
@@ -60,14 +63,20 @@ def up(
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.
         client = NodeClient(node.endpoint, operatorkey.read(config.state))
-        where = "" if found else found_by(config.state, node.endpoint)
-        await asyncio.to_thread(_serve_template, client, template, given, as_json, where)
+        builder, where = deploy.builder(no_build=no_build), "" if found else found_by(config.state, node.endpoint)
+        await asyncio.to_thread(_serve_template, client, template, given, builder, as_json=as_json, where=where)
 
     uvloop.run(serve(config, ready=ready))
 
 
 def _serve_template(
-    client: NodeClient, template: Path | None, parameters: dict[str, str], as_json: bool, where: str
+    client: NodeClient,
+    template: Path | None,
+    parameters: dict[str, str],
+    builder: Builder | None,
+    *,
+    as_json: bool,
+    where: str,
 ) -> None:
     """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``.
 
@@ -76,7 +85,7 @@ def _serve_template(
     result: DeployResult | None = None
     if template is not None:
         with display(quiet=as_json) as progress:
-            result = deploy_template(template, client, parameters=parameters, on_progress=progress)
+            result = deploy_template(template, client, parameters=parameters, builder=builder, on_progress=progress)
     functions = with_last_start(client.functions(), client.starts())
     if as_json:
         deployed: dict[str, Any] = {} if result is None else deploy.described(result, client)

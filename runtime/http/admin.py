@@ -163,7 +163,8 @@ class AdminApi:
     async def _code(self, request: Request, digest: str) -> Reply:
         _only(request, "HEAD", "GET", "PUT")
         if request.method == "PUT":
-            archive = await request.read(self._limits.code_zipped_bytes, what="a code upload")
+            # As from S3 on AWS: what limits it is the size of its contents.
+            archive = await request.read(self._limits.code_unzipped_bytes, what="a code upload")
             await self._control.put_code(digest, archive)
             return json_reply({"code": digest, "bytes": len(archive)})
         if not await self._control.has_code(digest):

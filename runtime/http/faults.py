@@ -11,6 +11,7 @@ from glowplug.runtime.errors import (
     DefinitionError,
     FunctionFault,
     GlowplugError,
+    LimitReached,
     NotAuthenticated,
     RequestError,
     Throttled,
@@ -37,17 +38,17 @@ def error_reply(error: GlowplugError) -> Reply:
 def error_fields(error: GlowplugError) -> dict[str, Any]:
     """Return the body of an error as AWS spells it, or Lambda's error body for a ``FunctionFault``.
 
-    ``Type`` says whose fault it is and is absent from a ValidationException (recorded) and where nobody signed;
-    ``field`` is ours.
+    ``Type`` says whose fault it is and is absent from a ValidationException and where a limit is reached (recorded),
+    and where nobody signed; ``field`` is ours.
     """
     if isinstance(error, FunctionFault):
         return dict(json.loads(error.body()))
-    fields = {}
+    fields: dict[str, Any] = {}
     if isinstance(error, Throttled):
         fields["Reason"] = error.reason
-    if not isinstance(error, ValidationFailed | NotAuthenticated):
+    if not isinstance(error, ValidationFailed | LimitReached | NotAuthenticated):
         fields["Type"] = "User" if isinstance(error, RequestError | DefinitionError) else "Service"
-    fields[error.message_key] = str(error)
+    fields[error.message_key] = str(error) or None  # null where AWS says nothing (recorded)
     if isinstance(error, DefinitionError):
         fields["field"] = error.field
     return fields

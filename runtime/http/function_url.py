@@ -1,4 +1,4 @@
-"""Function URLs, the half that waits: resolve the id, read the body, invoke, answer.
+"""Function URLs, the half that waits: resolve the id, see who calls, read the body, invoke, answer.
 
 The client of a function URL is the public: it learns a status and nothing of the function's error (spec 2.3).
 """
@@ -6,21 +6,33 @@ The client of a function URL is the public: it learns a status and nothing of th
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from http import HTTPStatus
 
 from glowplug.runtime.catalog import Url
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import FunctionFault, FunctionNotFound, GlowplugError
+from glowplug.runtime.errors import (
+    Forbidden,
+    FunctionFault,
+    FunctionNotFound,
+    GlowplugError,
+    InternalError,
+    StateError,
+)
 from glowplug.runtime.invocation import Invocation
 
+from .admission import Admission
+from .cors import allows_origin, applied, is_preflight, preflight
+from .faults import error_reply
 from .identifiers import new_trace_id
 from .invoking import Directory, Invoke, UrlObserver, hold_of, start_headers
 from .messages import Reply, Request
-from .url_event import UnmappableResult, event_of, response_of
+from .url_event import OPEN, UnmappableResult, event_of, response_of, signed_by
 
 log = logging.getLogger(__name__)
 
 _UNKNOWN = Reply(HTTPStatus.FORBIDDEN, b'{"Message":null}', (("x-amzn-ErrorType", "AccessDeniedException"),))
+_REFUSED = Reply(HTTPStatus.FORBIDDEN, b'{"Message":"Forbidden"}', (("x-amzn-ErrorType", "AccessDeniedException"),))
 _FAILED = b"Internal Server Error"
 
 
@@ -31,6 +43,7 @@ class FunctionUrls:
         self,
         directory: Directory,
         invoke: Invoke,
+        admission: Admission,
         *,
         arn_prefix: str,
         clock: Clock,
@@ -39,10 +52,16 @@ class FunctionUrls:
     ) -> None:
         self._directory = directory
         self._invoke = invoke
+        self._admission = admission
         self._arn_prefix = arn_prefix
         self._clock = clock
         self._request_bytes = request_bytes
         self._observer = observer
+
+    def welcomes(self, url_id: str, origin: str) -> bool:
+        """Return whether the URL's CORS settings let pages of ``origin`` in."""
+        url = self._directory.url(url_id.lower())
+        return url is not None and allows_origin(url.cors, origin)
 
     async def answer(self, request: Request, url_id: str, path: str) -> Reply:
         """Run the function behind ``url_id``; ``path`` is the raw path with any ``/_url/<id>`` taken off.
@@ -53,11 +72,32 @@ class FunctionUrls:
         url = self._directory.url(url_id)
         if url is None:
             return _UNKNOWN
+        if url.cors and "origin" in request.headers:
+            return await self._across_origins(request, url, path)
+        return await self._answer(request, url, path)
+
+    async def _across_origins(self, request: Request, url: Url, path: str) -> Reply:
+        """Answer a page, which learns of refusals as well."""
+        if is_preflight(request):
+            self._count(request, url.function, HTTPStatus.OK)
+            return preflight(url.cors, request, HTTPStatus.OK)
+        try:
+            reply = await self._answer(request, url, path)
+        except (InternalError, StateError):
+            raise
+        except GlowplugError as error:
+            reply = error_reply(error)
+        headers = applied(url.cors, request.headers["origin"], reply.headers, alone=False)
+        return replace(reply, headers=headers)
+
+    async def _answer(self, request: Request, url: Url, path: str) -> Reply:
         function = url.function
         try:
             reply = await self._call(request, url, path)
         except FunctionFault:
             reply = _failed()
+        except Forbidden:
+            reply = _REFUSED
         except GlowplugError as error:
             self._count(request, function, error.status)
             raise
@@ -69,6 +109,8 @@ class FunctionUrls:
 
     async def _call(self, request: Request, url: Url, path: str) -> Reply:
         function = url.function
+        request = await self._admission.to_url(request, url)
+        door = OPEN if request.principal is None else signed_by(request.principal)
         headers = request.headers
         now = self._clock.time()
         trace_id = headers.get("x-amzn-trace-id") or new_trace_id(now)
@@ -84,7 +126,7 @@ class FunctionUrls:
                 function=function,
                 version=version,
                 function_arn=f"{self._arn_prefix}{function}{suffix}",
-                payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now),
+                payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now, door=door),
                 arrived_s=request.arrived_s,
                 trace_id=trace_id,
                 hold_s=hold_of(headers.get("prefer")),

@@ -84,10 +84,10 @@ def parse_new(given: str, *, region: str, account_id: str) -> FunctionRef:
     """
     match = _NEW_NAME.fullmatch(given)
     problems = []
-    if match is None:
-        problems.append(_problem(given, "functionName", f"satisfy regular expression pattern: {_NEW_PATTERN}"))
     if len(given) > _NEW_LIMIT:
         problems.append(_problem(given, "functionName", f"have length less than or equal to {_NEW_LIMIT}"))
+    if match is None:
+        problems.append(_problem(given, "functionName", f"satisfy regular expression pattern: {_NEW_PATTERN}"))
     if problems or match is None:
         raise ValidationFailed(*problems)
     name, their_region = match[_FUNCTION], (match[_REGION] or f"{region}:")[:-1]

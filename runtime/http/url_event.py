@@ -1,7 +1,8 @@
 """Function URLs, the pure half: an HTTP request becomes an event, a handler's result becomes a response.
 
-The event is payload format 2.0 (spec 2.2), the response mapping that of ``InvokeMode: BUFFERED`` (spec 2.3). Nothing
-here waits, reads a clock or knows a socket, so every row of the specification is one assert in a test.
+The event is payload format 2.0 (spec 2.2), which routes of an HTTP API have as well; the response mapping is that of
+``InvokeMode: BUFFERED`` (spec 2.3). Nothing here waits, reads a clock or knows a socket, so every row of the
+specification is one assert in a test.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
+
+from glowplug.runtime.principal import Principal
 
 from .hosts import hostname
 from .messages import JSON, Reply, Request, compact_json, parse_json, quoted
 
 _TEXT_TYPES = frozenset({"application/json", "application/xml", "application/javascript"})
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_HOP_BY_HOP = frozenset(  # RFC 9110 section 7.6.1, and the length, which is ours to count
+HOP_BY_HOP = frozenset(  # RFC 9110 section 7.6.1, and the length, which is ours to count
     "connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -34,11 +38,50 @@ class UnmappableResult(ValueError):
     """The handler's result is not something a function URL can answer with: the client gets a 502."""
 
 
-def event_of(request: Request, url_id: str, path: str, body: bytes, *, trace_id: str, time_s: float) -> bytes:
-    """Return the payload of a function URL call, as JSON text.
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What an event says of the door that its request came through; all of it JSON text.
 
-    ``path`` is the raw path with any ``/_url/<id>`` taken off, ``time_s`` Unix time. The body is given apart, because
-    reading it waits.
+    The default is a function URL that knows nobody. ``authorizer`` and ``path_parameters`` are whole members with their
+    comma, or empty.
+    """
+
+    route_key: str = '"$default"'
+    stage: str = '"$default"'
+    account_id: str = '"anonymous"'
+    authorizer: str = ""
+    path_parameters: str = ""
+
+
+OPEN = Door()
+
+
+def signed_by(principal: Principal) -> Door:
+    """Return the door of a function URL whose caller is known (``AuthType: AWS_IAM``)."""
+    return Door(account_id=quoted(principal.account_id), authorizer=authorizer_of(principal))
+
+
+def authorizer_of(principal: Principal) -> str:
+    """Return the member ``authorizer`` of a request context, which tells a handler who called."""
+    caller = {
+        "accessKey": principal.access_key_id,
+        "accountId": principal.account_id,
+        "callerId": principal.user_id,
+        "cognitoIdentity": None,
+        "principalOrgId": principal.organization_id or None,
+        "userArn": principal.arn,
+        "userId": principal.user_id,
+    }
+    return f'"authorizer":{{"iam":{compact_json(caller).decode()}}},'
+
+
+def event_of(
+    request: Request, url_id: str, path: str, body: bytes, *, trace_id: str, time_s: float, door: Door = OPEN
+) -> bytes:
+    """Return the payload of a call in format 2.0, as JSON text.
+
+    ``url_id`` is the id of the function URL or of the API, ``path`` the raw path with any ``/_url/<id>`` taken off,
+    ``time_s`` Unix time. The body is given apart, because reading it waits.
     """
     headers = {name: value for name, value in request.headers.items() if name != "connection"}
     forwarded = headers.get("x-forwarded-for")
@@ -47,24 +90,25 @@ def event_of(request: Request, url_id: str, path: str, body: bytes, *, trace_id:
     headers["x-forwarded-proto"] = "http"
     headers["x-amzn-trace-id"] = trace_id
     cookies = parameters = content = ""
-    cookie = headers.get("cookie")
-    if cookie is not None:
-        cookies = f'"cookies":[{",".join([quoted(part.strip()) for part in cookie.split(";") if part.strip()])}],'
+    if "cookie" in headers:  # there alone: frameworks make the header from it
+        parts = headers.pop("cookie").split(";")
+        cookies = f'"cookies":[{",".join([quoted(part.strip()) for part in parts if part.strip()])}],'
     if request.query:
-        parameters = f'"queryStringParameters":{_object(_parameters(request.query))},'
+        parameters = f'"queryStringParameters":{object_of(_parameters(request.query))},'
     encoded = False
     if body:
-        text, encoded = _body_of(body, headers.get("content-type", ""))
+        text, encoded = body_of(body, headers.get("content-type", ""))
         content = f'"body":{quoted(text)},'
     # Written out rather than encoded from a dict, which takes four times as long: this is made for every request
     raw_path, ip, url = quoted(path), quoted(request.peer), quoted(url_id)
     event = (
-        f'{{"version":"2.0","routeKey":"$default","rawPath":{raw_path},"rawQueryString":{quoted(request.query)},'
-        f'{cookies}"headers":{_object(headers)},{parameters}"requestContext":{{"accountId":"anonymous","apiId":{url},'
+        f'{{"version":"2.0","routeKey":{door.route_key},"rawPath":{raw_path},"rawQueryString":{quoted(request.query)},'
+        f'{cookies}"headers":{object_of(headers)},{parameters}{door.path_parameters}'
+        f'"requestContext":{{"accountId":{door.account_id},{door.authorizer}"apiId":{url},'
         f'"domainName":{quoted(hostname(request.host))},"domainPrefix":{url},"http":{{"method":{quoted(request.method)},'
         f'"path":{raw_path},"protocol":"{request.protocol}","sourceIp":{ip},'
         f'"userAgent":{quoted(headers.get("user-agent", ""))}}},"requestId":"{request.request_id}",'
-        f'"routeKey":"$default","stage":"$default","time":"{_clf_time(int(time_s))}",'
+        f'"routeKey":{door.route_key},"stage":{door.stage},"time":"{clf_time(int(time_s))}",'
         f'"timeEpoch":{int(time_s * 1000)}}},{content}"isBase64Encoded":{"true" if encoded else "false"}}}'
     )
     return event.encode()
@@ -108,24 +152,24 @@ def _without_spaces(text: bytes) -> bytes | None:
 
 
 def _structured(result: dict[str, Any]) -> Reply:
-    status = _status(result["statusCode"])
+    status = status_of(result["statusCode"])
     content_type = JSON
     headers: list[tuple[str, str]] = []
-    for name, value in _mapping(result.get("headers"), "headers").items():
-        text = _header(name, value)
+    for name, value in mapping_of(result.get("headers"), "headers").items():
+        text = header_of(name, value)
         if name.lower() == "content-type":
             content_type = text
-        elif name.lower() not in _HOP_BY_HOP:
+        elif name.lower() not in HOP_BY_HOP:
             headers.append((name, text))
     cookies = result.get("cookies")
     if cookies is not None and not isinstance(cookies, list):
         raise UnmappableResult(f"cookies is a {type(cookies).__name__}, not a list")
-    headers.extend(("set-cookie", _header("set-cookie", cookie)) for cookie in cookies or ())
-    return Reply(status, _body(result), headers, content_type)
+    headers.extend(("set-cookie", header_of("set-cookie", cookie)) for cookie in cookies or ())
+    return Reply(status, content_of(result), headers, content_type)
 
 
-def _status(value: object) -> int:
-    """Accept integers and numeric strings (recorded: "418"); 1xx is not a final status."""
+def status_of(value: object) -> int:
+    """Accept integers and numeric strings (recorded: "418"); 1xx is not a final status. Raises ``UnmappableResult``."""
     if isinstance(value, str) and _STATUS_TEXT.fullmatch(value):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -135,7 +179,8 @@ def _status(value: object) -> int:
     return value
 
 
-def _body(result: dict[str, Any]) -> bytes:
+def content_of(result: dict[str, Any]) -> bytes:
+    """Return the body that a structured result means. Raises ``UnmappableResult``."""
     body = result.get("body")
     if body is None:
         return b""
@@ -149,7 +194,8 @@ def _body(result: dict[str, Any]) -> bytes:
         raise UnmappableResult(f"isBase64Encoded is set and body is not base64: {error}") from error
 
 
-def _header(name: str, value: object) -> str:
+def header_of(name: str, value: object) -> str:
+    """Return the value of a header as it is sent. Raises ``UnmappableResult`` for one that would break the message."""
     if not _TOKEN.fullmatch(name):
         raise UnmappableResult(f"{name!r} is not a header name")
     if isinstance(value, dict | list):
@@ -161,7 +207,8 @@ def _header(name: str, value: object) -> str:
     return text
 
 
-def _mapping(value: object, name: str) -> dict[str, Any]:
+def mapping_of(value: object, name: str) -> dict[str, Any]:
+    """Return the member ``name`` of a result, which is an object or absent. Raises ``UnmappableResult``."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -176,7 +223,7 @@ def _utf8(text: str) -> bytes:
         raise UnmappableResult(f"text cannot be sent as UTF-8: {error}") from error
 
 
-def _body_of(body: bytes, content_type: str) -> tuple[str, bool]:
+def body_of(body: bytes, content_type: str) -> tuple[str, bool]:
     """Return (text, False) for textual content types, (base64, True) for the rest and for what is not UTF-8."""
     if is_text(content_type):
         try:
@@ -193,7 +240,8 @@ def is_text(content_type: str) -> bool:
     return kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+json", "+xml"))
 
 
-def _object(fields: Mapping[str, str]) -> str:
+def object_of(fields: Mapping[str, str]) -> str:
+    """Return strings by name as JSON text."""
     return "{" + ",".join([f"{quoted(name)}:{quoted(value)}" for name, value in fields.items()]) + "}"
 
 
@@ -205,7 +253,7 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=2)
-def _clf_time(unix_s: int) -> str:
+def clf_time(unix_s: int) -> str:
     """Return ``05/Aug/2022:08:14:39 +0000``; by hand, since strftime's month follows the locale."""
     at = time.gmtime(unix_s)
     return (

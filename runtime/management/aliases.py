@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function
-from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter
+from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached
 
 from .stacks import Site
 from .updates import existing, refuse_stale
@@ -77,7 +77,7 @@ def _check(function: Function, version: str, weights: Mapping[str, float], site:
     if len(weights) > 1:
         raise InvalidParameter("Number of items in AdditionalVersionWeights cannot be greater than 1")
     if weights and version == LATEST:
-        raise InvalidParameter("$LATEST is not supported for an alias pointing to more than 1 version")
+        raise LimitReached("$LATEST is not supported for an alias pointing to more than 1 version")
     if version in weights:
         raise InvalidParameter(
             f"Invalid function version {version}. Function version {version} is already included in routing "

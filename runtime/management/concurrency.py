@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Provisioned
-from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, ProvisionedNotFound
+from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached, ProvisionedNotFound
 
 from .stacks import Site
 from .updates import existing
@@ -27,7 +27,7 @@ def reserve(
             f"concurrency [{provisioned}]."
         )
     if account and account - reserved - _reserved(catalog, but=name) < unreserved:
-        raise InvalidParameter(
+        raise LimitReached(
             "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
             f"below its minimum value of [{unreserved}]."
         )
@@ -67,12 +67,12 @@ def provision(
     if account and function.reserved is None:
         free = account - _reserved(catalog) - _provisioned(catalog, but=name)
         if requested > free:
-            raise InvalidParameter(
+            raise LimitReached(
                 "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency "
                 f"[{free}]."
             )
         if free - requested < unreserved:
-            raise InvalidParameter(
+            raise LimitReached(
                 "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below "
                 f"its minimum value of [{unreserved}]."
             )

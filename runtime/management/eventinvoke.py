@@ -19,9 +19,9 @@ def put(
     catalog: Catalog, name: str, qualifier: str, given: Mapping[str, Any], site: Site
 ) -> tuple[Catalog, Mapping[str, Any]]:
     """Set the configuration to what is given and nothing else. Raises ``ResourceNotFound`` or ``InvalidParameter``."""
-    function = _function(catalog, name, qualifier)
     if not given:
         raise InvalidParameter("You must specify at least one of error handling or destination setting.")
+    function = _function(catalog, name, qualifier)
     return _with(catalog, function, qualifier, given, site)
 
 

@@ -64,7 +64,7 @@ def add(
     policy = function.documents.get(f"policy/{qualifier}")
     statements = [] if policy is None else list(policy["Statement"])
     if revision_id is not None and revision_id != revision_of(function, qualifier):
-        raise PreconditionFailed(_STALE.format("GetPolicy" if qualifier and policy else "GetFunction/GetAlias"))
+        raise PreconditionFailed(_STALE.format("GetPolicy" if qualifier else "GetFunction/GetAlias"))
     if any(one["Sid"] == statement["Sid"] for one in statements):
         raise Conflict(
             f"The statement id ({statement['Sid']}) provided already exists. Please provide a new statement id, or "

@@ -14,12 +14,13 @@ def publish(
     """Return the function with ``$LATEST`` published, and the version.
 
     Nothing new is published where the last version has the same code and configuration: that version is returned
-    (recorded). ``description`` of None takes that of ``$LATEST``; it is no difference. A version with SnapStart is
+    (recorded). ``description`` of None takes that of ``$LATEST``; another is no difference, a changed one of
+    ``$LATEST`` is. A version with SnapStart is
     ``Pending`` until its snapshot has been made and checked.
     """
     latest = function.latest
     newest = function.versions[max(function.versions)] if function.versions else None
-    if newest is not None and same(newest, latest):
+    if newest is not None and newest.latest_description == latest.spec.description and same(newest, latest):
         return function, newest
     number = function.next_version
     spec = replace(
@@ -27,7 +28,9 @@ def publish(
         version=str(number),
         description=latest.spec.description if description is None else description,
     )
-    version = replace(latest, spec=spec, revision_id=revision_id, modified=now)
+    version = replace(
+        latest, spec=spec, revision_id=revision_id, modified=now, latest_description=latest.spec.description
+    )
     if spec.snap_start:
         version = replace(
             version, state="Pending", state_reason="The function is being created.", state_reason_code="Creating"

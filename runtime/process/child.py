@@ -21,6 +21,7 @@ from . import wire
 from .channel import Channel, ChannelClosed
 from .death import Exit, PidWatch, WorkerDied, reap, send_signal
 from .output import OutputPipe
+from .view import forget_scratch
 
 HINT_S = 1.0
 """How long after end of file on its control channel a process may take to be reported dead, before it is killed."""
@@ -192,6 +193,8 @@ class Child:
         if ended is None and self._zygote_alive:  # the zygote reaps it: its report has the status and is on its way
             self._hint = self._loop.call_later(HINT_S, self.died, Exit(None))
         else:
+            if not self._zygote_alive:
+                self._loop.run_in_executor(None, forget_scratch, self.pid)
             self.died(ended or Exit(None))
 
 

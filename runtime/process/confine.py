@@ -31,10 +31,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """How the children of this process are confined: by ``users``, by ``rules`` of Landlock, or not at all."""
+    """How the children of this process are confined: by ``users``, by ``rules`` of Landlock, or not at all.
+
+    ``exposed`` are the paths that they need where they are, as named and as they are really called.
+    """
 
     users: bool
     rules: landlock.Rules | None
+    exposed: tuple[str, ...] = ()
 
     @classmethod
     def arrange(cls, expose: Iterable[str], *, users: bool = True) -> Confinement:
@@ -43,19 +47,20 @@ class Confinement:
         Never fails: what is refused is said on standard error, and functions then keep the node's user.
         """
         needed = [path for path in (*_installation(), *expose) if os.path.exists(path)]
+        exposed = tuple(dict.fromkeys((*needed, *map(os.path.realpath, needed))))
         if os.geteuid() != 0:
-            return cls(False, landlock.Rules.of(map(os.path.realpath, needed)) if landlock.version() else None)
+            return cls(False, landlock.Rules.of(exposed) if landlock.version() else None, exposed)
         if not users:
-            return cls(False, None)
+            return cls(False, None, exposed)
         try:
             veil.expose(needed)
         except OSError as error:
             print(f"glowplug: functions keep the node's user: {error.strerror}", file=sys.stderr)
-            return cls(False, None)
+            return cls(False, None, exposed)
         for path in needed:
             if not os.stat(path).st_mode & stat.S_IROTH:
                 print(f"glowplug: functions cannot read {path}: its mode does not let others in", file=sys.stderr)
-        return cls(True, None)
+        return cls(True, None, exposed)
 
     def renounce(self) -> None:
         """Give up what holds for a thread and those it starts, while there is one: what ``enter`` does but the user.

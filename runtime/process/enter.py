@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import confine
+from . import confine, view
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     options.add_argument("--nice", type=int, default=0)
     options.add_argument("--data-bytes", type=int)
     options.add_argument("--expose", action="append", default=[], metavar="PATH")
+    view.add_options(options)
     options.add_argument("program", nargs="+")
     given = options.parse_args(arguments)
     with open(given.environment_fd, "rb") as file:
@@ -37,8 +38,12 @@ def main(arguments: Sequence[str]) -> NoReturn:
     if given.data_bytes is not None:  # from outside a node needs rights over other users that it may not have
         resource.setrlimit(resource.RLIMIT_DATA, (given.data_bytes, given.data_bytes))
     os.nice(given.nice)
-    confine.Confinement.arrange(given.expose).enter(given.uid, given.gid)
-    os.execve(given.program[0], given.program, environment)  # noqa: S606 - no shell is the point
+    confinement = confine.Confinement.arrange(given.expose)
+    seen = view.View.of(given, confinement.exposed)
+    seen.lay()  # while this is root, who needs no user namespace for it
+    confinement.enter(given.uid, given.gid)
+    told = [*(["--laid"] if seen.laid else []), *(["--refusal", seen.refusal] if seen.refusal else [])]
+    os.execve(given.program[0], [*given.program, *told], environment)  # noqa: S606 - no shell is the point
 
 
 def format_environment(environment: dict[str, str]) -> bytes:

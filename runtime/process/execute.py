@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import glowplug
+from glowplug.runtime.interpreters import Interpreter
 
 from .enter import format_environment
+from .view import Place
 
 FIRST_FD = 3
 """The first inherited descriptor: a control socket; a worker's data socket is the next."""
@@ -98,34 +100,44 @@ def _keep_descriptors() -> None:
                 os.set_inheritable(int(name), False)
 
 
-def execute_worker(
+def execute_function(
+    module: str,
     *,
     environment: Mapping[str, str],
     function_environment: Mapping[str, str],
     expose: Sequence[str],
     uid: int,
     gid: int,
-    sockets: tuple[int, int],
+    sockets: Sequence[int],
     output: int,
+    place: Place | None = None,
+    interpreter: Interpreter | None = None,
     options: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Run a worker with a function's environment on top of ``environment``; return (pid, pidfd). Raises ``OSError``.
+    """Run a program of one function, with its environment on top of ``environment``; return (pid, pidfd).
 
-    ``options`` are further ones of the worker's program.
+    ``module`` is a worker's or a zygote's, ``interpreter`` what runs it if not the node's own, ``sockets`` its control
+    socket and a worker's data socket, ``options`` further ones of the program. Raises ``OSError``.
 
     With a user of its own (``uid`` not -1), ``enter`` goes first: no program of the function's choice runs before it.
     """
-    exposures = [word for path in expose for word in ("--expose", path)]
-    worker = python(
-        "glowplug.runtime.worker", ["--control-fd", str(FIRST_FD), "--data-fd", str(FIRST_FD + 1), *exposures, *options]
-    )
-    merged = {**environment, **function_environment}
-    if "PYTHONPATH" in environment and "PYTHONPATH" in function_environment:
-        merged["PYTHONPATH"] = f"{function_environment['PYTHONPATH']}:{environment['PYTHONPATH']}"
+    needs = () if interpreter is None else interpreter.exposes
+    exposures = [word for path in (*expose, *needs) for word in ("--expose", path)]
+    exposures += [] if place is None else place.options()
+    channels = ["--control-fd", str(FIRST_FD), *(["--data-fd", str(FIRST_FD + 1)] if len(sockets) > 1 else [])]
+    arguments = [*channels, *exposures, *options]
+    if interpreter is None:
+        program, needed = python(module, arguments), dict(environment)
+    else:
+        program, needed = interpreter.command(module, arguments), interpreter.environment(environment)
+    merged = {**needed, **function_environment}
+    for name in ("PYTHONPATH", "LD_LIBRARY_PATH"):  # the interpreter needs its own as well
+        if name in needed and name in function_environment:
+            merged[name] = f"{function_environment[name]}:{needed[name]}"
     if uid < 0:
-        return execute(worker, environment=merged, inherited=sockets, output=output)
-    place = str(FIRST_FD + len(sockets))
-    users = ["--uid", str(uid), "--gid", str(gid), "--environment-fd", place, *exposures, "--", *worker]
+        return execute(program, environment=merged, inherited=sockets, output=output)
+    descriptor = str(FIRST_FD + len(sockets))
+    users = ["--uid", str(uid), "--gid", str(gid), "--environment-fd", descriptor, *exposures, "--", *program]
     file = os.memfd_create("glowplug-environment", os.MFD_CLOEXEC)
     try:
         os.write(file, format_environment(merged))

@@ -49,7 +49,7 @@ class Rules:
     @classmethod
     def of(cls, needed: Iterable[str]) -> Rules:
         """Return the rules of a function that needs to read ``needed`` besides the system's own directories."""
-        system = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/run", "/sys")
+        system = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/run", "/sys", "/var/task")
         return cls(
             read=(*system, *needed),
             write_files=("/proc", "/dev"),  # its own oom_score_adj; devices such as null, tty, nvidia0

@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class ExitCode(enum.IntEnum):
@@ -74,12 +74,18 @@ class Failed(Message):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Message):
-    """The handler is imported. ``obstacle`` says why this process must not be forked from; empty when it may be."""
+    """The handler is imported. ``obstacle`` says why this process must not be forked from; empty when it may be.
+
+    ``shadowed`` says that the obstacle is this process's own: it has loaded modules that the code brings itself.
+    ``namespace_ms`` is what the process paid for its view of the file system.
+    """
 
     CODE: ClassVar[int] = 3
     import_ms: float
     obstacle: str
     models: list[str]
+    shadowed: bool = False
+    namespace_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,16 @@ class Checked(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ready(Message):
-    """The worker will read its data channel next."""
+    """The worker will read its data channel next.
+
+    ``namespace_ms`` is what it paid for its view of the file system; ``refusal`` says what of that the kernel refused.
+    """
 
     CODE: ClassVar[int] = 6
     start_ms: float
     vm_data_bytes: int
+    namespace_ms: float = 0.0
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +168,8 @@ class Spawn(Message):
     """Fork a child. Descriptors: its control socket, its log pipe, and for a worker its data socket.
 
     ``role`` is ``zygote`` (a function zygote: it will be asked to spawn in turn) or ``worker``. ``uid`` and ``gid``
-    of -1 leave the user as it is.
+    of -1 leave the user as it is. ``code``, ``layers`` and ``tmp_mb`` are a ``view.Place``: empty for a child that has
+    its parent's.
     """
 
     CODE: ClassVar[int] = 20
@@ -165,6 +177,9 @@ class Spawn(Message):
     role: str
     uid: int
     gid: int
+    code: str = ""
+    layers: str = ""
+    tmp_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +253,14 @@ class Stop(Message):
 
 @dataclass(frozen=True, slots=True)
 class Adopt(Message):
-    """Asked of a worker that holds a context: belong to a function from now on. ``uid`` and ``gid`` as in ``Spawn``."""
+    """Asked of a worker that holds a context: belong to a function from now on. The fields are those of ``Spawn``."""
 
     CODE: ClassVar[int] = 26
     uid: int
     gid: int
+    code: str = ""
+    layers: str = ""
+    tmp_mb: int = 0
 
 
 # --- invocations (data channel) ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from .child import Child
 from .death import Exit, WorkerDied, is_dead
 from .roster import Roster
 from .sweep import process_status
+from .view import Place
 from .workers import Worker
 
 ChildType = TypeVar("ChildType", bound=Child)
@@ -47,8 +48,11 @@ class Spawner:
         """The processes that are not known to be dead."""
         return list(self._children.values())
 
-    async def worker(self, worker_id: str, *, uid: int, gid: int) -> Worker:
-        """Fork a worker. Raises ``StartError`` when the fork fails, ``WorkerDied`` when the zygote is dead."""
+    async def worker(self, worker_id: str, *, uid: int, gid: int, place: Place | None = None) -> Worker:
+        """Fork a worker; ``place`` is for one that has nothing of a function's yet.
+
+        Raises ``StartError`` when the fork fails, ``WorkerDied`` when the zygote is dead.
+        """
         control, theirs = socket.socketpair()
         data, their_data = socket.socketpair()
         output, their_output = os.pipe()
@@ -62,10 +66,16 @@ class Spawner:
             os.close(output)
 
         given = (theirs.detach(), their_output, their_data.detach())
-        return await self._spawn(wire.Spawn(worker_id, "worker", uid, gid), given, build, discard)
+        return await self._spawn(_spawn(worker_id, "worker", uid, gid, place), given, build, discard)
 
     async def zygote(
-        self, zygote_id: str, *, uid: int, gid: int, kind: Callable[[str, int, int, socket.socket, int], ChildType]
+        self,
+        zygote_id: str,
+        *,
+        uid: int,
+        gid: int,
+        kind: Callable[[str, int, int, socket.socket, int], ChildType],
+        place: Place | None = None,
     ) -> ChildType:
         """Fork an empty function zygote of class ``kind``. Raises as ``worker``."""
         control, theirs = socket.socketpair()
@@ -79,7 +89,7 @@ class Spawner:
             os.close(output)
 
         given = (theirs.detach(), their_output)
-        return await self._spawn(wire.Spawn(zygote_id, "zygote", uid, gid), given, build, discard)
+        return await self._spawn(_spawn(zygote_id, "zygote", uid, gid, place), given, build, discard)
 
     def close(self) -> None:
         """Take no more requests."""
@@ -173,6 +183,11 @@ class Spawner:
         status = process_status(pid)
         if status is not None and status.parent != self._pid and not is_dead(pidfd):
             raise wire.WireError(f"{self._name} announces process {pid}, which is not its child")
+
+
+def _spawn(child_id: str, role: str, uid: int, gid: int, place: Place | None) -> wire.Spawn:
+    where = place or Place()
+    return wire.Spawn(child_id, role, uid, gid, where.code, where.layers, where.tmp_mb)
 
 
 class _Request:

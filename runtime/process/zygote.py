@@ -7,6 +7,9 @@ takes ``Load`` and ``Bind``; told to ``Spawn`` a worker, either forks one. The l
 control channel, and deaths of children (pidfds). The zygote is the parent, so it is the one who knows of a death: it
 kills what is left of the child's process group, reaps, and tells the node.
 
+With ``--own`` the program is the zygote of one function from the start: one whose code brings modules that the base
+zygotes have loaded, and that must therefore be imported where nothing has been.
+
 End of file on the control channel means that the node is gone: everything below is killed and the zygote exits.
 No asyncio and no threads, ever: a process with either must not be forked.
 """
@@ -17,8 +20,10 @@ import gc
 import os
 import select
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, perf_counter
 from typing import NoReturn
 
@@ -29,6 +34,7 @@ from glowplug.runtime.worker.function import Function, StepFailed
 from glowplug.runtime.worker.generators import Generators
 
 from . import afterfork, confine, descendants, forkable, preload, wire
+from .view import Place, View, forget_scratch
 from .wire import ExitCode
 
 
@@ -42,6 +48,7 @@ class Birth:
     uid: int
     gid: int
     function: Function
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +172,8 @@ class ForkServer:
         )
         data = descriptors[2] if spawn.role == "worker" else -1
         channels = (descriptors[0], *descriptors[2:])
-        return Birth(spawn.role, descriptors[0], data, spawn.uid, spawn.gid, function or Function(channels))
+        place = Place(spawn.code, spawn.layers, spawn.tmp_mb)
+        return Birth(spawn.role, descriptors[0], data, spawn.uid, spawn.gid, function or Function(channels), place)
 
     def _bury(self, pidfd: int) -> None:
         """A child died: kill its group, reap it, tell the node, and deal with what it left behind."""
@@ -174,6 +182,7 @@ class ForkServer:
         child = self._children.pop(pidfd, None)
         pid = child.pid if child is not None else self._adopted.pop(pidfd)
         status, max_rss_kib = descendants.reap_group(pid)
+        forget_scratch(pid)
         known = {*(living.pid for living in self._children.values()), *self._adopted.values()}
         for orphan in descendants.reap_strays(known, adopt=child is not None and child.role == "zygote"):
             adopted = os.pidfd_open(orphan)
@@ -193,15 +202,29 @@ class ForkServer:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Be a base zygote; in fork children, be what was asked for."""
+    """Be a base zygote, or with ``--own`` the zygote of one function; in fork children, be what was asked for."""
     parser = program.parser("glowplug.runtime.process.zygote")
     parser.add_argument("--preload", choices=preload.CHOICES, required=True)
     parser.add_argument("--no-users", action="store_true", help="functions keep the node's user")
+    parser.add_argument("--own", action="store_true", help="import for one function alone, its own modules first")
     options = parser.parse_args(arguments)
     program.begin()
     confine.become_subreaper()
     os.set_inheritable(options.control_fd, False)
     control = Connection(options.control_fd)
+    birth, control = (_alone if options.own else _base)(control, options)
+    # From here on: children only, and zygotes of one function. Each fork unwinds to this function, so that no child
+    # runs on its parent's frames.
+    while birth.role == "zygote":
+        confine.become_subreaper()
+        birth = ForkServer(control, birth.function).serve()
+        control = Connection(birth.control)
+        birth.function.view.divide()
+    loop.run(control, Connection(birth.data), birth.function)
+
+
+def _base(control: Connection, options: Namespace) -> tuple[Birth, Connection]:
+    """Preload and serve; return in fork children only, confined, with their own channel."""
     confinement = confine.Confinement.arrange(options.expose, users=not options.no_users)
     started = perf_counter()
     preload.load(options.preload)
@@ -211,27 +234,49 @@ def main(arguments: Sequence[str]) -> NoReturn:
         print(f"glowplug zygote: cannot fork after preloading {options.preload}: {why}", file=sys.stderr)
         os._exit(ExitCode.LOAD_FAILED)
     gc.collect()
+    _greet(control, import_ms)
+    birth = ForkServer(control).serve()
+    control = Connection(birth.control)
+    _confine(confinement, birth, control)
+    return birth, control
+
+
+def _alone(control: Connection, options: Namespace) -> tuple[Birth, Connection]:
+    """Become a function zygote without a base: preloading waits for ``Load``, which says where the function's code is.
+
+    As its user already (``enter``), for it is the author's code that may be imported in place of what is preloaded.
+    """
+    view = View.of(options)
+    if not confine.is_confined():
+        confinement = confine.Confinement.arrange(options.expose, users=False)
+        view = View.of(options, confinement.exposed)
+        view.lay()
+        confinement.enter(-1, -1)
+    function = Function((options.control_fd,), forked=False)
+    function.view = view
+    if options.preload != "lean":
+        function.before_import = partial(preload.load, options.preload)
+    _greet(control, 0.0)
+    return Birth("zygote", options.control_fd, -1, -1, -1, function, Place()), control
+
+
+def _greet(control: Connection, import_ms: float) -> None:
     try:
         control.send(wire.Hello(os.getpid(), wire.PROTOCOL, preload.top_level_modules(), import_ms))
     except NodeGone:  # stopped while this imported
         os._exit(ExitCode.NODE_GONE)
-    birth = ForkServer(control).serve()
-    # From here on: children only. Each fork unwinds to this function, so that no child runs on its parent's frames.
-    control = Connection(birth.control)
-    _confine(confinement, birth, control)
-    while birth.role == "zygote":
-        confine.become_subreaper()
-        birth = ForkServer(control, birth.function).serve()
-        control = Connection(birth.control)
-    loop.run(control, Connection(birth.data), birth.function)
 
 
 def _confine(confinement: confine.Confinement, birth: Birth, control: Connection) -> None:
+    birth.function.view = view = View(birth.place, confinement.exposed)
+    view.lay()
     try:
         confinement.enter(birth.uid, birth.gid)
     except OSError as error:
         control.send(wire.Failed("load", "Glowplug.ConfinementError", str(error), []))
         os._exit(ExitCode.LOAD_FAILED)
+    if birth.role == "worker":
+        view.settle()
 
 
 def _close(descriptors: Sequence[int]) -> None:

@@ -18,15 +18,17 @@ from dataclasses import dataclass
 
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import StartError
+from glowplug.runtime.interpreters import Interpreter
 
 from . import wire
 from .base import BaseZygote
 from .child import Child, load_fault
 from .death import Exit, WorkerDied, become_subreaper, reap_strays
-from .execute import base_environment, execute_worker
+from .execute import base_environment, execute_function
 from .roster import Kind, Roster
 from .spawner import ChildType, Spawner
 from .sweep import Records
+from .view import Place
 from .workers import Worker, restore_fault
 
 FORK_ATTEMPTS = 3
@@ -38,13 +40,25 @@ _log = logging.getLogger(__name__)
 class FunctionZygote(Child):
     """The parked form of one revision: handler imported, models bound, forked from.
 
-    ``loaded`` and ``bound`` are the answers to those steps, None before.
+    ``loaded`` and ``bound`` are the answers to those steps, None before. ``hello`` is done when one that was exec'ed is
+    up.
     """
 
     def __init__(
-        self, zygote_id: str, pid: int, pidfd: int, control: socket.socket, output: int, *, roster: Roster
+        self,
+        zygote_id: str,
+        pid: int,
+        pidfd: int,
+        control: socket.socket,
+        output: int,
+        *,
+        roster: Roster,
+        forked: bool = True,
     ) -> None:
-        super().__init__(zygote_id, pid, pidfd, control, output)
+        super().__init__(zygote_id, pid, pidfd, control, output, forked=forked)
+        self.hello: asyncio.Future[wire.Hello] = self._loop.create_future()
+        if not forked:
+            self._waiting = (wire.Hello, self.hello)
         self.loaded: wire.Loaded | None = None
         self.bound: wire.Bound | None = None
         self._spawner = Spawner(zygote_id, pid, self._control, roster)
@@ -166,7 +180,9 @@ class Zygotes:
         """Wait until a base zygote can be forked from."""
         await self._base(lean).ready()
 
-    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int = -1, gid: int = -1) -> FunctionZygote:
+    async def function_zygote(
+        self, zygote_id: str, *, lean: bool, uid: int = -1, gid: int = -1, place: Place | None = None
+    ) -> FunctionZygote:
         """Fork an empty function zygote from a base zygote; waits while that is rebuilt.
 
         Raises ``StartError`` when the fork fails, ``WorkerDied`` when the base zygote dies of it.
@@ -175,18 +191,77 @@ class Zygotes:
         def build(name: str, pid: int, pidfd: int, control: socket.socket, output: int) -> FunctionZygote:
             return FunctionZygote(name, pid, pidfd, control, output, roster=self._roster)
 
-        return await self._ask(lean, lambda spawner: spawner.zygote(zygote_id, uid=uid, gid=gid, kind=build))
+        return await self._ask(
+            lean, lambda spawner: spawner.zygote(zygote_id, uid=uid, gid=gid, place=place, kind=build)
+        )
 
-    async def worker(self, worker_id: str, *, lean: bool, uid: int = -1, gid: int = -1) -> Worker:
-        """Fork an empty worker from a base zygote (``Parking: off``). Raises as ``function_zygote``."""
-        return await self._ask(lean, lambda spawner: spawner.worker(worker_id, uid=uid, gid=gid))
-
-    async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int = -1, gid: int = -1) -> Worker:
-        """Start an empty worker by exec; ``environment`` is added to the allow-listed one. It is up when this returns.
+    async def own_zygote(
+        self, zygote_id: str, *, lean: bool, uid: int = -1, gid: int = -1, place: Place | None = None
+    ) -> FunctionZygote:
+        """Start an empty function zygote as a program, which preloads with its function's modules first.
 
         Raises ``StartError`` when the interpreter cannot be run, ``WorkerDied`` when it ends before it says Hello.
         """
-        return await self._execute(worker_id, environment, uid, gid, ())
+        if self._closed:
+            raise StartError(f"{zygote_id} cannot be started: the node is stopping")
+        control, theirs = socket.socketpair()
+        output, their_output = os.pipe()
+        try:
+            pid, pidfd = execute_function(
+                "glowplug.runtime.process.zygote",
+                environment=self._environment,
+                function_environment={},
+                expose=self._expose,
+                uid=uid,
+                gid=gid,
+                sockets=(theirs.fileno(),),
+                output=their_output,
+                place=place,
+                options=["--own", "--preload", "lean" if lean else "torch"],
+            )
+        except OSError as error:
+            control.close()
+            os.close(output)
+            raise StartError(f"{zygote_id} cannot be started: {error}") from error
+        finally:
+            theirs.close()
+            os.close(their_output)
+        zygote = FunctionZygote(zygote_id, pid, pidfd, control, output, roster=self._roster, forked=False)
+        self._roster.add(zygote, "zygote")
+        zygote.exited.add_done_callback(lambda _: reap_strays())
+        try:
+            await asyncio.shield(zygote.hello)
+        except asyncio.CancelledError:
+            zygote.kill("nobody waits for it any more")
+            raise
+        except WorkerDied:
+            _log.error("%s could not be started: %s", zygote, zygote.take_log().decode(errors="replace"))
+            raise
+        return zygote
+
+    async def worker(
+        self, worker_id: str, *, lean: bool, uid: int = -1, gid: int = -1, place: Place | None = None
+    ) -> Worker:
+        """Fork an empty worker from a base zygote (``Parking: off``). Raises as ``function_zygote``."""
+        return await self._ask(lean, lambda spawner: spawner.worker(worker_id, uid=uid, gid=gid, place=place))
+
+    async def execute(
+        self,
+        worker_id: str,
+        *,
+        environment: Mapping[str, str],
+        uid: int = -1,
+        gid: int = -1,
+        place: Place | None = None,
+        interpreter: Interpreter | None = None,
+    ) -> Worker:
+        """Start an empty worker by exec, on the node's own ``interpreter`` unless another is given.
+
+        ``environment`` is added to the allow-listed one. The worker is up when this returns.
+
+        Raises ``StartError`` when the interpreter cannot be run, ``WorkerDied`` when it ends before it says Hello.
+        """
+        return await self._execute(worker_id, environment, uid, gid, place=place, interpreter=interpreter)
 
     async def context(
         self, worker_id: str, *, device: str, environment: Mapping[str, str], options: Sequence[str] = ()
@@ -196,10 +271,18 @@ class Zygotes:
         ``options`` are further ones of ``worker.holder``. Raises as ``execute``, and ``RestoreFailed`` with what the
         driver said.
         """
-        return await self._execute(worker_id, environment, -1, -1, ["--context", device, *options])
+        return await self._execute(worker_id, environment, -1, -1, options=["--context", device, *options])
 
     async def _execute(
-        self, worker_id: str, environment: Mapping[str, str], uid: int, gid: int, options: Sequence[str]
+        self,
+        worker_id: str,
+        environment: Mapping[str, str],
+        uid: int,
+        gid: int,
+        *,
+        place: Place | None = None,
+        interpreter: Interpreter | None = None,
+        options: Sequence[str] = (),
     ) -> Worker:
         if self._closed:
             raise StartError(f"{worker_id} cannot be started: the node is stopping")
@@ -207,7 +290,8 @@ class Zygotes:
         data, their_data = socket.socketpair()
         output, their_output = os.pipe()
         try:
-            pid, pidfd = execute_worker(
+            pid, pidfd = execute_function(
+                "glowplug.runtime.worker",
                 environment=self._environment,
                 function_environment=environment,
                 expose=self._expose,
@@ -215,6 +299,8 @@ class Zygotes:
                 gid=gid,
                 sockets=(their_control.fileno(), their_data.fileno()),
                 output=their_output,
+                place=place,
+                interpreter=interpreter,
                 options=options,
             )
         except OSError as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from glowplug.cache.errors import CacheError
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError, StartError
+from glowplug.runtime.interpreters import Interpreters
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.snapshot.errors import SnapshotError
 
@@ -40,6 +41,7 @@ class Suppliers:
     code: Code
     logs: Logs
     clock: Clock
+    interpreters: Interpreters = field(default_factory=Interpreters)
 
 
 class Attempts:
@@ -106,7 +108,7 @@ class Attempts:
         except (GlowplugError, CacheError, SnapshotError) as error:
             fault = error if isinstance(error, GlowplugError) else to_runtime(error)
             reported = fault.reported_type if isinstance(fault, StartError) else ""
-            log, kind = self._logs.of(spec.name), reported or fault.error_type or type(fault).__name__
+            log, kind = self._logs.of(spec), reported or fault.error_type or type(fault).__name__
             if not reported or type(fault) is StartError:  # else the process that failed has printed it, with its trace
                 log.output(f"[ERROR] {kind}: {fault}\n".encode())
             log.init_report((self._clock.monotonic() - began_s) * 1e3, status="error", error_type=kind)

@@ -4,11 +4,12 @@ Four ways, chosen by what the revision is and has (``Starter.start``):
 
 1. *fork*: it is parked, and a worker is forked from its zygote;
 2. *park and fork*: its zygote is built first: fork a base zygote, import the handler, bind the models, check the engine
-   in a canary;
+   in a canary. For code that brings a module that base zygotes have preloaded, it is started as a program instead;
 3. *fork and import*: ``Parking: off``; a worker is forked from a base zygote and does all of that itself;
-4. *exec*: the function must not be forked (its settings say so, its import left an obstacle, or its code brings a
-   module that base zygotes have preloaded; what is found out is remembered for the revision); a worker is started as a
-   program and does all of that itself.
+4. *exec*: the function must not be forked (its settings say so, or its import left an obstacle); a worker is started as
+   a program and does all of that itself.
+
+What is found out on the way is remembered for the revision.
 
 What a failure means stands in ``policy``, as tables; ``attempts`` goes on with the next engine where they say so. Files
 are fetched and read ahead, and engines looked up, from the moment the start is decided, while the process is forked and
@@ -19,23 +20,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from glowplug.runtime.errors import CheckFailed, StartError
+from glowplug.runtime.interpreters import OWN
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
+from glowplug.runtime.process.view import Place
 from glowplug.runtime.spec import FunctionSpec
 
 from .attempts import Attempts, Suppliers, owned
-from .environment import load_environment
-from .home import Home, NotForkable, Parked, Started
+from .environment import Roots, load_environment
+from .home import Home, NotForkable, Parked, Shadowed, Started
 from .ledger import Recording
 from .materials import Materials
 from .orders import load_order, start_order, warmup_order
 from .policy import is_engines
 from .ports import FunctionZygote, Loadable, Worker
 from .timelimit import time_limit
+
+_log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 1.0
 """Pages do not leave memory so soon after their use: within it, a start from a parked zygote does not ask."""
@@ -50,9 +56,11 @@ class Starter:
         self._pages = suppliers.pages
         self._code = suppliers.code
         self._logs = suppliers.logs
+        self._interpreters = suppliers.interpreters
         self._clock = suppliers.clock
         self._attempts = Attempts(suppliers)
         self._numbers = itertools.count(1)
+        self._refusals: set[str] = set()
 
     async def start(self, home: Home, instance_id: str, recording: Recording) -> Started:
         """Return a worker that is ready for its first request.
@@ -60,6 +68,7 @@ class Starter:
         Raises ``StartError``, ``WorkerDied`` when a process ended on the way, ``StartTimeout`` after
         InitTimeoutSeconds. Whatever it raises, no process of this start is left.
         """
+        self._look_for_python(home)
         async with self._time_limit(home.spec):
             try:
                 return await self._begin(home, instance_id, recording)
@@ -73,6 +82,9 @@ class Starter:
 
     async def park(self, home: Home, recording: Recording) -> Parked:
         """Return the revision's zygote, built if there is none. Raises as ``start`` does, or ``NotForkable``."""
+        self._look_for_python(home)
+        if home.exec_reason:
+            raise NotForkable(home.exec_reason)
         async with self._time_limit(home.spec):
             with recording.phase("wait") if home.building.locked() else contextlib.nullcontext():
                 await home.building.acquire()
@@ -97,9 +109,15 @@ class Starter:
 
     async def _build_zygote(self, home: Home, recording: Recording) -> Parked:
         recording.way = "park"
-        return await self._attempts.until_one_serves(
-            home, recording, lambda material: self._build(home.spec, material, recording)
-        )
+
+        async def build(material: Materials) -> Parked:
+            try:
+                return await self._build(home, material, recording)
+            except Shadowed as own:
+                home.shadowed = str(own)
+            return await self._build(home, material, recording)
+
+        return await self._attempts.until_one_serves(home, recording, build)
 
     # --- ways 1 and 2 -----------------------------------------------------------------------------------------------
 
@@ -129,11 +147,11 @@ class Starter:
     async def _fork_from(
         self, parked: Parked, spec: FunctionSpec, instance_id: str, recording: Recording, *, built: bool
     ) -> Started:
-        log = self._logs.of(spec.name)
+        log = self._logs.of(spec)
         if not built:
             recording.engine, recording.engine_reason = parked.engine, parked.engine_reason
             recording.warmup = parked.warmup and "not repeated, the zygote it was forked from had passed"
-            log.restore_start(spec.runtime)
+            log.restore_start()
         began_s = self._clock.monotonic()
         with recording.phase("fork"):
             worker = await parked.zygote.fork(self._name(spec), uid=-1, gid=-1)
@@ -151,11 +169,15 @@ class Starter:
             parked.looked_at_s = now_s
             recording.reading = self._pages.begin(home.spec, home.weights, imported=True)
 
-    async def _build(self, spec: FunctionSpec, material: Materials, recording: Recording) -> Parked:
-        began_s, user = self._clock.monotonic(), self._site.user_of(spec.name)
+    async def _build(self, home: Home, material: Materials, recording: Recording) -> Parked:
+        spec, began_s = home.spec, self._clock.monotonic()
+        if home.shadowed:
+            recording.notes.append(f"a zygote of its own: {home.shadowed}")
         with recording.phase("zygote"):
-            zygote = await self._zygotes.function_zygote(self._name(spec), lean=spec.lean, uid=user, gid=user)
-        async with owned(zygote, self._logs.of(spec.name)):
+            user, place = self._site.user_of(spec.name), self._place(spec)
+            bring = self._zygotes.own_zygote if home.shadowed else self._zygotes.function_zygote
+            zygote = await bring(self._name(spec), lean=spec.lean, uid=user, gid=user, place=place)
+        async with owned(zygote, self._logs.of(spec)):
             await self._load_and_bind(zygote, spec, material, recording, parked=True)
             init_ms = (self._clock.monotonic() - began_s) * 1e3
             if spec.models or spec.warmup_event:
@@ -178,10 +200,10 @@ class Starter:
     async def _canary(self, zygote: FunctionZygote, spec: FunctionSpec) -> str:
         """Check the engine in a fork that serves nobody, so that every later fork is known to be good."""
         canary = await zygote.fork(self._name(spec), uid=-1, gid=-1)
-        async with owned(canary, self._logs.of(spec.name)):
+        async with owned(canary, self._logs.of(spec)):
             said = await self._check(canary, spec) if spec.models else "no engine"
             if spec.warmup_event:
-                await self._start(canary, spec, "canary", restored=True)
+                await canary.start(self._start_order(spec, "canary", restored=True))
                 said += f"; {await self._call_handler(canary, spec, spec.warmup_event)}"
             canary.kill("checked")  # it served nobody and flushed before it answered: nothing to wait for
         return f"{said} (in a canary)"
@@ -202,12 +224,20 @@ class Starter:
 
     async def _alone_process(self, home: Home, recording: Recording) -> Worker:
         spec, user = home.spec, self._site.user_of(home.spec.name)
+        place = self._place(spec)
         if home.exec_reason:
             with recording.phase("exec"):
-                own = load_environment(self._site, spec, task_root=self._code.path(spec.code_digest))
-                return await self._zygotes.execute(self._name(spec), environment=own, uid=user, gid=user)
+                own = load_environment(self._site, spec, Roots.laid(spec))
+                return await self._zygotes.execute(
+                    self._name(spec),
+                    environment=own,
+                    uid=user,
+                    gid=user,
+                    place=place,
+                    interpreter=self._interpreters.of(spec),
+                )
         with recording.phase("fork"):
-            return await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user)
+            return await self._zygotes.worker(self._name(spec), lean=spec.lean, uid=user, gid=user, place=place)
 
     async def _import_in(
         self,
@@ -221,7 +251,7 @@ class Starter:
     ) -> Started:
         """Have an empty worker, which ``process`` brings, import and bind by itself."""
         spec, worker = home.spec, await process()
-        async with owned(worker, self._logs.of(spec.name)):
+        async with owned(worker, self._logs.of(spec)):
             await self._load_and_bind(worker, spec, material, recording, parked=False)
             if spec.models:
                 with recording.phase("warmup"):
@@ -235,17 +265,20 @@ class Starter:
         self, process: Loadable, spec: FunctionSpec, material: Materials, recording: Recording, *, parked: bool
     ) -> None:
         """Import the handler and bind the models. Raises ``NotForkable`` when only exec can do that."""
-        self._logs.of(spec.name).init_start(spec.runtime)
+        self._logs.of(spec).init_start()
         with recording.phase("fetch") if spec.models else contextlib.nullcontext():
             files = await material.files()
         # After a bake too: another engine reads other files.
         observe = bool(spec.models) and (recording.cause in ("bake", "distrust") or self._pages.unknown(spec))
-        root = self._code.path(spec.code_digest)
-        order = load_order(self._site, spec, root, files, parked=parked, observe=observe)
+        other = self._interpreters.of(spec)
+        python = OWN if other is None else other.runtime
+        roots = Roots.laid(spec)
+        order = load_order(self._site, spec, roots, files, python=python, parked=parked, observe=observe)
         with recording.phase("import"):
             loaded = await process.load(order)
+        recording.measured("namespace", loaded.namespace_ms)
         if loaded.obstacle:
-            raise NotForkable(loaded.obstacle)
+            raise (Shadowed if loaded.shadowed else NotForkable)(loaded.obstacle)
         if not spec.models:
             return
         with recording.phase("restore"):
@@ -267,12 +300,34 @@ class Starter:
     async def _become_instance(
         self, worker: Worker, spec: FunctionSpec, instance_id: str, recording: Recording, *, restored: bool
     ) -> None:
-        async with owned(worker, self._logs.of(spec.name)):
+        async with owned(worker, self._logs.of(spec)):
             with recording.phase("start"):
-                await self._start(worker, spec, instance_id, restored=restored)
+                ready = await worker.start(self._start_order(spec, instance_id, restored=restored))
+            if restored:
+                recording.measured("namespace", ready.namespace_ms)
+            if ready.refusal:
+                recording.notes.append(ready.refusal)
+                self._warn(ready.refusal)
 
-    async def _start(self, worker: Worker, spec: FunctionSpec, instance_id: str, *, restored: bool) -> None:
-        await worker.start(start_order(self._site, spec, instance_id, at_s=self._clock.time(), restored=restored))
+    def _start_order(self, spec: FunctionSpec, instance_id: str, *, restored: bool) -> wire.Start:
+        return start_order(self._site, spec, instance_id, at_s=self._clock.time(), restored=restored)
+
+    def _place(self, spec: FunctionSpec) -> Place:
+        """Return where the function's files are. Raises ``StartError`` when its layers are not here."""
+        roots = Roots.real(spec, self._code)
+        return Place(roots.task, roots.layers, spec.ephemeral_mb)
+
+    def _look_for_python(self, home: Home) -> None:
+        """Remember that a function on another interpreter than the node's starts by exec."""
+        other = self._interpreters.of(home.spec)
+        if other is not None and not home.exec_reason:
+            home.exec_reason = other.reason
+
+    def _warn(self, refusal: str) -> None:
+        """Say once per node what its kernel refuses to functions."""
+        if refusal not in self._refusals:
+            self._refusals.add(refusal)
+            _log.warning("functions have %s", refusal)
 
     async def _call_handler(self, canary: Worker, spec: FunctionSpec, event: str) -> str:
         """Call the handler with Warmup.Event, JSON text by now. Raises ``CheckFailed`` when it fails."""
@@ -282,7 +337,7 @@ class Starter:
         return f"the handler took Warmup.Event in {answer.handler_ms:.1f} ms"
 
     def _time_limit(self, spec: FunctionSpec) -> contextlib.AbstractAsyncContextManager[None]:
-        return time_limit(spec, clock=self._clock, log=self._logs.of(spec.name))
+        return time_limit(spec, clock=self._clock, log=self._logs.of(spec))
 
     def _name(self, spec: FunctionSpec) -> str:
         return f"{spec.name}-{next(self._numbers)}"

@@ -115,9 +115,9 @@ class DeviceStarter(Starter):
         async def process() -> Worker:
             if not taken:  # the first one ended over its engine: the next attempt makes its own context
                 return await self._alone_process(home, recording)
-            async with owned(worker, self._logs.of(spec.name)):
+            async with owned(worker, self._logs.of(spec)):
                 with recording.phase("adopt"):
-                    await taken.pop().adopt(wire.Adopt(user, user))
+                    await taken.pop().adopt(wire.Adopt(user, user, *self._place(spec)))
             return worker
 
         try:

@@ -1,9 +1,9 @@
 """The environment that a function sees (spec 6.4): what every instance shares, and what each has of its own.
 
 Pure: the same arguments give the same names and values. Nothing of the node's own environment gets in; the operator's
-credentials never reach a function. Lambda's names that describe things this node does not have are left out rather than
-made up: ``AWS_LAMBDA_RUNTIME_API`` (no Runtime API is served to these workers), ``PYTHONPATH`` and ``LD_LIBRARY_PATH``
-(they only take effect in a new process).
+credentials never reach a function. ``AWS_LAMBDA_RUNTIME_API`` is left out rather than made up: no Runtime API is served
+to these workers. ``PYTHONPATH`` and ``LD_LIBRARY_PATH`` are for what a handler starts: in the process that they are set
+in they have no effect any more.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.devices import CPU
+from glowplug.runtime.errors import StartError
+from glowplug.runtime.process.view import LAYERS, RUNTIME, TASK_ROOT
 from glowplug.runtime.spec import FunctionSpec
 
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+from .ports import Code
+
+_PATH = "/usr/local/bin:/usr/bin:/bin:/opt/bin"
+_SERVED = ("LAMBDA", "SQS", "CODEDEPLOY")
+_XRAY_HOST, _XRAY_PORT = "127.0.0.1", "2000"  # the daemon's own default: whoever runs one is found
 FUNCTION_KEY_PREFIX = "ASIAGLOWPLUG"
 """What the access key id of every function begins with, and of nobody else."""
-
-_RUNTIME_DIR = str(Path(__file__).resolve().parent.parent / "worker")
 
 
 def _on_cpu(spec: FunctionSpec) -> str:
@@ -86,6 +89,34 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class Roots:
+    """The directories that a process imports a function from. ``layers`` is empty for a function without."""
+
+    task: str
+    layers: str
+
+    @classmethod
+    def laid(cls, spec: FunctionSpec) -> Roots:
+        """Return Lambda's places, which a process with a view of its own has (``process.view``)."""
+        return cls(TASK_ROOT, LAYERS if spec.layers else "")
+
+    @classmethod
+    def real(cls, spec: FunctionSpec, code: Code) -> Roots:
+        """Return where they really are. Raises ``InvalidParameter`` for code, ``StartError`` for layers not here."""
+        if not spec.layers:
+            return cls(str(code.path(spec.code_digest)), "")
+        layers = code.opt([layer.digest for layer in spec.layers])
+        if layers is None:
+            raise StartError(f"the layers of {spec.name} have not been unpacked on this node")
+        return cls(str(code.path(spec.code_digest)), str(layers))
+
+    def import_paths(self, python: str) -> list[str]:
+        """Return what goes in front of ``sys.path``, in Lambda's order; ``python`` such as ``python3.11``."""
+        layers = [f"{self.layers}/python/lib/{python}/site-packages", f"{self.layers}/python"] if self.layers else []
+        return [self.task, *layers]
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """Credentials that only this node knows: they name the function and open nothing at AWS."""
 
@@ -110,23 +141,27 @@ def initialization_type(spec: FunctionSpec) -> str:
     return "snap-start" if spec.snap_start else "on-demand"
 
 
-def load_environment(site: Site, spec: FunctionSpec, *, task_root: Path) -> dict[str, str]:
+def load_environment(site: Site, spec: FunctionSpec, roots: Roots) -> dict[str, str]:
     """Return the complete environment of a process that imports the handler, shared by all instances forked from it."""
     own = credentials(site, spec.name)
+    libraries = (roots.task, f"{roots.task}/lib", f"{roots.layers or LAYERS}/lib")
     return {
         "TZ": ":UTC",
         "LANG": site.lang,
         "PATH": _PATH,
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
-        "PWD": str(task_root),
+        "PWD": roots.task,
         "SHLVL": "0",
         "_HANDLER": spec.handler,
-        "LAMBDA_TASK_ROOT": str(task_root),
-        "LAMBDA_RUNTIME_DIR": _RUNTIME_DIR,
+        "LAMBDA_TASK_ROOT": roots.task,
+        "LAMBDA_RUNTIME_DIR": RUNTIME,
+        "LD_LIBRARY_PATH": ":".join(libraries),
+        "PYTHONPATH": RUNTIME,
         "AWS_REGION": site.region,
         "AWS_DEFAULT_REGION": site.region,
         "AWS_ENDPOINT_URL": site.endpoint,
+        **{f"AWS_ENDPOINT_URL_{service}": site.endpoint for service in _SERVED},
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
         "AWS_ACCESS_KEY_ID": own.access_key_id,
         "AWS_SECRET_ACCESS_KEY": own.secret_access_key,
@@ -136,10 +171,20 @@ def load_environment(site: Site, spec: FunctionSpec, *, task_root: Path) -> dict
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
         "AWS_LAMBDA_INITIALIZATION_TYPE": initialization_type(spec),
         "AWS_LAMBDA_LOG_GROUP_NAME": log_group(spec),
+        **_logging(spec),
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": f"{_XRAY_HOST}:{_XRAY_PORT}",
+        "_AWS_XRAY_DAEMON_ADDRESS": _XRAY_HOST,
+        "_AWS_XRAY_DAEMON_PORT": _XRAY_PORT,
         **site.device_environment(spec),
         **spec.environment,
     }
+
+
+def _logging(spec: FunctionSpec) -> dict[str, str]:
+    if spec.log_format != "JSON":
+        return {"AWS_LAMBDA_LOG_FORMAT": "Text"}
+    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": spec.log_level}
 
 
 def start_environment(*, log_stream: str) -> dict[str, str]:

@@ -15,6 +15,10 @@ class NotForkable(Exception):
     """The import or the engine left something in the zygote that a fork would break; the message says what."""
 
 
+class Shadowed(NotForkable):
+    """The code brings modules that base zygotes have loaded: it can be forked, but from none of them."""
+
+
 @dataclass(slots=True, eq=False)
 class Parked:
     """A revision's own zygote, bound and checked, with what is worth telling about it.
@@ -43,7 +47,8 @@ class Parked:
 class Home:
     """What a revision has on this node from one start to the next.
 
-    ``exec_reason`` says why it must not be forked, once that is known, ``context_obstacle`` why it cannot have a worker
+    ``exec_reason`` says why it must not be forked, once that is known, ``shadowed`` why only from a zygote that was
+    started for it alone, ``context_obstacle`` why it cannot have a worker
     that held a CUDA context before; ``building`` makes sure that it gets one zygote however many starts want it.
     ``epoch`` counts the engines that turned out wrong while they served: what was planned in an earlier one must not
     serve. ``weights`` are held from the start that asked for them until ``let_go``, which belongs to whoever sees that
@@ -52,6 +57,7 @@ class Home:
 
     spec: FunctionSpec
     exec_reason: str = ""
+    shadowed: str = ""
     epoch: int = 0
     context_obstacle: str = ""
     parked: Parked | None = None

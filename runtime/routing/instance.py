@@ -181,11 +181,11 @@ class Instance:
             self._note_calls(answer)
         if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer):
             payload, failed, handler_ms = answer.results[0], answer.failed, answer.handler_ms
-            lines = self._write(worker, invocation, duration_ms)
+            lines = self._write(worker, invocation, duration_ms, payload, failed=failed)
         else:
             fault = self._fault(invocation.request_id, answer)
             payload, failed, handler_ms = fault.body(), True, duration_ms
-            lines = self._write(worker, invocation, duration_ms, fault)
+            lines = self._write(worker, invocation, duration_ms, payload, failed=True, fault=fault)
         self.served += 1
         return Outcome(
             request_id=invocation.request_id,
@@ -259,7 +259,14 @@ class Instance:
         return died_fault(request_id, answer)
 
     def _write(
-        self, worker: Worker, invocation: Invocation, duration_ms: float, fault: FunctionFault | None = None
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        duration_ms: float,
+        payload: bytes,
+        *,
+        failed: bool,
+        fault: FunctionFault | None = None,
     ) -> bytes:
         init_ms, self._init_ms = self._init_ms, None
         restore_ms, self._restore_ms = self._restore_ms, None
@@ -276,6 +283,8 @@ class Instance:
                 status="" if fault is None else "timeout" if isinstance(fault, HandlerTimeout) else "error",
                 error_type="" if fault is None else fault.error_type,
                 timeout_s=self.spec.timeout_s,
+                failed=failed,
+                produced_bytes=len(payload),
             )
         )
 

@@ -99,7 +99,7 @@ class Launches:
             uuid.uuid4().hex,
             spec,
             clock=self._clock,
-            log=self._logs.of(spec.name),
+            log=self._logs.of(spec),
             memory=self._memory,
             limits=self._config.limits,
             engines=self._engines,
@@ -169,7 +169,7 @@ class Launches:
             await worker.stop(max(self._config.stop_grace_s, left_s))
             output = worker.take_log()
             if output:
-                self._logs.of(pool.spec.name).output(output)
+                self._logs.of(pool.spec).output(output)
         instance.stopped()
         pool.discard(instance)
 
@@ -347,7 +347,7 @@ class Launches:
     def _report_init(self, pool: Pool) -> None:
         """Write the end of an import that no request will have in its REPORT."""
         if pool.home.parked is not None:
-            self._logs.of(pool.spec.name).init_report(pool.home.parked.init_ms)
+            self._logs.of(pool.spec).init_report(pool.home.parked.init_ms)
 
     def _replacement(self, pool: Pool, cause: Cause) -> Coroutine[Any, Any, None] | None:
         return self._launch(pool, cause, None) if pool.current else None

@@ -82,6 +82,12 @@ class Recording:
             ended_s = self._clock.monotonic()
             self.phases.append(Phase(name, (began_s - self._began_s) * 1e3, (ended_s - began_s) * 1e3))
 
+    def measured(self, name: str, took_ms: float) -> None:
+        """Record a step that a process has timed itself and that ended at about this time; one of no length is none."""
+        if took_ms > 0.0:
+            now_ms = (self._clock.monotonic() - self._began_s) * 1e3
+            self.phases.append(Phase(name, max(0.0, now_ms - took_ms), took_ms))
+
     def known(self) -> dict[Way, tuple[float, int]]:
         """Return how long starts of this revision on a GPU took, by way: the median in milliseconds, and how many."""
         return self._ledger.device_starts(self.spec.revision)

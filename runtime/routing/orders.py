@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from glowplug.runtime.interpreters import OWN
 from glowplug.runtime.process import wire
 from glowplug.runtime.spec import FunctionSpec
 
 from . import environment
-from .environment import Site
+from .environment import Roots, Site
 
 
 def load_order(
     site: Site,
     spec: FunctionSpec,
-    task_root: Path,
+    roots: Roots,
     files: Mapping[str, Mapping[str, str]],
     *,
+    python: str = OWN,
     parked: bool = False,
     observe: bool = False,
 ) -> wire.Load:
     """Return the order to import the handler. ``files``: model name -> file name -> absolute path.
 
-    ``parked`` says that the process will be forked from: it then runs the before-snapshot hooks. ``observe`` has it
-    tell with its check what it has read, and in which order.
+    ``python`` is the version that runs the function. ``parked`` says that the process will be forked from: it then
+    runs the before-snapshot hooks. ``observe`` has it tell with its check what it has read, and in which order.
     """
     return wire.Load(
         function_name=spec.name,
         handler=spec.handler,
-        task_root=str(task_root),
-        import_paths=[str(task_root)],
-        environment=environment.load_environment(site, spec, task_root=task_root),
+        task_root=roots.task,
+        import_paths=roots.import_paths(python),
+        environment=environment.load_environment(site, spec, roots),
         models=[
             {"name": one.name, "source": one.source, "files": dict(files[one.name]), "verify": one.verify_rate}
             for one in spec.models

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
+from glowplug.runtime.process.view import Place
 from glowplug.runtime.spec import FunctionSpec
 
 from .distrust import Kind
@@ -106,14 +108,29 @@ class FunctionZygote(Loadable, Protocol):
 class Zygotes(Protocol):
     """Where processes come from."""
 
-    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int) -> FunctionZygote:
+    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FunctionZygote:
         """Fork an empty function zygote from a base zygote; waits while that is rebuilt."""
 
-    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int) -> Worker:
+    async def own_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FunctionZygote:
+        """Start an empty function zygote as a program, for code that brings what base zygotes have loaded."""
+
+    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> Worker:
         """Fork an empty worker from a base zygote (``Parking: off``)."""
 
-    async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int) -> Worker:
-        """Start an empty worker by exec; ``environment`` is added to the allow-listed one."""
+    async def execute(
+        self,
+        worker_id: str,
+        *,
+        environment: Mapping[str, str],
+        uid: int,
+        gid: int,
+        place: Place,
+        interpreter: Interpreter | None,
+    ) -> Worker:
+        """Start an empty worker by exec; ``environment`` is added to the allow-listed one.
+
+        ``interpreter`` is another Python than the node's own.
+        """
 
 
 class Contexts(Protocol):
@@ -265,20 +282,23 @@ class Code(Protocol):
     def path(self, digest: str) -> Path:
         """Return the directory that holds the code, the function's task root."""
 
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return the directory that layers with these digests make together; None when it has not been prepared."""
+
 
 # --- logs (runtime/logs.py) -------------------------------------------------------------------------------------------
 
 
 class FunctionLog(Protocol):
-    """The log of one function, in Lambda's text format (spec 6.2). Every method appends; none waits."""
+    """The log of one revision, in the format that it asks for (spec 6.2, 6.3). Every method appends; none waits."""
 
-    def init_start(self, runtime: str) -> None:
+    def init_start(self) -> None:
         """Write INIT_START."""
 
     def init_report(self, init_ms: float, *, status: str = "", error_type: str = "") -> None:
         """Write INIT_REPORT: the end of an import that no REPORT tells of."""
 
-    def restore_start(self, runtime: str) -> None:
+    def restore_start(self) -> None:
         """Write RESTORE_START."""
 
     def restore_report(self, restore_ms: float) -> None:
@@ -296,7 +316,8 @@ class InvocationLog(NamedTuple):
 
     Durations in milliseconds. ``init_ms`` is given once per import, ``restore_ms`` on the first invocation of a forked
     instance. ``status`` is empty, ``timeout`` or ``error``; with ``error``, ``error_type`` is Lambda's.
-    ``timeout_s`` is for the line that a timeout adds.
+    ``timeout_s`` is for the line that a timeout adds. ``failed`` says that the caller gets an error, of
+    ``produced_bytes``.
     """
 
     request_id: str
@@ -310,10 +331,12 @@ class InvocationLog(NamedTuple):
     status: str = ""
     error_type: str = ""
     timeout_s: float = 0.0
+    failed: bool = False
+    produced_bytes: int = 0
 
 
 class Logs(Protocol):
     """The logs of all functions."""
 
-    def of(self, function: str) -> FunctionLog:
-        """Return the log of one function, made on first use."""
+    def of(self, spec: FunctionSpec) -> FunctionLog:
+        """Return the log of one revision, made on first use."""

@@ -159,6 +159,10 @@ class FakeModels:
         """Return the same directory for every digest."""
         return self.code
 
+    def opt(self, digests: Sequence[str]) -> Path | None:
+        """Return a directory for any layers."""
+        return Path("/opt") / "-".join(digests)
+
 
 class FakeLog:
     """A function's log as a list of entries, a word and its values."""
@@ -170,17 +174,17 @@ class FakeLog:
         """Return what was written, without values."""
         return [word for word, _ in self.entries]
 
-    def init_start(self, runtime: str) -> None:
+    def init_start(self) -> None:
         """Note INIT_START."""
-        self.entries.append(("INIT_START", runtime))
+        self.entries.append(("INIT_START", None))
 
     def init_report(self, init_ms: float, *, status: str = "", error_type: str = "") -> None:
         """Note INIT_REPORT."""
         self.entries.append(("INIT_REPORT", error_type or status or init_ms))
 
-    def restore_start(self, runtime: str) -> None:
+    def restore_start(self) -> None:
         """Note RESTORE_START."""
-        self.entries.append(("RESTORE_START", runtime))
+        self.entries.append(("RESTORE_START", None))
 
     def restore_report(self, restore_ms: float) -> None:
         """Note RESTORE_REPORT."""
@@ -202,9 +206,9 @@ class FakeLogs:
     def __init__(self) -> None:
         self.logs: dict[str, FakeLog] = {}
 
-    def of(self, function: str) -> FakeLog:
+    def of(self, spec: FunctionSpec) -> FakeLog:
         """Return one log."""
-        return self.logs.setdefault(function, FakeLog())
+        return self.logs.setdefault(spec.name, FakeLog())
 
 
 class FakeMemory:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glowplug.runtime.errors import StartError
+from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit, WorkerDied
+from glowplug.runtime.process.view import Place
 
 from .clock import ManualClock
 
@@ -93,8 +95,9 @@ class FakeProcess:
             self.die(wire.ExitCode.LOAD_FAILED << 8)
             raise self.script.load_error
         names = [model["name"] for model in message.models]
-        obstacle = (self.forked and self.script.brought) or (message.parked and self.script.obstacle) or ""
-        return wire.Loaded(self.script.import_s * 1e3, obstacle, names)
+        brought = self.script.brought if self.forked else ""
+        obstacle = brought or (self.script.obstacle if message.parked else "")
+        return wire.Loaded(self.script.import_s * 1e3, obstacle, names, shadowed=bool(brought))
 
     async def bind(self, message: wire.Bind) -> wire.Bound:
         """Bind, as the script says."""
@@ -244,8 +247,8 @@ class FakeWorker(FakeProcess):
 class FakeZygote(FakeProcess):
     """A function zygote; workers that it forked outlive it, as real ones do when it is killed."""
 
-    def __init__(self, zygote_id: str, script: Script, clock: ManualClock) -> None:
-        super().__init__(zygote_id, script, clock)
+    def __init__(self, zygote_id: str, script: Script, clock: ManualClock, *, forked: bool = True) -> None:
+        super().__init__(zygote_id, script, clock, forked=forked)
         self.workers: list[FakeWorker] = []
         self.retired = False
 
@@ -289,18 +292,34 @@ class FakeZygotes:
         """Return the script of a function, made on first use."""
         return self.scripts.setdefault(function, Script())
 
-    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int) -> FakeZygote:
+    async def function_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FakeZygote:
         """Return an empty zygote."""
+        return await self._zygote(zygote_id, forked=True)
+
+    async def own_zygote(self, zygote_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FakeZygote:
+        """Return an empty zygote that was exec'ed."""
+        return await self._zygote(zygote_id, forked=False)
+
+    async def _zygote(self, zygote_id: str, *, forked: bool) -> FakeZygote:
         await asyncio.sleep(0)
-        zygote = FakeZygote(zygote_id, self.script(zygote_id.rpartition("-")[0]), self._clock)
+        zygote = FakeZygote(zygote_id, self.script(zygote_id.rpartition("-")[0]), self._clock, forked=forked)
         self.zygotes.append(zygote)
         return zygote
 
-    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int) -> FakeWorker:
+    async def worker(self, worker_id: str, *, lean: bool, uid: int, gid: int, place: Place) -> FakeWorker:
         """Return an empty worker, forked from a base zygote."""
         return self._alone(worker_id, forked=True)
 
-    async def execute(self, worker_id: str, *, environment: Mapping[str, str], uid: int, gid: int) -> FakeWorker:
+    async def execute(
+        self,
+        worker_id: str,
+        *,
+        environment: Mapping[str, str],
+        uid: int,
+        gid: int,
+        place: Place,
+        interpreter: Interpreter | None,
+    ) -> FakeWorker:
         """Return an empty worker, exec'ed."""
         return self._alone(worker_id, forked=False)
 

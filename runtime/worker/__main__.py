@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import NoReturn
 
 from glowplug.runtime.process import afterfork, confine, wire
+from glowplug.runtime.process.view import View
 from glowplug.runtime.process.wire import ExitCode
 
 from . import holder, loop, program, streams
@@ -45,24 +46,32 @@ def main(arguments: Sequence[str]) -> NoReturn:
     if options.context:
         confinement = confine.Confinement.arrange(options.expose)
         confinement.renounce()
-    elif not confine.is_confined():
-        confine.Confinement.arrange(options.expose, users=False).enter(-1, -1)
+    view = View.of(options)
+    if confinement is None and not confine.is_confined():
+        alone = confine.Confinement.arrange(options.expose, users=False)
+        view = View.of(options, alone.exposed)
+        view.lay()
+        alone.enter(-1, -1)
     afterfork.yield_to_waker()
     threading.Thread(target=_watch, args=(options.control_fd,), name="glowplug-node-watch", daemon=True).start()
     hello = wire.Hello(os.getpid(), wire.PROTOCOL, [], (perf_counter() - started) * 1000.0)
     if confinement is not None:
-        _hold(control, options, confinement, hello)
+        view = _hold(control, options, confinement, hello)
     else:
         control.send(hello)
+    view.settle()
     # One with a context has imported what a base zygote has: for a function that brings its own it is no more use.
-    loop.run(control, data, Function((options.control_fd, options.data_fd), forked=confinement is not None))
+    function = Function((options.control_fd, options.data_fd), forked=confinement is not None)
+    function.view = view
+    loop.run(control, data, function)
 
 
-def _hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> None:
-    """Return when this process has become a function's; else end it, by ``os._exit`` as ``loop.run`` does."""
+def _hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> View:
+    """Return its view when this process has become a function's; else end it, by ``os._exit`` as ``loop.run`` does."""
     try:
-        if holder.hold(control, options, confinement, hello):
-            return
+        view = holder.hold(control, options, confinement, hello)
+        if view is not None:
+            return view
         status: int = ExitCode.OK
     except StepFailed as failure:
         status = failure.code

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
+
+from . import requestlog
 
 _OUR_FRAMES = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _IMPORT_FRAMES = ("<frozen importlib", os.path.join(os.path.dirname(os.__file__), "importlib") + os.sep)
@@ -94,16 +97,23 @@ class Fault:
 
     def body(self, request_id: str) -> bytes:
         """Return the error body; a character that UTF-8 cannot hold becomes a question mark."""
-        fields = {
+        return json.dumps(self._fields(request_id), ensure_ascii=False).encode("utf-8", "replace")
+
+    def _fields(self, request_id: str) -> dict[str, object]:
+        return {
             "errorMessage": self.error_message,
             "errorType": self.error_type,
             "requestId": request_id,
             "stackTrace": self.stack_trace,
         }
-        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
 
-    def log(self) -> None:
-        """Print the error to the function's log as one record: lines joined by CR, indented by no-break spaces."""
+    def log(self, request_id: str = "") -> None:
+        """Print the error to the function's log as one record: as JSON where the function logs so, else its lines
+        joined by CR and indented by no-break spaces."""
+        if requestlog.is_json():
+            head = {"timestamp": requestlog.timestamp(time.time()), "level": "ERROR"}
+            print(json.dumps({**head, **self._fields(request_id)}, ensure_ascii=False))
+            return
         lines = [f"[ERROR] {self.error_type}: {self.error_message}" if self.error_message else self.error_type]
         if self.stack_trace:
             lines.append("Traceback (most recent call last):")

@@ -10,11 +10,13 @@ import contextlib
 import os
 import resource
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from time import perf_counter
 from typing import Any
 
 from glowplug.runtime.process import forkable, wire
+from glowplug.runtime.process.view import TMP, View
 from glowplug.runtime.process.wire import ExitCode
 
 from . import firstuse, hooks, loader, requestlog, shadow
@@ -49,7 +51,8 @@ class Function:
     module of that name where the function has any, else None.
 
     ``channels`` are the descriptors of this process's own sockets, which are no obstacle to a fork. ``forked`` is False
-    in a process that was started as a program for this function alone.
+    in a process that was started as a program for this function alone. ``view`` is what it sees of the file system;
+    ``before_import`` is called when the function's directories lead the import path.
     """
 
     def __init__(self, channels: Collection[int] = (), *, forked: bool = True) -> None:
@@ -59,6 +62,8 @@ class Function:
         self.instance: Instance | None = None
         self.log: requestlog.RequestLog | None = None
         self.generators = Generators()
+        self.view = View()
+        self.before_import: Callable[[], None] | None = None
         self.models: Any = None
         self._name = ""
         self._hooks_due = False
@@ -97,13 +102,14 @@ class Function:
         """
         started = perf_counter()
         self._name = load.function_name
+        load = self.view.inside(load)
         try:
             loader.enter(load)
             roots, top_level = loader.roots_of(load), loader.top_level(load.handler)
             if not self._forked:
                 shadow.claim(roots, top_level)
             elif obstacle := shadow.obstacle(roots, top_level):
-                return wire.Loaded(_ms_since(started), obstacle, [])
+                return wire.Loaded(_ms_since(started), obstacle, [], shadowed=True)
             self.log = requestlog.install()
             self._recorder = firstuse.Recorder() if load.observe else None
             self._has_models = bool(load.models)
@@ -111,6 +117,8 @@ class Function:
                 _models().declare(load.models, device=load.device)
             self.generators = Generators()
             with _single_threaded_imports() if load.parked else contextlib.nullcontext():
+                if self.before_import is not None:
+                    self.before_import()
                 self.handler = loader.find_handler(load.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
@@ -124,7 +132,8 @@ class Function:
                 code = ExitCode.BEFORE_SNAPSHOT_FAILED
                 raise _failed("load", error, code, "Runtime.BeforeSnapshotError") from error
             self._hooks_due = load.initialization_type == _SNAP_START
-        return wire.Loaded(_ms_since(started), forkable.obstacle(self._channels) if load.parked else "", models)
+        obstacle = forkable.obstacle(self._channels) if load.parked else ""
+        return wire.Loaded(_ms_since(started), obstacle, models, namespace_ms=self.view.took_ms)
 
     def bind(self, bind: wire.Bind) -> wire.Bound:
         """Give each model its engine and weights."""
@@ -143,13 +152,17 @@ class Function:
                 report = _models().check(check.threads)
         except Exception as error:
             raise _failed("check", error, ExitCode.CHECK_FAILED) from error
-        took_ms, reads = _ms_since(started), [] if self._recorder is None else self._recorder.order()
+        took_ms, order = _ms_since(started), [] if self._recorder is None else self._recorder.order()
+        reads = [[self.view.outside(str(path)), *where] for path, *where in order]
         return wire.Checked(took_ms, report.worst_error, report.recorded, reads)
 
     def start(self, start: wire.Start) -> wire.Ready:
         """Become an instance: its environment, its engines opened, the after-restore hooks, its memory limit."""
         started = perf_counter()
         os.environ.update(start.environment)
+        if self.view.scratch and os.environ.get("TMPDIR") == TMP:
+            os.environ["TMPDIR"] = self.view.scratch
+            tempfile.tempdir = None  # forget an answer from before
         if self.models is not None:
             self.models.begin()
         if self._has_models:
@@ -175,7 +188,7 @@ class Function:
         if start.memory_bytes > 0:
             limit = vm_data_bytes + start.memory_bytes
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        return wire.Ready(_ms_since(started), vm_data_bytes)
+        return wire.Ready(_ms_since(started), vm_data_bytes, self.view.took_ms, self.view.refusal)
 
 
 @contextlib.contextmanager

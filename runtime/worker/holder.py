@@ -15,6 +15,7 @@ from argparse import ArgumentParser, Namespace
 from time import perf_counter
 
 from glowplug.runtime.process import confine, preload, wire
+from glowplug.runtime.process.view import Place, View
 
 from .connection import Connection
 from .faults import Fault
@@ -30,8 +31,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--context-preload", default="torch", choices=preload.CHOICES, help="what to import first")
 
 
-def hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> bool:
-    """Make a context and wait to be adopted; return False when told to stop before.
+def hold(control: Connection, options: Namespace, confinement: confine.Confinement, hello: wire.Hello) -> View | None:
+    """Make a context and wait to be adopted; return the function's view, None when told to stop before.
 
     Of the ``options`` (``add_options``) ``context_maker`` is ``module:function``, called with the device. ``hello`` is
     sent with what was made. Raises ``StepFailed`` when there is no context, after telling the node; ``NodeGone``,
@@ -56,13 +57,15 @@ def hold(control: Connection, options: Namespace, confinement: confine.Confineme
     return _adopted(control, confinement)
 
 
-def _adopted(control: Connection, confinement: confine.Confinement) -> bool:
+def _adopted(control: Connection, confinement: confine.Confinement) -> View | None:
     message = control.receive()
     if isinstance(message, wire.Stop):
-        return False
+        return None
     if not isinstance(message, wire.Adopt):
         raise wire.WireError(f"{type(message).__name__} is not for a worker without a function")
     started = perf_counter()
     confinement.enter(message.uid, message.gid)
     control.send(wire.Adopted((perf_counter() - started) * 1000.0))
-    return True
+    view = View(Place(message.code, message.layers, message.tmp_mb))
+    view.refusal = "no /var/task and no /tmp of its own: the threads of a CUDA context keep the view they began with"
+    return view

@@ -166,7 +166,7 @@ class Worker:
             if isinstance(error, RuntimeError) and _TORCH_OUT_OF_MEMORY in str(error):
                 raise MemoryError from error
             fault = Fault.of(error)
-            fault.log()
+            fault.log(invoke.invocation_id)
             body = fault.body(invoke.invocation_id)
             return Outcome(
                 invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, True, *self._called()

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from glowplug.runtime.process import afterfork
+from glowplug.runtime.process.view import add_options
 
 from . import shadow, streams
 
@@ -15,6 +16,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog=f"python -m {name}", allow_abbrev=False)
     options.add_argument("--control-fd", type=int, required=True, help="socket to the node")
     options.add_argument("--expose", action="append", default=[], metavar="PATH", help="functions may read this")
+    add_options(options)
     return options
 
 
@@ -22,6 +24,6 @@ def begin() -> None:
     """Set up streams, signals and the import path, as every later fork child will find them. Call before a preload."""
     streams.prepare()
     afterfork.quiet_signals()
-    if not sys.flags.safe_path and sys.path:
+    if not getattr(sys.flags, "safe_path", False) and sys.path:
         del sys.path[0]  # `python -m` put the node's working directory there: no function imports from it
     shadow.settle()

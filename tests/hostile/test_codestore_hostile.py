@@ -70,6 +70,11 @@ async def test_names_that_no_file_system_takes(tmp_path: Path, name: str) -> Non
     assert "the name is too long" in await refused(tmp_path, plain(name))
 
 
+async def test_directories_nested_deeper_than_whoever_walks_them(tmp_path: Path) -> None:
+    assert "more than 100 directories deep" in await refused(tmp_path, plain("d/" * 1000 + "a.py"))
+    assert "more than 100 directories deep" in await refused(tmp_path, plain("d/" * 101))
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -163,3 +168,38 @@ async def test_setuid_does_not_survive(tmp_path: Path) -> None:
     data = zipped(("tool", b"#!/bin/sh\n", stat.S_IFREG | 0o6777))
     path = await CodeStore(tmp_path / "code").put(hashlib.sha256(data).hexdigest(), data)
     assert stat.S_IMODE((path / "tool").stat().st_mode) == 0o555
+
+
+async def test_layers_that_are_small_alone_and_a_bomb_together(tmp_path: Path) -> None:
+    store = CodeStore(tmp_path / "code", Limits(code_unzipped_bytes=1_000_000))
+    digests = []
+    for name in ("a", "b"):
+        data = plain(name, bytes(600_000))
+        digests.append(hashlib.sha256(data).hexdigest())
+        await store.put(digests[-1], data)
+    with pytest.raises(InvalidParameter, match="The actual size is 1200000 bytes"):
+        await store.prepare_opt(digests)
+    with pytest.raises(InvalidParameter, match="The actual size is 1200000 bytes"):
+        await store.prepare_opt([digests[0], digests[0]])  # counted as often as it is named
+    assert sorted(digests) == sorted(path.name for path in (tmp_path / "code").iterdir() if path.is_dir())
+
+
+async def test_a_layer_reaches_nothing_through_what_another_one_brings(tmp_path: Path) -> None:
+    # A link that one layer made would be followed by the next: they are refused, relative ones as well.
+    data = zipped(("python", b"../../elsewhere", stat.S_IFLNK | 0o777))
+    assert await refused(tmp_path, data) == "python: a symbolic link is not allowed in code"
+
+
+async def test_what_was_changed_behind_the_stores_back_is_linked_and_never_followed(tmp_path: Path) -> None:
+    store, digests = CodeStore(tmp_path / "code"), []
+    for name in ("python/a.py", "python/b.py"):
+        data = plain(name)
+        digests.append(hashlib.sha256(data).hexdigest())
+        await store.put(digests[-1], data)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("")
+    (store.path(digests[1]) / "python").rename(tmp_path / "moved")
+    (store.path(digests[1]) / "python").symlink_to(tmp_path / "secret")
+    path = await store.prepare_opt(digests)
+    assert path is not None
+    assert (path / "python").is_symlink()  # a link over a directory, as a file would be: not what it points to

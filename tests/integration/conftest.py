@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from glowplug.runtime.process import wire
+from glowplug.runtime.process.view import Place
 
 PATIENCE_S = 30.0
 
@@ -74,6 +75,7 @@ class Process:
         self.popen: subprocess.Popen[bytes] | None = None
         self.forked: list[Process] = []
         self.loaded: wire.Loaded | None = None
+        self.ready: wire.Ready | None = None
         self.base: Process  # of a function zygote
         self.zygote: Process  # of a worker
 
@@ -94,10 +96,10 @@ class Process:
                 parts.append(part)
         return b"".join(parts).decode()
 
-    def spawn(self, role: str, child_id: str = "child", uid: int = -1) -> Process:
+    def spawn(self, role: str, child_id: str = "child", uid: int = -1, place: Place | None = None) -> Process:
         child = Process(data=role == "worker")
         self.forked.append(child)
-        self.control.send(wire.Spawn(child_id, role, uid, uid), child.descriptors())
+        self.control.send(wire.Spawn(child_id, role, uid, uid, *(place or Place())), child.descriptors())
         spawned = self.control.receive()
         assert isinstance(spawned, wire.Spawned), spawned
         child.passed()
@@ -109,6 +111,7 @@ class Process:
         worker = self.spawn("worker", child_id)
         ready = worker.control.ask(start_frame(**start))
         assert isinstance(ready, wire.Ready), ready
+        worker.ready = ready
         return worker
 
     def call(self, event: str = "{}", request_id: str = "r-1", **changes: Any) -> wire.Outcome:
@@ -200,9 +203,15 @@ class Programs:
         assert isinstance(self.hello, wire.Hello), self.hello
         return process
 
-    def exec_worker(self) -> Process:
+    def exec_worker(self, *arguments: str) -> Process:
         """Exec a worker and wait for its Hello."""
-        process = self._exec("glowplug.runtime.worker", [], data=True)
+        process = self._exec("glowplug.runtime.worker", list(arguments), data=True)
+        assert isinstance(process.control.receive(), wire.Hello)
+        return process
+
+    def own_zygote(self, *arguments: str, preload: str = "lean") -> Process:
+        """Exec the zygote of one function and wait for its Hello."""
+        process = self._exec("glowplug.runtime.process.zygote", ["--own", "--preload", preload, *arguments])
         assert isinstance(process.control.receive(), wire.Hello)
         return process
 

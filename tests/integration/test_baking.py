@@ -22,7 +22,7 @@ from glowplug.runtime.baker import BakeLimits, Baker, _prepare
 from glowplug.runtime.bakereport import BakeProgress
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.process.sweep import Records
-from glowplug.runtime.routing.environment import Site
+from glowplug.runtime.routing.environment import Roots, Site
 from glowplug.runtime.routing.orders import load_order
 from glowplug.runtime.snapshots import BakeStatus, Snapshots
 from glowplug.runtime.sources import Sources
@@ -133,7 +133,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             store,
             sources,
             baker,
-            load_of=lambda spec, files: load_order(SITE, spec, tmp_path, files),
+            load_of=lambda spec, files: load_order(SITE, spec, Roots(str(tmp_path), ""), files),
             on_baked=lambda spec: baked.append(spec.revision),
             on_kept=lambda spec, reason: kept.append(reason),
             user_of=lambda function: uid,

@@ -32,6 +32,7 @@ from glowplug.runtime.errors import (
     Throttled,
 )
 from glowplug.runtime.http.admin import AdminApi
+from glowplug.runtime.http.admission import Admission
 from glowplug.runtime.http.dispatch import ControlSurface, PublicSurface
 from glowplug.runtime.http.function_url import FunctionUrls
 from glowplug.runtime.http.hosts import ControlGuard
@@ -147,7 +148,10 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     edge = Edge(server, control, metrics, [], lambda invocation: asyncio.sleep(0, Outcome("", b"", "", "hot")))
     edge.answers("hello")
     registry, invoke = Deployed(a_function(ECHO, url=True)), metrics.observed(edge.invoke)
-    urls = FunctionUrls(registry, invoke, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics)
+    admission = Admission(registry, None, account_id="000000000000", enforce_policies=False)
+    urls = FunctionUrls(
+        registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
+    )
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]

@@ -186,6 +186,23 @@ def test_a_kernel_without_cachestat_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert Finding("Page cache", "ok", "cachestat tells read-ahead what is in memory already") == disk.residency()
 
 
+@pytest.mark.parametrize(
+    ("said", "uid", "verdict", "advice"),
+    [
+        ("", 0, "ok", ""),
+        ("no /var/task and no /tmp of its own: Operation not permitted", 0, "warn", "Allow user namespaces"),
+        ("no /tmp of its own: mount on /tmp: Operation not permitted", 1000, "warn", "Landlock forbids it"),
+    ],
+)
+def test_what_functions_see_of_the_file_system(
+    monkeypatch: pytest.MonkeyPatch, said: str, uid: int, verdict: str, advice: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(machine, "_VIEW", f"print({said!r})")
+    found = machine.view()
+    assert (verdict, said in found.found or not said, advice in found.advice) == (found.verdict, True, True)
+
+
 def test_isolation_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, verdict in (
         ("users", "ok"),

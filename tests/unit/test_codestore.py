@@ -14,7 +14,7 @@ import pytest
 
 from glowplug.runtime.codestore import CodeStore
 from glowplug.runtime.config import Limits
-from glowplug.runtime.errors import InvalidParameter, RequestTooLarge, StateError
+from glowplug.runtime.errors import InvalidParameter, StateError
 
 
 def archive(files: dict[str, bytes], *, executable: frozenset[str] = frozenset()) -> tuple[str, bytes]:
@@ -117,14 +117,27 @@ def test_path_of_code_that_was_not_uploaded_is_refused(store: CodeStore) -> None
 
 
 async def test_the_limits_are_lambdas_with_its_messages(tmp_path: Path) -> None:
-    store = CodeStore(tmp_path / "code", Limits(code_zipped_bytes=400, code_unzipped_bytes=1000))
+    store = CodeStore(tmp_path / "code", Limits(code_unzipped_bytes=1000))
     digest, data = archive({"a": b"x" * 600, "b": b"x" * 401})
     with pytest.raises(InvalidParameter, match="Unzipped size must be smaller than 1000 bytes"):
         await store.put(digest, data)
-    digest, data = archive({"a": os.urandom(500)})
-    with pytest.raises(RequestTooLarge, match="Zipped size must be smaller than 400 bytes"):
-        await store.put(digest, data)
     assert list((tmp_path / "code").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK no zip", "Could not unzip uploaded file. Please check your file, then try to upload again."),
+        (archive({})[1], "Uploaded file must be a non-empty zip"),
+        (archive({"empty/": b""})[1], "Uploaded file must be a non-empty zip"),
+    ],
+)
+async def test_what_is_no_zip_or_holds_nothing_is_refused_in_lambdas_words(
+    store: CodeStore, data: bytes, message: str
+) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        await store.put(hashlib.sha256(data).hexdigest(), data)
+    assert message == str(refused.value)
 
 
 async def test_a_full_disk_publishes_nothing_and_the_next_put_succeeds(

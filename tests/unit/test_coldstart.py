@@ -97,10 +97,22 @@ async def test_an_obstacle_found_in_the_zygote_is_remembered_for_the_revision(wh
     assert "2 threads run: worker-1" == rig.router.describe()[0].unparkable_reason
 
 
-@pytest.mark.parametrize("parking", [True, False])
-async def test_code_that_brings_a_preloaded_module_starts_by_exec_and_explain_says_why(*, parking: bool) -> None:
-    """Way 4, found out before anything was imported, also where nothing is parked."""
-    rig = Rig(a_spec(models=(MODEL,), parking=parking, idle_timeout_s=0.0))
+async def test_code_that_brings_a_preloaded_module_gets_a_zygote_of_its_own_and_explain_says_why() -> None:
+    """Way 2 with a zygote that was started as a program; found out once, before anything was imported."""
+    rig = Rig(a_spec(models=(MODEL,), idle_timeout_s=0.0))
+    rig.script().brought = why = "its code brings its own msgpack, which the zygote has loaded already"
+    assert b"{}" == (await rig.call()).payload
+    assert f"Note: a zygote of its own: {why}." in rig.ledger.explain("r1")
+    assert [True, False] == [zygote.forked for zygote in rig.zygotes.zygotes]
+    await rig.router.cool("f", "stored")
+    await rig.call()
+    assert ([True, False, False], []) == ([zygote.forked for zygote in rig.zygotes.zygotes], rig.zygotes.alone)
+    assert "" == rig.router.describe()[0].unparkable_reason
+
+
+async def test_code_that_brings_a_preloaded_module_starts_by_exec_where_nothing_is_parked() -> None:
+    """Way 4, in place of way 3."""
+    rig = Rig(a_spec(models=(MODEL,), parking=False, idle_timeout_s=0.0))
     rig.script().brought = why = "its code brings its own msgpack, which the zygote has loaded already"
     assert b"{}" == (await rig.call()).payload
     assert f"Note: not forked: {why}." in rig.ledger.explain("r1")
@@ -147,8 +159,8 @@ async def test_import_error_is_lambdas_error_body_and_the_next_request_tries_aga
         "stackTrace": ["  File ..."],
     }
     assert expected == body(await rig.call())
-    assert [("INIT_START", "python3.11"), ("INIT_REPORT", "ImportError")] == [
-        entry for entry in rig.logs.of("f").entries if entry[0] != "output"
+    assert [("INIT_START", None), ("INIT_REPORT", "ImportError")] == [
+        entry for entry in rig.logs.logs["f"].entries if entry[0] != "output"
     ]
     rig.script().load_error = None
     second = rig.call()
@@ -389,7 +401,7 @@ async def test_init_is_logged_once_per_import_and_restore_per_fork() -> None:
     await rig.call()
     await rig.router.cool("f", "parked")
     await rig.call()
-    log = rig.logs.of("f")
+    log = rig.logs.logs["f"]
     assert [
         *("INIT_START", "output", "invocation", "invocation"),
         *("RESTORE_START", "RESTORE_REPORT", "invocation"),
@@ -403,7 +415,7 @@ async def test_parking_without_a_request_ends_its_init_in_the_log() -> None:
     """No REPORT will tell of that import."""
     rig = Rig(a_spec())
     await rig.router.cool("f", "parked")
-    assert ["INIT_START", "INIT_REPORT"] == rig.logs.of("f").words()
+    assert ["INIT_START", "INIT_REPORT"] == rig.logs.logs["f"].words()
 
 
 async def test_environment_and_start_carry_what_lambda_sets() -> None:
@@ -423,7 +435,7 @@ async def test_environment_and_start_carry_what_lambda_sets() -> None:
 
 
 def failure(rig: Rig) -> list[tuple[str, object]]:
-    return [entry for entry in rig.logs.of("f").entries if entry[0] != "invocation"]
+    return [entry for entry in rig.logs.logs["f"].entries if entry[0] != "invocation"]
 
 
 async def test_a_check_that_fails_on_the_nodes_side_is_in_the_log() -> None:
@@ -436,7 +448,7 @@ async def test_a_check_that_fails_on_the_nodes_side_is_in_the_log() -> None:
     rig.script().handler = handler
     await rig.call()
     assert [
-        ("INIT_START", "python3.11"),
+        ("INIT_START", None),
         ("output", b"[ERROR] Glowplug.CheckFailed: the handler failed on Warmup.Event: KeyError\n"),
         ("INIT_REPORT", "Glowplug.CheckFailed"),
     ] == failure(rig)
@@ -448,7 +460,7 @@ async def test_weights_that_cannot_be_had_are_in_the_log() -> None:
     rig.models.files_error = cache.WeightsTruncated("model.safetensors: 10 of 90 bytes")
     await rig.call()
     assert [
-        ("INIT_START", "python3.11"),
+        ("INIT_START", None),
         ("output", b"[ERROR] Glowplug.RestoreFailed: WeightsTruncated: model.safetensors: 10 of 90 bytes\n"),
         ("INIT_REPORT", "Glowplug.RestoreFailed"),
     ] == failure(rig)
@@ -462,7 +474,7 @@ async def test_what_a_process_printed_itself_is_not_written_twice() -> None:
     rig.script().bind_errors["eager"] = error
     rig.script().prints = b"[ERROR] Glowplug.WeightsMismatch: shapes differ\n"
     await rig.call()
-    assert ["INIT_START", "output", "INIT_REPORT"] == rig.logs.of("f").words()
+    assert ["INIT_START", "output", "INIT_REPORT"] == rig.logs.logs["f"].words()
 
 
 async def test_an_init_that_takes_too_long_ends_in_the_log() -> None:
@@ -472,4 +484,4 @@ async def test_an_init_that_takes_too_long_ends_in_the_log() -> None:
     call = rig.call()
     await rig.clock.advance(5)
     await call
-    assert [("INIT_START", "python3.11"), ("INIT_REPORT", "timeout")] == failure(rig)
+    assert [("INIT_START", None), ("INIT_REPORT", "timeout")] == failure(rig)

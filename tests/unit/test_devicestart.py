@@ -116,7 +116,7 @@ async def test_a_context_is_taken_over_and_becomes_the_functions() -> None:
     assert ("context", CUDA, "ready") == (record.way, record.device, record.outcome)
     assert ["memory", "adopt", "fetch", "import", "restore", "warmup", "start"] == [one.name for one in record.phases]
     worker = pool.taken[0]
-    assert ([wire.Adopt(-1, -1)], CUDA, 1) == (worker.adopted, worker.loads[0].device, worker.checks)
+    assert ([wire.Adopt(-1, -1, "/code", "", 512)], CUDA, 1) == (worker.adopted, worker.loads[0].device, worker.checks)
     assert ([3000], 1) == (pool.admitted, pool.released)
     assert "from the pool and imported the handler itself" in rig.ledger.explain("r1")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.routing.environment import (
     Credentials,
+    Roots,
     Site,
     credentials,
     installed_lang,
@@ -17,33 +18,37 @@ from glowplug.runtime.routing.environment import (
 from glowplug.runtime.testing import a_spec
 
 SITE = Site(endpoint="http://127.0.0.1:9000", region="eu-west-1", secret=b"s")
-TASK_ROOT = Path("/state/code/abc")
+ROOTS = Roots.laid(a_spec())
 
 
 def test_the_names_that_lambda_sets_are_there() -> None:
     """Reserved names and what a real environment has besides."""
-    names = load_environment(SITE, a_spec(memory_mb=512), task_root=TASK_ROOT)
+    names = load_environment(SITE, a_spec(memory_mb=512), ROOTS)
     expected = {
         "_HANDLER": "f.handler", "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1", "TZ": ":UTC",
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11", "AWS_LAMBDA_FUNCTION_NAME": "f", "LANG": "C.UTF-8",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST", "SHLVL": "0",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/f",
-        "LAMBDA_TASK_ROOT": "/state/code/abc", "PWD": "/state/code/abc", "HOME": "/tmp", "TMPDIR": "/tmp",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "LAMBDA_TASK_ROOT": "/var/task", "PWD": "/var/task", "HOME": "/tmp", "TMPDIR": "/tmp",
+        "LAMBDA_RUNTIME_DIR": "/var/runtime", "PYTHONPATH": "/var/runtime", "AWS_LAMBDA_LOG_FORMAT": "Text",
+        "LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib", "AWS_LAMBDA_LOG_LEVEL": None,
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000", "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:9000",
+        "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9000", "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:2000", "_AWS_XRAY_DAEMON_PORT": "2000",
     }  # fmt: skip
     assert expected == {name: names.get(name) for name in expected}
 
 
 def test_snap_start_changes_the_initialization_type_and_forking_does_not() -> None:
     """Being parked is ours, not Lambda's."""
-    names = load_environment(SITE, a_spec(snap_start=True), task_root=TASK_ROOT)
+    names = load_environment(SITE, a_spec(snap_start=True), ROOTS)
     assert "snap-start" == names["AWS_LAMBDA_INITIALIZATION_TYPE"]
 
 
 def test_the_functions_own_variables_are_added() -> None:
     """They come last: a function may point its SDK elsewhere."""
     spec = a_spec(environment={"MINE": "1", "AWS_ENDPOINT_URL": "http://elsewhere"})
-    names = load_environment(SITE, spec, task_root=TASK_ROOT)
+    names = load_environment(SITE, spec, ROOTS)
     assert ("1", "http://elsewhere") == (names["MINE"], names["AWS_ENDPOINT_URL"])
 
 

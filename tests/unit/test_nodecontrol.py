@@ -353,7 +353,7 @@ async def test_a_client_that_goes_away_after_the_commit_leaves_no_function_unpla
 async def test_resume_places_what_was_deployed_before(rig: Rig) -> None:
     await rig.put(rig.definition("a"))
     rig.neighbours.told.clear()
-    rig.deployments.resume()
+    await rig.deployments.resume()
     assert [("place", "a"), ("bake", "a")] == rig.neighbours.told
 
 

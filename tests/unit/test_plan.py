@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glowplug.deploy.apply import DeployResult, Progress, deploy, stack_name
+from glowplug.deploy.apply import DeployResult, Progress, deploy, preview, stack_name
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.plan import Change, plan
+from glowplug.deploy.template import load
+from glowplug.deploy.translate import Stack
 from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
+from glowplug.runtime.spec import FunctionSpec, LayerSpec, ModelSpec, SourceFile
 
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="a" * 64)
 EMBED = replace(ECHO, name="embed", models=(ModelSpec(name="", source="s3://bucket/model"),))
@@ -106,7 +108,7 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     assert ["+ echo", "+ embed"] == actions(first)
     assert ["translate", "plan", "upload"] == [step["step"] for step in steps]
     assert first.uploaded_bytes == sum(map(len, node.codes.values())) > 0
-    assert {"Functions", "TemplateDigest", "Refresh"} == set(node.bodies[0])
+    assert {"Functions", "Layers", "TemplateDigest", "Refresh"} == set(node.bodies[0])
 
     second = deploy(template, node, stack="main", refresh=True)
     assert (["= echo", "= embed"], 0) == (actions(second), second.uploaded_bytes)
@@ -116,6 +118,29 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     (template.parent / "code" / "echo.py").write_text("def handler(event, context): return 1\n")
     assert ["~ echo (code_digest)", "~ embed (code_digest)"] == actions(deploy(template, node, stack="main"))
     assert 2 == len(node.codes)
+
+
+def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another(template: Path) -> None:
+    held = replace(ECHO, layers=(LayerSpec("arn:1", "1" * 64, 10), LayerSpec("arn:2", "2" * 64, 10)))
+    node = NodeInMemory()
+    node.functions, node.bodies = {"Echo": held.to_json()}, [{}]
+    definition = {"FunctionName": "echo", "Handler": "echo.handler", "Runtime": "python3.11", "CodeSha256": "a" * 64}
+
+    def previewed(layers: Sequence[object], digest: str = "1" * 64) -> list[str]:
+        wanted = Stack(
+            "main", load(template), {"Echo": {**definition, "Layers": layers}}, {},
+            layers={"Deps": {"LayerName": "deps", "CodeSha256": digest}},
+        )  # fmt: skip
+        return [str(change) for change in preview(wanted, node)]
+
+    assert ["= echo"] == previewed([{"Ref": "Deps"}, "arn:2"])
+    for layers, digest in (
+        ([{"Ref": "Deps"}, "arn:2"], "3" * 64),
+        (["arn:2", {"Ref": "Deps"}], "1" * 64),
+        ([{"Ref": "Deps"}], "1" * 64),
+        ([{"Ref": "Deps"}, "arn:2", "arn:3"], "1" * 64),
+    ):
+        assert ["~ echo (layers)"] == previewed(layers, digest)
 
 
 def test_what_the_node_notes_follows_what_the_template_does(template: Path) -> None:

@@ -43,7 +43,7 @@ def test_defaults_are_lambdas_and_the_designs() -> None:
         ({"Timeout": "3"}, "Timeout", "must be a number, not str '3'"),
         ({"Timeout": 1.5}, "Timeout", "must be a whole number, not 1.5"),
         ({"MemorySize": 128.5}, "MemorySize", "must be a whole number, not 128.5"),
-        ({"EphemeralStorage": {"Size": 513}}, "EphemeralStorage.Size", "other than 512 is not supported yet"),
+        ({"EphemeralStorage": {"Size": 511}}, "EphemeralStorage.Size", "511 is not between 512 and 32768"),
         ({"EphemeralStorage": {"Size": 512.5}}, "EphemeralStorage.Size", "must be a whole number"),
         ({"MemorySize": 64}, "MemorySize", "not between 128 and 32768"),
         ({"Tracing": "Active"}, "Tracing", "unknown key"),

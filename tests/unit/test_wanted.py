@@ -32,13 +32,13 @@ def test_versions_aliases_and_urls_are_read() -> None:
                 "ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 2},
             }
         },
-        Urls={"live": {"AuthType": "AWS_IAM", "InvokeMode": "RESPONSE_STREAM", "Cors": {"AllowOrigins": ["*"]}}},
+        Urls={"live": {"AuthType": "AWS_IAM", "InvokeMode": "BUFFERED", "Cors": {"AllowOrigins": ["*"]}}},
         FunctionScalingConfig={"MinExecutionEnvironments": 1},
     )
     alias, url = made.aliases["live"], made.urls["live"]
     assert (("arn:l:1", False), ("Deps", True)) == made.layers
     assert ("V1", True, {"1": 0.25}, 2) == (alias.version, alias.by_id, alias.weights, alias.provisioned)
-    assert ("AWS_IAM", "RESPONSE_STREAM", {"AllowOrigins": ["*"]}) == (url.auth_type, url.invoke_mode, url.cors)
+    assert ("AWS_IAM", "BUFFERED", {"AllowOrigins": ["*"]}) == (url.auth_type, url.invoke_mode, url.cors)
     assert (1, None) == made.scaling
 
 

@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "wire"
 
 EXAMPLES: list[wire.Message] = [
     wire.Hello(
-        pid=4711, protocol=2, preloaded=["json", "torch"], import_ms=1800.5, device="cuda:0", context_ms=310.5,
+        pid=4711, protocol=3, preloaded=["json", "torch"], import_ms=1800.5, device="cuda:0", context_ms=310.5,
     ),
     wire.Failed(step="load", error_type="ValueError", error_message="boom", stack_trace=["  File …\n"]),
     wire.Loaded(import_ms=48.25, obstacle="", models=["minilm"]),

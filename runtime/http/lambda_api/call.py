@@ -12,7 +12,7 @@ from glowplug.runtime.catalog import Catalog, iso_time, lambda_time
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
-from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent
+from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
@@ -53,7 +53,12 @@ class Call:
 
         Raises ``InvalidRequestContent`` for anything else, ``RequestTooLarge``.
         """
-        data = await self.request.read(limit_bytes, what=f"the {operation} operation")
+        try:
+            data = await self.request.read(limit_bytes)
+        except RequestTooLarge as error:  # in this operation's words (recorded)
+            raise RequestTooLarge(
+                f"Request must be smaller than {limit_bytes} bytes for the {operation} operation"
+            ) from error
         try:
             value = parse_json(data) if data else {}
         except (ValueError, RecursionError) as error:
@@ -81,7 +86,8 @@ class Changes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What operations ask of the node. ``endpoint`` returns the control listener's URL."""
+    """What operations ask of the node. ``endpoint`` returns the control listener's URL; ``foreign``: functions of
+    other runtimes are stored."""
 
     directory: Directory
     deployments: Changes
@@ -92,6 +98,7 @@ class Services:
     account_id: str
     endpoint: Callable[[], str]
     packages: Packages
+    foreign: bool = False
 
     @property
     def arn_prefix(self) -> str:

@@ -41,8 +41,9 @@ def new_name(services: Services, body: Body) -> names.FunctionRef:
     return names.parse_new(name or "", region=services.region, account_id=services.account_id)
 
 
-def check(body: Body, *, creating: bool) -> None:
-    """Refuse what AWS refuses about single parameters, in its order and words."""
+def check(body: Body, *, creating: bool, foreign: bool = False) -> None:
+    """Refuse what AWS refuses about single parameters, in its order and words; and runtimes other than Python, unless
+    ``foreign`` ones are stored."""
     architectures, layers = body.texts("Architectures"), body.texts("Layers")
     logs, snap, tracing = body.section("LoggingConfig"), body.section("SnapStart"), body.section("TracingConfig")
     if creating:
@@ -67,7 +68,7 @@ def check(body: Body, *, creating: bool) -> None:
     for name in _REFUSED:
         if body.map(name):
             raise NotSupported(f"{name} is not supported")
-    _check_runtime(body.text("Runtime"), required=creating)
+    _check_runtime(body.text("Runtime"), required=creating, foreign=foreign)
     if creating and body.text("Handler") is None:
         raise InvalidParameter(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -89,11 +90,30 @@ def definition(body: Body, name: str, digest: str, before: FunctionSpec | None =
             "Environment": {"Variables": dict(before.environment)},
             "EphemeralStorage": {"Size": before.ephemeral_mb},
             "SnapStart": {"ApplyOn": "PublishedVersions" if before.snap_start else "None"},
+            "Settings": {"LoggingConfig": logging_of(before)},
         }
     chosen = body.chosen((*known, *_DEFINED))
     if "Environment" in chosen:
         chosen["Environment"] = {"Variables": chosen["Environment"].get("Variables") or {}}
+    if body.map("LoggingConfig") is not None:
+        known["Settings"] = {"LoggingConfig": _logging(body, {} if before is None else logging_of(before))}
     return known | chosen | {"FunctionName": name, "CodeSha256": digest}
+
+
+def logging_of(spec: FunctionSpec) -> dict[str, str]:
+    """Return what a spec says of logging, as a definition does."""
+    if spec.log_format == "Text":
+        return {"LogFormat": "Text"}
+    levels = {"ApplicationLogLevel": spec.log_level, "SystemLogLevel": spec.system_log_level}
+    return {"LogFormat": spec.log_format, **levels}
+
+
+def _logging(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a LoggingConfig: what is given, over what was there before. Text takes the levels away."""
+    logs = {**before, **body.section("LoggingConfig").values}
+    if body.section("LoggingConfig").text("LogFormat") == "Text":
+        logs = {name: value for name, value in logs.items() if not name.endswith("LogLevel")}
+    return logs
 
 
 _DEFINED = tuple(
@@ -113,10 +133,7 @@ def settings(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
     if body.map("DeadLetterConfig") is not None and not body.section("DeadLetterConfig").text("TargetArn"):
         out.pop("DeadLetterConfig", None)
     if body.map("LoggingConfig") is not None:
-        logs = {**(before.get("LoggingConfig") or {}), **body.section("LoggingConfig").values}
-        if body.section("LoggingConfig").text("LogFormat") == "Text":
-            logs = {name: value for name, value in logs.items() if not name.endswith("LogLevel")}
-        out["LoggingConfig"] = logs
+        out["LoggingConfig"] = _logging(body, before.get("LoggingConfig") or {})
     if body.map("Environment") is not None:
         out["Environment"] = {}  # shown, although it may be empty
     if body.texts("Architectures"):
@@ -159,7 +176,7 @@ def _layers(given: list[str] | None) -> str:
     return problem(given, "layers", f"Member must satisfy constraint: {rule}")
 
 
-def _check_runtime(runtime: str | None, *, required: bool) -> None:
+def _check_runtime(runtime: str | None, *, required: bool, foreign: bool) -> None:
     if runtime is None:
         if required:
             raise InvalidParameter(
@@ -176,7 +193,7 @@ def _check_runtime(runtime: str | None, *, required: bool) -> None:
             f"Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
             f"[{', '.join(RUNTIMES)}] or be a valid ARN"
         )
-    if not runtime.startswith("python3."):
+    if not (foreign or runtime.startswith("python3.")):
         raise NotSupported(f"Runtime {runtime} is not supported: python3.x is")
 
 

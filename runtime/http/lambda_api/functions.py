@@ -26,10 +26,10 @@ async def create_function(services: Services, call: Call) -> Reply:
     """Answer CreateFunction: 201 with a configuration that is Pending."""
     body = Body(await call.body(services.limits.create_request_bytes, "CreateFunction"))
     ref = given.new_name(services, body)
-    given.check(body, creating=True)
+    given.check(body, creating=True, foreign=services.foreign)
     package = await services.packages.take(given.code(body))
     new = updates.NewFunction(
-        spec=spec_of(given.definition(body, ref.name, package.digest)),
+        spec=spec_of(given.definition(body, ref.name, package.digest), foreign=services.foreign),
         layers=given.layers(body),
         code_size=package.size,
         settings=given.settings(body, {}),
@@ -75,15 +75,15 @@ def _with_code(latest: Version, package: Package, body: Body) -> Version:
 async def update_function_configuration(services: Services, call: Call) -> Reply:
     """Answer UpdateFunctionConfiguration: what is not given stays as it is."""
     ref = services.parse_unqualified(call)
-    body = Body(await call.body(services.limits.sync_request_bytes, "UpdateFunctionConfiguration"))
-    given.check(body, creating=False)
+    body = await services.body(call, "UpdateFunctionConfiguration")
+    given.check(body, creating=False, foreign=services.foreign)
     site = services.site()
 
     def decide(catalog: Any) -> Any:
         layers = None if body.texts("Layers") is None else updates.layers_of(catalog, given.layers(body), site)
 
         def change(latest: Version) -> Version:
-            spec = _changed(latest.spec, body)
+            spec = _changed(latest.spec, body, foreign=services.foreign)
             if layers is not None:
                 spec = replace(spec, layers=layers)
             return replace(latest, spec=spec, settings=given.settings(body, latest.settings))
@@ -94,9 +94,9 @@ async def update_function_configuration(services: Services, call: Call) -> Reply
     return json_reply(configuration_of(services, shown))
 
 
-def _changed(spec: FunctionSpec, body: Body) -> FunctionSpec:
+def _changed(spec: FunctionSpec, body: Body, *, foreign: bool) -> FunctionSpec:
     """Return ``spec`` with what the request says; validated as a whole new definition is."""
-    wanted = spec_of(given.definition(body, spec.name, spec.code_digest, spec))
+    wanted = spec_of(given.definition(body, spec.name, spec.code_digest, spec), foreign=foreign)
     return replace(
         spec,
         handler=wanted.handler,
@@ -108,6 +108,9 @@ def _changed(spec: FunctionSpec, body: Body) -> FunctionSpec:
         ephemeral_mb=wanted.ephemeral_mb,
         environment=wanted.environment,
         snap_start=wanted.snap_start,
+        log_format=wanted.log_format,
+        log_level=wanted.log_level,
+        system_log_level=wanted.system_log_level,
     )
 
 

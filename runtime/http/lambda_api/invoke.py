@@ -7,11 +7,15 @@ import binascii
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from glowplug.runtime.catalog import Version
 from glowplug.runtime.errors import (
     FunctionFault,
     InvalidRequestContent,
+    InvalidRuntime,
     NotSupported,
+    ResourceNotReady,
     UnsupportedMediaType,
+    UpdateInProgress,
     ValidationFailed,
 )
 from glowplug.runtime.http.identifiers import new_trace_id
@@ -32,7 +36,9 @@ async def invoke(services: Services, call: Call) -> Reply:
     """Check in AWS's order: name, existence, payload; then DryRun stops, Event queues, the rest runs."""
     ref, request, limits = services.parse(call), call.request, services.limits
     headers = request.headers
-    version = services.directory.target(ref.name, ref.qualifier).number
+    target = services.directory.target(ref.name, ref.qualifier)
+    refuse_unready(target, f"{services.arn_prefix}{ref.name}")
+    version = target.number
     kind, log_type = _types(headers.get("x-amz-invocation-type"), headers.get("x-amz-log-type"))
     _check_content_type(headers.get("content-type", ""))
     payload = await request.read(limits.sync_request_bytes, what=f"the {kind} invocation type")
@@ -62,6 +68,19 @@ async def invoke(services: Services, call: Call) -> Reply:
     except FunctionFault as fault:
         return Reply(HTTPStatus.OK, fault.body(), [*_common(version, trace_id), ("X-Amz-Function-Error", "Unhandled")])
     return _invoked(outcome, trace_id, with_log=log_type == "Tail")
+
+
+def refuse_unready(version: Version, arn: str) -> None:
+    """Raise unless requests may go to this version: ``UpdateInProgress`` while it is Pending, ``ResourceNotReady`` when
+    it could not be made, ``InvalidRuntime`` where it is of a runtime that is not here."""
+    if version.spec.foreign:
+        raise InvalidRuntime(f"The runtime {version.spec.runtime} is not supported on this node: python3.x is")
+    if version.state == "Pending" and version.spec.snap_start and version.number != "$LATEST":
+        raise UpdateInProgress(
+            "The operation cannot be performed at this time. The function is currently in the following state: Pending"
+        )
+    if version.state == "Failed":
+        raise ResourceNotReady(f"{arn}:{version.number} is in the state Failed: {version.state_reason}")
 
 
 def check_json(payload: bytes) -> None:

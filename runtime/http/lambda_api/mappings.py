@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.errors import InvalidParameter, NotSupported
 from glowplug.runtime.http import names
 from glowplug.runtime.http.messages import Reply, json_reply
@@ -25,12 +26,15 @@ async def create_event_source_mapping(services: Services, call: Call) -> Reply:
         one_of(body.text("StartingPosition"), "startingPosition", _POSITIONS),
     )
     _check(body)
-    if body.values.get("Enabled", True) and str(body.text("EventSourceArn")).split(":")[2:3] == ["sqs"]:
-        _refuse_enabled()
     arn = _function_arn(services, body)
-    mapping = await services.deployments.change(
-        lambda catalog: mappings.create(catalog, body.values, arn or "", site), about="create mapping"
-    )
+
+    def decide(catalog: Catalog) -> tuple[Catalog, dict[str, Any]]:
+        changed, mapping = mappings.create(catalog, body.values, arn or "", site)
+        if mapping["State"] == "Enabled":
+            _refuse_enabled()
+        return changed, mapping
+
+    mapping = await services.deployments.change(decide, about="create mapping")
     return json_reply(_shown(mapping), 202)
 
 
