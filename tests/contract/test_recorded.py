@@ -19,6 +19,10 @@ from typing import Any
 
 import boto3
 import pytest
+import replays.access
+import replays.functions
+import replays.settings
+import replays.versions  # noqa: F401
 from replays.harness import ACCOUNT, REGION, REPLAYS, Stage
 from replays.matching import Matcher, plain
 

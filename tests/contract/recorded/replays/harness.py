@@ -97,11 +97,11 @@ class Stage:
         return {"CreateFunctionResponse": answer, "CreateEventSourceMappingResponse": None}
 
     def settle(self, name: str) -> None:
-        """Wait until nothing of a function is under way."""
+        """Wait until nothing of a function is under way, nor of one of its versions."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            found = self.client.get_function_configuration(FunctionName=name)
-            if found["State"] != "Pending" and found.get("LastUpdateStatus") != "InProgress":
+            found = self.client.list_versions_by_function(FunctionName=name)["Versions"]
+            if all(one["State"] != "Pending" and one.get("LastUpdateStatus") != "InProgress" for one in found):
                 return
             time.sleep(0.005)
         raise TimeoutError(f"{name} is {found}")
