@@ -100,7 +100,11 @@ class Stage:
         """Wait until nothing of a function is under way, nor of one of its versions."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            found = self.client.list_versions_by_function(FunctionName=name)["Versions"]
+            versions = self.client.list_versions_by_function(FunctionName=name)["Versions"]
+            found = [
+                self.client.get_function_configuration(FunctionName=name, Qualifier=version["Version"])
+                for version in versions
+            ]
             if all(one["State"] != "Pending" and one.get("LastUpdateStatus") != "InProgress" for one in found):
                 return
             time.sleep(0.005)
