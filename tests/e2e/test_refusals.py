@@ -128,7 +128,7 @@ BAD_TEMPLATES = {
         TEMPLATE + "    Metadata: {Glowplug: {Warmup: {Compare: json}}}\n", "bad.yaml:6:", "json is not supported yet",
     ),
     "unbuilt value": (
-        TEMPLATE.replace("Handler:", "EphemeralStorage: {Size: 1024}, Handler:"), "bad.yaml:5:", "is not supported yet",
+        TEMPLATE.replace("Handler:", "PackageType: Image, Handler:"), "bad.yaml:5:", "is not supported yet",
     ),
 }  # fmt: skip
 
