@@ -14,6 +14,7 @@
     │   ├── Conflict                        409 ResourceConflictException
     │   │   └── UpdateInProgress                …: another change of the function is being carried out
     │   ├── PreconditionFailed              412 PreconditionFailedException    (RevisionId)
+    │   ├── PolicyTooLong                   400 PolicyLengthExceededException
     │   ├── ProvisionedNotFound             404 ProvisionedConcurrencyConfigNotFoundException
     │   ├── NotSupported                    400 InvalidParameterValueException
     │   ├── MethodNotAllowed                405 of the admin API
@@ -153,6 +154,12 @@ class PreconditionFailed(RequestError):
 
     status = 412
     code = "PreconditionFailedException"
+
+
+class PolicyTooLong(RequestError):
+    """A resource policy would be larger than it may be."""
+
+    code = "PolicyLengthExceededException"
 
 
 class ProvisionedNotFound(RequestError):

@@ -1,6 +1,6 @@
-"""Who may call through a function URL or an API route.
+"""Who may call through a function URL.
 
-A URL or route of ``AWS_IAM`` needs a signature by somebody whom the function's policy, or the caller's own rights,
+A URL of ``AWS_IAM`` needs a signature by somebody whom the function's policy, or the caller's own rights,
 allow. A public URL needs a policy that lets everybody in, where the node enforces policies: AWS asks for it too, and
 the SAM translator writes it. All refusals look the same to the client, as an AWS URL's do; the log has the reason.
 """
@@ -11,9 +11,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from glowplug.runtime.catalog import LATEST, Url
+from glowplug.runtime.catalog import Url
 from glowplug.runtime.errors import Forbidden, FunctionNotFound, NotAuthenticated
-from glowplug.runtime.policies import allows_url
+from glowplug.runtime.policies import allows_url, policy_of
 
 from .authentication import Authenticator
 from .invoking import Directory
@@ -56,19 +56,6 @@ class Admission:
             raise Forbidden("Forbidden")
         return request
 
-    async def to_route(self, request: Request) -> Request:
-        """Return ``request`` with its principal, for a route of ``AWS_IAM``.
-
-        Raises ``NotAuthenticated`` with the reason, or ``Forbidden`` for those who may not invoke: an API has no policy
-        of its own, so its callers are the account's.
-        """
-        request = await self._authenticated(request, "execute-api")
-        principal = request.principal
-        if principal is None or principal.account_id != self._account_id or not principal.may("invoke"):
-            log.info("request %s: %s may not call an API", request.request_id, _name(request))
-            raise Forbidden("Forbidden")
-        return request
-
     async def _authenticated(self, request: Request, service: str) -> Request:
         if self._authenticator is None:
             raise Forbidden("Forbidden")
@@ -83,7 +70,7 @@ class Admission:
             function = self._directory.get(url.function)
         except FunctionNotFound:
             return None
-        return function.documents.get(f"policy/{'' if url.qualifier == LATEST else url.qualifier}")
+        return policy_of(function, url.qualifier)
 
     def _is_public(self, url: Url) -> bool:
         """Return what the policy says of everybody; read once, as policies are replaced and never changed."""

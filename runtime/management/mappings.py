@@ -20,6 +20,14 @@ _SETTINGS = tuple(
 )
 
 
+_NOT_OF_QUEUES = tuple(
+    "DestinationConfig ParallelizationFactor StartingPosition StartingPositionTimestamp MaximumRecordAgeInSeconds "
+    "BisectBatchOnFunctionError MaximumRetryAttempts TumblingWindowInSeconds Topics Queues SourceAccessConfigurations "
+    "SelfManagedEventSource AmazonManagedKafkaEventSourceConfig SelfManagedKafkaEventSourceConfig "
+    "DocumentDBEventSourceConfig LoggingConfig".split()
+)
+
+
 def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: Site) -> tuple[Catalog, dict[str, Any]]:
     """Make a mapping; ``function_arn`` is as the caller qualified it. Raises ``InvalidParameter``, ``Conflict``, or
     ``NotSupported`` for a source that nothing here polls."""
@@ -35,9 +43,9 @@ def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: 
         _check_position(service, str(source), given.get("StartingPosition"))
     if name not in catalog.functions:
         raise InvalidParameter("Function does not exist")
-    if service == "sqs" and given.get("DestinationConfig"):
-        raise InvalidParameter("Unsupported DestinationConfig parameter for given event source mapping type.")
-    if service != "sqs":
+    if service == "sqs":
+        _refuse_others(given)
+    else:
         raise NotSupported(f"Event source mappings of {service} are not supported: sqs is")
     _check_batches(given)
     check_filters(given)
@@ -76,6 +84,7 @@ def update(
     name = (function_arn or known["FunctionArn"]).removeprefix(site.function_arn).partition(":")[0]
     if function_arn is not None and name not in catalog.functions:
         raise InvalidParameter("Function does not exist")
+    _refuse_others(given)
     chosen = {key: given[key] for key in _SETTINGS if given.get(key) is not None}
     mapping = {**known, **chosen, "LastModified": site.unix_s}
     _check_batches(mapping)
@@ -105,11 +114,18 @@ def check_filters(given: Mapping[str, Any]) -> None:
     """Raise ``InvalidParameter`` for a filter that is no EventBridge pattern."""
     for one in (given.get("FilterCriteria") or {}).get("Filters") or ():
         try:
-            pattern = json.loads(one.get("Pattern") or "{}")
-        except (ValueError, AttributeError) as error:
+            known = _is_pattern(json.loads(one.get("Pattern") or "{}"))
+        except (ValueError, RecursionError) as error:
             raise InvalidParameter("Invalid filter pattern definition.") from error
-        if not _is_pattern(pattern):
+        if not known:
             raise InvalidParameter("Invalid filter pattern definition.")
+
+
+def _refuse_others(given: Mapping[str, Any]) -> None:
+    """Raise ``InvalidParameter`` for what only mappings of streams and of Kafka have."""
+    for name in _NOT_OF_QUEUES:
+        if given.get(name) is not None:
+            raise InvalidParameter(f"Unsupported {name} parameter for given event source mapping type.")
 
 
 def _is_pattern(pattern: object) -> bool:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from glowplug.runtime.catalog import LATEST, Catalog, Function
-from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, PreconditionFailed, ResourceNotFound
+from glowplug.runtime.errors import (
+    Conflict,
+    FunctionNotFound,
+    InvalidParameter,
+    PolicyTooLong,
+    PreconditionFailed,
+    ResourceNotFound,
+)
 
 from .stacks import Site
 
+_POLICY_BYTES = 20480
 _NO_POLICY = "No policy is associated with the given resource."
 _PRINCIPAL = re.compile(
     r"\*|\d{12}|arn:aws[a-zA-Z-]*:iam::\d{12}:[a-zA-Z0-9+=,.@_/-]+|[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com|"
@@ -51,7 +60,7 @@ def add(
 ) -> tuple[Catalog, dict[str, Any]]:
     """Add a statement to the policy of a function, a version or an alias (``qualifier`` empty: the function).
 
-    Raises ``InvalidParameter``, ``FunctionNotFound``, ``Conflict`` or ``PreconditionFailed``.
+    Raises ``InvalidParameter``, ``FunctionNotFound``, ``Conflict``, ``PreconditionFailed`` or ``PolicyTooLong``.
     """
     function = catalog.functions.get(name)
     arn = f"{site.function_arn}{name}{f':{qualifier}' if qualifier else ''}"
@@ -70,7 +79,11 @@ def add(
             f"The statement id ({statement['Sid']}) provided already exists. Please provide a new statement id, or "
             "remove the existing statement."
         )
-    return catalog.with_function(_with(function, qualifier, [*statements, statement], site)), statement
+    statements = [*statements, statement]
+    size = len(json.dumps(statements, separators=(",", ":")).encode())
+    if size > _POLICY_BYTES:
+        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
+    return catalog.with_function(_with(function, qualifier, statements, site)), statement
 
 
 def remove(

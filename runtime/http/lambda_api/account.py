@@ -48,7 +48,7 @@ async def get_function_recursion_config(services: Services, call: Call) -> Reply
 
 async def put_function_recursion_config(services: Services, call: Call) -> Reply:
     """Answer PutFunctionRecursionConfig. No loop is ended here, whatever it says."""
-    ref, body = services.parse(call), await services.body(call, "PutFunctionRecursionConfig")
+    ref, body = services.parse(call), await services.body(call)
     loop = body.text("RecursiveLoop")
     refuse(missing(loop, "recursiveLoop"), one_of(loop, "recursiveLoop", ("Terminate", "Allow")))
     await _store(services, ref.name, "recursion/", {"RecursiveLoop": loop})
@@ -65,7 +65,7 @@ async def get_runtime_management_config(services: Services, call: Call) -> Reply
 
 async def put_runtime_management_config(services: Services, call: Call) -> Reply:
     """Answer PutRuntimeManagementConfig. The runtime is the node's, whatever it says."""
-    ref, body = services.parse(call), await services.body(call, "PutRuntimeManagementConfig")
+    ref, body = services.parse(call), await services.body(call)
     on, arn = body.text("UpdateRuntimeOn"), body.text("RuntimeVersionArn")
     refuse(missing(on, "updateRuntimeOn"), one_of(on, "updateRuntimeOn", ("Auto", "Manual", "FunctionUpdate")))
     if (on == "Manual") != (arn is not None):

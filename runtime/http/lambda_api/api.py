@@ -24,7 +24,7 @@ class LambdaApi:
     async def answer(self, request: Request) -> Reply:
         """Dispatch on the raw path. Raises ``GlowplugError``, ``Forbidden`` for a signer who may not do this."""
         route, captured = self._routes.find(request)
-        call = Call.of(request, captured)
+        call = Call.of(route.name, request, captured)
         if request.principal is not None:
             authorize(request.principal, route.name, call, self._services)
         if route.answer is None:

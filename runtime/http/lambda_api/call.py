@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import parse_qs
 
 from glowplug.runtime.catalog import Catalog, iso_time, lambda_time
@@ -21,6 +21,7 @@ from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
 from .constraints import Body
+from .shapes import shaped
 
 T = TypeVar("T")
 
@@ -32,24 +33,26 @@ _UNQUALIFIED = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``path`` has what the route's template captured, decoded; ``queries`` every value of each name."""
+    """One request of an operation. ``path`` has what the route's template captured, decoded; ``queries`` every value of
+    each name."""
 
+    operation: str
     request: Request
     path: Mapping[str, str]
     queries: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, request: Request, path: Mapping[str, str]) -> Call:
+    def of(cls, operation: str, request: Request, path: Mapping[str, str]) -> Call:
         """Take the query apart."""
-        return cls(request, path, parse_qs(request.query, keep_blank_values=True) if request.query else {})
+        return cls(operation, request, path, parse_qs(request.query, keep_blank_values=True) if request.query else {})
 
     def query(self, name: str) -> str | None:
         """Return a query parameter, the last of its name, or None."""
         values = self.queries.get(name)
         return values[-1] if values else None
 
-    async def body(self, limit_bytes: int, operation: str) -> dict[str, Any]:
-        """Return the JSON object of the body, empty for an empty body.
+    async def body(self, limit_bytes: int) -> Body:
+        """Return the JSON object of the body, in the operation's shape, empty for an empty body.
 
         Raises ``InvalidRequestContent`` for anything else, ``RequestTooLarge``.
         """
@@ -57,7 +60,7 @@ class Call:
             data = await self.request.read(limit_bytes)
         except RequestTooLarge as error:  # in this operation's words (recorded)
             raise RequestTooLarge(
-                f"Request must be smaller than {limit_bytes} bytes for the {operation} operation"
+                f"Request must be smaller than {limit_bytes} bytes for the {self.operation} operation"
             ) from error
         try:
             value = parse_json(data) if data else {}
@@ -67,7 +70,7 @@ class Call:
             raise InvalidRequestContent(
                 f"Could not parse request body into json: {json.dumps(value)[:40]} is no object"
             )
-        return value
+        return Body(await shaped(self.operation, value))
 
 
 class Changes(Protocol):
@@ -127,9 +130,9 @@ class Services:
             raise InvalidParameter(_UNQUALIFIED)
         return ref
 
-    async def body(self, call: Call, operation: str) -> Body:
+    async def body(self, call: Call) -> Body:
         """Return the body of a management operation, for reading."""
-        return Body(await call.body(self.limits.sync_request_bytes, operation))
+        return await call.body(self.limits.sync_request_bytes)
 
 
 Operation = Callable[[Services, Call], Awaitable[Reply]]

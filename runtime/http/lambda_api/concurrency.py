@@ -18,7 +18,7 @@ from .pages import page
 
 async def put_function_concurrency(services: Services, call: Call) -> Reply:
     """Answer PutFunctionConcurrency."""
-    body, site, limits = await services.body(call, "PutFunctionConcurrency"), services.site(), services.limits
+    body, site, limits = await services.body(call), services.site(), services.limits
     ref = services.parse_unqualified(call)
     reserved = body.whole("ReservedConcurrentExecutions")
     refuse(missing(reserved, "reservedConcurrentExecutions"), between(reserved, "reservedConcurrentExecutions", 0))
@@ -47,7 +47,7 @@ async def delete_function_concurrency(services: Services, call: Call) -> Reply:
 
 async def put_provisioned_concurrency_config(services: Services, call: Call) -> Reply:
     """Answer PutProvisionedConcurrencyConfig: 202, nothing allocated yet."""
-    body, site, limits = await services.body(call, "PutProvisionedConcurrencyConfig"), services.site(), services.limits
+    body, site, limits = await services.body(call), services.site(), services.limits
     requested = body.whole("ProvisionedConcurrentExecutions")
     refuse(
         missing(requested, "provisionedConcurrentExecutions"),
@@ -112,7 +112,7 @@ def _provisioned(allocation: Allocation) -> dict[str, Any]:
 
 async def put_function_scaling_config(services: Services, call: Call) -> Reply:
     """Answer PutFunctionScalingConfig: the least and the most instances of a version. An empty one takes it back."""
-    body, site = await services.body(call, "PutFunctionScalingConfig"), services.site()
+    body, site = await services.body(call), services.site()
     refuse(missing(call.query("Qualifier"), "qualifier"))
     ref = services.parse(call)
     given = body.section("FunctionScalingConfig")

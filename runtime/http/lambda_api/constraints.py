@@ -15,6 +15,9 @@ from glowplug.runtime.errors import InvalidRequestContent, ValidationFailed
 
 T = TypeVar("T")
 
+ARN = r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
+"""The API's pattern of the ARN of anything (botocore's model of Lambda)."""
+
 
 def refuse(*problems: str) -> None:
     """Raise ``ValidationFailed`` unless every one of ``problems`` is empty."""

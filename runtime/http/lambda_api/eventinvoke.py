@@ -74,7 +74,7 @@ async def list_function_event_invoke_configs(services: Services, call: Call) -> 
 
 
 async def _given(services: Services, call: Call) -> dict[str, Any]:
-    body = await services.body(call, "FunctionEventInvokeConfig")
+    body = await services.body(call)
     retries, age = body.whole("MaximumRetryAttempts"), body.whole("MaximumEventAgeInSeconds")
     config = body.map("DestinationConfig")
     success, failure = _destination(body, "OnSuccess"), _destination(body, "OnFailure")

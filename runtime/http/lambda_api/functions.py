@@ -24,7 +24,7 @@ from .pages import page
 
 async def create_function(services: Services, call: Call) -> Reply:
     """Answer CreateFunction: 201 with a configuration that is Pending."""
-    body = Body(await call.body(services.limits.create_request_bytes, "CreateFunction"))
+    body = await call.body(services.limits.create_request_bytes)
     ref = given.new_name(services, body)
     given.check(body, creating=True, foreign=services.foreign)
     package = await services.packages.take(given.code(body))
@@ -44,7 +44,7 @@ async def create_function(services: Services, call: Call) -> Reply:
 async def update_function_code(services: Services, call: Call) -> Reply:
     """Answer UpdateFunctionCode."""
     ref = services.parse_unqualified(call)
-    body = Body(await call.body(services.limits.create_request_bytes, "UpdateFunctionCode"))
+    body = await call.body(services.limits.create_request_bytes)
     site = services.site()
     updates.existing(services.deployments.catalog, ref.name, site)
     given.check(body, creating=False)
@@ -75,7 +75,7 @@ def _with_code(latest: Version, package: Package, body: Body) -> Version:
 async def update_function_configuration(services: Services, call: Call) -> Reply:
     """Answer UpdateFunctionConfiguration: what is not given stays as it is."""
     ref = services.parse_unqualified(call)
-    body = await services.body(call, "UpdateFunctionConfiguration")
+    body = await services.body(call)
     given.check(body, creating=False, foreign=services.foreign)
     site = services.site()
 

@@ -13,7 +13,7 @@ from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import layers
 
 from .call import Call, Services
-from .constraints import Body, matches, missing, no_longer, one_of, problem, refuse
+from .constraints import matches, missing, no_longer, one_of, problem, refuse
 from .functioninput import ARCHITECTURES, LAYER_VERSION, RUNTIMES
 from .pages import page
 
@@ -34,13 +34,15 @@ _EVERY_RUNTIME = (  # that layers may be listed by, in AWS's order (recorded)
 
 async def publish_layer_version(services: Services, call: Call) -> Reply:
     """Answer PublishLayerVersion."""
-    body, site = Body(await call.body(services.limits.create_request_bytes, "PublishLayerVersion")), services.site()
+    body, site = await call.body(services.limits.create_request_bytes), services.site()
     name = call.path["LayerName"]
     runtimes, architectures = body.texts("CompatibleRuntimes"), body.texts("CompatibleArchitectures")
     refuse(
         matches(name, "layerName", _NAME),
         no_longer(name, "layerName", 140),
         missing(body.map("Content"), "content"),
+        no_longer(body.text("Description"), "description", 256),
+        no_longer(body.text("LicenseInfo"), "licenseInfo", 512),
         _members(runtimes, "compatibleRuntimes", _EVERY_RUNTIME, RUNTIMES),
         _architectures(architectures),
     )

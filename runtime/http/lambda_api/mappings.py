@@ -12,18 +12,20 @@ from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import mappings
 
 from .call import Call, Services
-from .constraints import Body, between, missing, one_of, refuse
+from .constraints import ARN, Body, between, matches, missing, no_longer, one_of, refuse
 from .pages import page
 
+_PATTERN_MOST = 4096
 _POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")
 
 
 async def create_event_source_mapping(services: Services, call: Call) -> Reply:
     """Answer CreateEventSourceMapping. Queues are not polled yet: a mapping can be made, and not enabled."""
-    body, site = await services.body(call, "CreateEventSourceMapping"), services.site()
+    body, site = await services.body(call), services.site()
     refuse(
         missing(body.text("FunctionName"), "functionName"),
         one_of(body.text("StartingPosition"), "startingPosition", _POSITIONS),
+        matches(body.text("EventSourceArn"), "eventSourceArn", ARN),
     )
     _check(body)
     arn = _function_arn(services, body)
@@ -45,7 +47,7 @@ async def get_event_source_mapping(services: Services, call: Call) -> Reply:
 
 async def update_event_source_mapping(services: Services, call: Call) -> Reply:
     """Answer UpdateEventSourceMapping."""
-    body, site, uuid = await services.body(call, "UpdateEventSourceMapping"), services.site(), call.path["UUID"]
+    body, site, uuid = await services.body(call), services.site(), call.path["UUID"]
     _check(body)
     mappings.get(services.deployments.catalog, uuid)
     if body.flag("Enabled"):
@@ -90,6 +92,10 @@ def _check(body: Body) -> None:
         raise InvalidParameter("Filters: 5 at most")
     scaling = body.section("ScalingConfig").whole("MaximumConcurrency")
     refuse(
+        *(
+            no_longer(Body(one).text("Pattern"), f"filterCriteria.filters.{number}.member.pattern", _PATTERN_MOST)
+            for number, one in enumerate(criteria or (), 1)
+        ),
         between(body.whole("BatchSize"), "batchSize", 1, 10000),
         between(body.whole("MaximumBatchingWindowInSeconds"), "maximumBatchingWindowInSeconds", 0, 300),
         between(scaling, "scalingConfig.maximumConcurrency", 2, 1000),

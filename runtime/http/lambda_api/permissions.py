@@ -10,7 +10,7 @@ from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import policies
 
 from .call import Call, Services
-from .constraints import matches, missing, one_of, refuse
+from .constraints import ARN, matches, missing, one_of, refuse
 
 _SID = r"([a-zA-Z0-9-_]+)"
 _ACTION = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"
@@ -22,7 +22,7 @@ _GIVEN = tuple(
 
 async def add_permission(services: Services, call: Call) -> Reply:
     """Answer AddPermission: 201 with the statement, as JSON in a string."""
-    body, site = await services.body(call, "AddPermission"), services.site()
+    body, site = await services.body(call), services.site()
     sid, action = body.text("StatementId"), body.text("Action")
     refuse(
         missing(sid, "statementId"),
@@ -30,6 +30,10 @@ async def add_permission(services: Services, call: Call) -> Reply:
         missing(body.text("Principal"), "principal"),
         matches(sid, "statementId", _SID),
         matches(action, "action", _ACTION),
+        matches(body.text("SourceArn"), "sourceArn", ARN),
+        matches(body.text("SourceAccount"), "sourceAccount", r"\d{12}"),
+        matches(body.text("EventSourceToken"), "eventSourceToken", r"[a-zA-Z0-9._\-]+"),
+        matches(body.text("PrincipalOrgID"), "principalOrgID", r"o-[a-z0-9]{10,32}"),
         one_of(body.text("FunctionUrlAuthType"), "functionUrlAuthType", ("NONE", "AWS_IAM")),
     )
     ref = services.parse(call)

@@ -36,7 +36,7 @@ async def list_tags(services: Services, call: Call) -> Reply:
 
 async def tag_resource(services: Services, call: Call) -> Reply:
     """Answer TagResource."""
-    body = await services.body(call, "TagResource")
+    body = await services.body(call)
     given = body.string_map("Tags")
     refuse(missing(given, "tags"))
     kind, name = _target(call)

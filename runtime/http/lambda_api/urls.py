@@ -21,7 +21,7 @@ _QUALIFIER = r"((?!^\d+$)^[0-9a-zA-Z-_]+$)"
 async def create_function_url_config(services: Services, call: Call) -> Reply:
     """Answer CreateFunctionUrlConfig."""
     ref = _parse(services, call)
-    body, site = await services.body(call, "CreateFunctionUrlConfig"), services.site()
+    body, site = await services.body(call), services.site()
     refuse(missing(body.text("AuthType"), "authType"))
     wanted = _change(body)
     url = await services.deployments.change(
@@ -47,7 +47,7 @@ async def get_function_url_config(services: Services, call: Call) -> Reply:
 async def update_function_url_config(services: Services, call: Call) -> Reply:
     """Answer UpdateFunctionUrlConfig."""
     ref = _parse(services, call)
-    body, site = await services.body(call, "UpdateFunctionUrlConfig"), services.site()
+    body, site = await services.body(call), services.site()
     change = _change(body)
     url = await services.deployments.change(
         lambda catalog: urls.update(catalog, ref.name, ref.qualifier, change, site), about="update url"

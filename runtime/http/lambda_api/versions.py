@@ -30,7 +30,7 @@ _WEIGHED = (
 async def publish_version(services: Services, call: Call) -> Reply:
     """Answer PublishVersion: 201 with the version, the last one again where nothing has changed since."""
     ref = services.parse_unqualified(call)
-    body = await services.body(call, "PublishVersion")
+    body = await services.body(call)
     sha256, site = body.text("CodeSha256"), services.site()
 
     def decide(catalog: Catalog) -> tuple[Catalog, Version]:
@@ -73,7 +73,7 @@ def _place(version: Version) -> int:
 async def create_alias(services: Services, call: Call) -> Reply:
     """Answer CreateAlias."""
     ref = services.parse_unqualified(call)
-    body, site = await services.body(call, "CreateAlias"), services.site()
+    body, site = await services.body(call), services.site()
     name = body.text("Name")
     refuse(
         missing(name, "name"),
@@ -101,7 +101,7 @@ async def get_alias(services: Services, call: Call) -> Reply:
 async def update_alias(services: Services, call: Call) -> Reply:
     """Answer UpdateAlias."""
     ref, name = services.parse(call), call.path["Name"]
-    body, site = await services.body(call, "UpdateAlias"), services.site()
+    body, site = await services.body(call), services.site()
     refuse(matches(body.text("FunctionVersion"), "functionVersion", _VERSION))
     change = aliases.AliasChange(body.text("FunctionVersion"), body.text("Description"), _weights(body))
     alias = await services.deployments.change(
