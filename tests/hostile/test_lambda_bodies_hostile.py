@@ -26,6 +26,7 @@ from glowplug.runtime.config import Limits
 from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
+from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.lambda_api.routes import ROUTES, Route
 from glowplug.runtime.http.messages import Request
 from glowplug.runtime.management.publishing import publish
@@ -218,7 +219,7 @@ async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
         raise AssertionError("nothing is invoked here")
 
     services = Services(
-        directory=deployed, deployments=deployed, invoke=unused, clock=ManualClock(), limits=limits,
+        directory=deployed, deployments=deployed, invoke=unused, retries=Retries(ManualClock()), clock=ManualClock(), limits=limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: "http://127.0.0.1:9000",
         packages=Packages(store, limits, client=_no_s3),
     )  # fmt: skip

@@ -28,6 +28,7 @@ from glowplug.runtime.errors import (
 from glowplug.runtime.http.faults import error_reply
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
+from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
 from glowplug.runtime.invocation import Invocation, Outcome
@@ -91,7 +92,7 @@ class Fixture:
         deployed = Deployed(*(a_function(replace(ECHO, name=name)) for name in ("echo", "beta", "alpha")))
         api = LambdaApi(
             Services(
-                directory=deployed, deployments=deployed, invoke=self.invoke, clock=ManualClock(),
+                directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED,
             )
@@ -171,6 +172,7 @@ async def test_invoke_answers_the_payload_as_the_function_wrote_it() -> None:
                 ("X-Glowplug-Tier", "hot"),
                 ("Server-Timing", "handler;dur=1.00"),
             ],
+            request_id="r",
         )
         == reply
     )

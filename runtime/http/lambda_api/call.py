@@ -21,6 +21,7 @@ from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
 from .constraints import Body
+from .retries import Retries
 from .shapes import shaped
 
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class Services:
     directory: Directory
     deployments: Changes
     invoke: Invoke
+    retries: Retries
     clock: Clock
     limits: Limits
     region: str
