@@ -38,7 +38,7 @@ from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"))
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="ab" * 32)
 ARN = "arn:aws:lambda:us-east-1:000000000000:"
-MANAGED = [route for route in ROUTES if route.answer is not None and route.name != "Invoke"]
+MANAGED = [route for route in ROUTES if route.name != "Invoke"]
 SAID_ALL_THE_SAME = {"Creating"}  # a LastUpdateStatusReasonCode that AWS was recorded with, and its model lacks
 ANSWERED_AS: dict[str, Any] = {
     "string": str,
@@ -46,6 +46,7 @@ ANSWERED_AS: dict[str, Any] = {
     "boolean": bool,
     "timestamp": (str, int, float),
     "float": (int, float),
+    "double": (int, float),
 }
 
 with io.BytesIO() as _file:
@@ -236,7 +237,7 @@ async def ask(
     api: LambdaApi, deployed: Deployed, route: Route, path: str, query: str, body: bytes
 ) -> GlowplugError | None:
     """Make a request, check what is answered, and return how it was refused."""
-    mapped = [key.partition("/")[2] for key in deployed.catalog.documents]
+    mapped = [key.partition("/")[2] for key in deployed.catalog.documents if key.startswith("event-source")]
     path = path.replace("UUID", mapped[0] if mapped else "none")
     raw: Any = Content(body)
     headers = {"content-length": str(len(body))}

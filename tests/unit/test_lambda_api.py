@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import botocore.session
 import pytest
 
 from glowplug.runtime.config import Limits
@@ -324,10 +326,31 @@ async def test_prefer_wait_bounds_the_hold() -> None:
         ("GET", "/2015-03-31/functions/echo/invocations/more"),
     ],
 )
-async def test_other_operations_are_not_supported_by_name(method: str, path: str) -> None:
+async def test_paths_that_are_no_operation_are_not_supported(method: str, path: str) -> None:
     with pytest.raises(NotSupported) as caught:
         await Fixture().ask(method, path)
     assert f"{method} {path} is not supported" == str(caught.value)
+
+
+async def test_every_operation_of_the_service_is_answered_or_refused_by_name() -> None:
+    model = botocore.session.get_session().get_service_model("lambda")
+    refused = {}
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        path = re.sub(r"{\w+}", "x", http["requestUri"].partition("?")[0])
+        try:
+            await Fixture().ask(http["method"], path, b"{}")
+        except NotSupported as error:
+            refused[name] = str(error)
+        except (GlowplugError, AttributeError):  # it is answered, and not with this
+            pass
+    assert refused == {name: f"{name} is not supported" for name in refused}
+    assert {
+        "SendDurableExecutionCallbackSuccess",
+        "CreateCodeSigningConfig",
+        "AddLayerVersionPermission",
+    } < refused.keys()
+    assert not {"Invoke", "CreateFunction", "GetCapacityProvider", "GetLayerVersionByArn"} & refused.keys()
 
 
 async def test_list_functions_pages_by_name() -> None:
