@@ -26,7 +26,8 @@ from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing
-from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from .management.site import Site
+from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
 from .routing.ledger import Ledger

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function
 from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached
 
-from .stacks import Site
+from .site import Site
 from .updates import existing, refuse_stale
 
 

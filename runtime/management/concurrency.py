@@ -7,7 +7,7 @@ from dataclasses import replace
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Provisioned
 from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached, ProvisionedNotFound
 
-from .stacks import Site
+from .site import Site
 from .updates import existing
 
 

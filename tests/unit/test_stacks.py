@@ -11,7 +11,8 @@ import pytest
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Provisioned
 from glowplug.runtime.deployments import Stamp, activated, allocation_of, quota_of
 from glowplug.runtime.errors import Conflict, DefinitionError
-from glowplug.runtime.management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import FunctionChange, WantedStack, destroy, put
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.wanted import wanted_of
