@@ -8,6 +8,8 @@ from typing import Any
 
 from .errors import InvalidParameter
 
+STATEMENT_ID = r"([a-zA-Z0-9-_]+)"
+ACTION = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"
 _PRINCIPAL = re.compile(
     r"\*|\d{12}|arn:aws[a-zA-Z-]*:iam::\d{12}:[a-zA-Z0-9+=,.@_/-]+|[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com|"
     r"alexa-appkit\.amazon\.com"

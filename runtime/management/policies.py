@@ -53,10 +53,7 @@ def add(
             "remove the existing statement."
         )
     statements = [*statements, statement]
-    size = len(json.dumps(statements, separators=(",", ":")).encode())
-    if size > _POLICY_BYTES:
-        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
-    return catalog.with_function(_with(function, qualifier, statements, site)), statement
+    return catalog.with_function(with_statements(function, qualifier, statements, site)), statement
 
 
 def remove(
@@ -76,7 +73,7 @@ def remove(
     if revision_id is not None and revision_id != revision_of(function, qualifier):
         raise PreconditionFailed(_STALE.format("GetFunction/GetAlias"))
     left = [one for one in policy["Statement"] if one["Sid"] != sid]
-    return catalog.with_function(_with(function, qualifier, left, site)), None
+    return catalog.with_function(with_statements(function, qualifier, left, site)), None
 
 
 def revision_of(function: Function, qualifier: str) -> str:
@@ -88,8 +85,14 @@ def revision_of(function: Function, qualifier: str) -> str:
     return "" if version is None else version.revision_id
 
 
-def _with(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
-    """Return the function with a policy's statements, and a new RevisionId on what the policy is of."""
+def with_statements(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
+    """Return the function with a policy's statements, and a new RevisionId on what the policy is of.
+
+    Raises ``PolicyTooLong``.
+    """
+    size = len(json.dumps(statements, separators=(",", ":")).encode())
+    if size > _POLICY_BYTES:
+        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
     value = {"Version": "2012-10-17", "Id": "default", "Statement": statements} if statements else None
     return restamped(function.with_document(f"policy/{qualifier}", value), qualifier, site.new_id())
 

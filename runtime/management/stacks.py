@@ -61,6 +61,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
             changes.append(FunctionChange(name, "deleted"))
     catalog, layers = _layers(catalog, stack, before, site)
     made = []
+    had = {} if before is None else {name: before.definitions.get(key) for key, name in before.functions.items()}
     slot = catalog.slot_for("")
     for logical_id, wanted in stack.functions.items():
         old = catalog.functions.get(wanted.spec.name)
@@ -68,7 +69,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
             slot, own = slot + 1, slot
         else:
             own = catalog.slots[wanted.spec.name]
-        was = _NOTHING if before is None else before.definitions.get(logical_id, _NOTHING)
+        was = had.get(wanted.spec.name) or _NOTHING
         new = Making(catalog, site, layers, stack.sizes, was).function(own, stack.name, logical_id, wanted, old)
         if old is None:
             changes.append(FunctionChange(new.name, "created"))
