@@ -21,7 +21,7 @@ from glowplug.runtime.wanted import WantedFunction, wanted_of
 from .building import Builder, built
 from .errors import TemplateError
 from .plan import Change, plan
-from .resources import Account
+from .resources import Account, numbered
 from .template import Template, load
 from .translate import Stack, translate
 
@@ -95,7 +95,8 @@ def deploy(
     uploaded_bytes = _upload(wanted, client, report)
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = (*wanted.notes, *answer.get("notes", ()))
-    return DeployResult(name, changes, notes, wanted.outputs, answer, uploaded_bytes)
+    outputs = numbered(wanted.outputs, answer.get("versions") or {})
+    return DeployResult(name, changes, notes, outputs, answer, uploaded_bytes)
 
 
 def preview(wanted: Stack, client: StackClient) -> list[Change]:

@@ -203,5 +203,5 @@ class Making:
 
 
 def _scaled(aliases: Iterable[str]) -> tuple[str, ...]:
-    """Return the documents that a FunctionScalingConfig is: of the aliases where there are any, as requests go there."""
+    """Return the documents that a FunctionScalingConfig is: of the aliases, where there are any."""
     return tuple(f"scaling/{name}" for name in aliases) or (f"scaling/{LATEST}",)
