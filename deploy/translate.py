@@ -86,7 +86,7 @@ def translate(
     result = Stack(stack, template, definitions, archives, notes=notes, written=belongings.written)
     _refuse_numbers(result)
     _validate(result)
-    return replace(result, outputs=_outputs(template, resources.intrinsics))
+    return replace(result, outputs=_outputs(template, resources.intrinsics, translated.get("Outputs") or {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +156,10 @@ def _validate(stack: Stack) -> None:
             urls[url_id] = logical_id
 
 
-def _outputs(template: Template, intrinsics: Intrinsics) -> dict[str, Any]:
+def _outputs(template: Template, intrinsics: Intrinsics, translated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of Outputs, as translated: SAM's own references (``Embed.Version``) are resolved there."""
     out = {}
-    for name, spec in (template.document.get("Outputs") or {}).items():
+    for name, spec in translated.items():
         path: KeyPath = ("Outputs", name)
         if not isinstance(spec, Mapping) or "Value" not in spec:
             raise template.error(path, "must be a mapping with a Value")
