@@ -13,6 +13,7 @@ from glowplug.runtime.statements import statement_of
 from glowplug.runtime.wanted import WantedFunction, WantedUrl
 
 from .aliases import check_routing, without_alias
+from .concurrency import check_provisioned
 from .policies import with_statements
 from .publishing import publish
 from .site import Site
@@ -51,6 +52,10 @@ class Making:
             reserved = made.reserved
         made = replace(made, stack=stack, logical_id=logical_id, tags={**kept, **wanted.tags}, reserved=reserved)
         made = self._aliased(logical_id, wanted, self._published(wanted, made))
+        try:
+            check_provisioned(made)
+        except GlowplugError as error:
+            raise DefinitionError(f"{logical_id}.ProvisionedConcurrencyConfig", str(error)) from error
         made = replace(made, documents=self._documents(logical_id, wanted, made))
         made = self._permitted(logical_id, wanted, made)
         return replace(made, urls=self._urls(wanted, made))

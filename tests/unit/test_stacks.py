@@ -320,3 +320,12 @@ def test_an_event_invoke_config_is_stamped_when_it_changes_and_needs_its_qualifi
     assert first is node.catalog.functions["fn"].documents[f"event-invoke/{LATEST}"]
     with pytest.raises(DefinitionError, match=r"Fn.EventInvokeConfigs.live: is no alias or version"):
         node.put(Fn={"EventInvokeConfigs": {"live": {}}})
+
+
+def test_more_is_not_provisioned_than_reserved_nor_twice_for_one_version() -> None:
+    node = Node()
+    kept = {"ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 2}}
+    alias = {"live": {"FunctionVersion": {"Ref": "V1"}, **kept}}
+    for reserved, version, problem in ((1, {}, "should not be greater than"), (9, kept, "already Provisioned version")):
+        with pytest.raises(DefinitionError, match=problem):
+            node.put(Fn={"Versions": {"V1": version}, "Aliases": alias, "ReservedConcurrentExecutions": reserved})
