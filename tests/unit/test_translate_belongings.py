@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowplug.deploy.errors import TemplateError
+from glowplug.deploy.intrinsics import Intrinsics
 from glowplug.deploy.resources import numbered, unpublished
 from glowplug.deploy.template import parse
 from glowplug.deploy.translate import Stack, translate
@@ -448,3 +449,23 @@ def test_whatever_stands_in_a_resource_is_read_or_refused_with_its_place(kind: s
         line = 11
         wanted_of(definition)
     assert line in (3, 11)
+
+
+def test_a_template_of_many_functions_costs_each_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    evaluate = Intrinsics.evaluate
+
+    def counted(self: Intrinsics, value: Any, path: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return evaluate(self, value, path)
+
+    monkeypatch.setattr(Intrinsics, "evaluate", counted)
+    counts = []
+    for count in (10, 40):
+        calls = 0
+        functions = (SERVERLESS.replace("Embed", f"F{n}").replace("embed", f"f{n}") for n in range(count))
+        more = indented("AutoPublishAlias: live\nFunctionUrlConfig: {AuthType: NONE}")
+        translated(HEAD + "".join(function + more for function in functions))
+        counts.append(calls)
+    assert counts[1] == 4 * counts[0]
