@@ -8,7 +8,7 @@ from typing import Any
 from glowplug.runtime.catalog import Catalog, Function, Version
 from glowplug.runtime.errors import Conflict, ResourceNotFound
 
-from .stacks import Site
+from .site import Site
 
 Document = Mapping[str, Any]
 
