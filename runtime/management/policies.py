@@ -26,6 +26,7 @@ _PRINCIPAL = re.compile(
     r"\*|\d{12}|arn:aws[a-zA-Z-]*:iam::\d{12}:[a-zA-Z0-9+=,.@_/-]+|[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com|"
     r"alexa-appkit\.amazon\.com"
 )
+_STAMP = "policy-revision"  # the kind of document that has the RevisionId of a policy
 _STALE = (
     "The Revision Id provided does not match the latest Revision Id. Call the {0} API to retrieve the latest "
     "Revision Id"
@@ -73,7 +74,7 @@ def add(
     policy = function.documents.get(f"policy/{qualifier}")
     statements = [] if policy is None else list(policy["Statement"])
     if revision_id is not None and revision_id != revision_of(function, qualifier):
-        raise PreconditionFailed(_STALE.format("GetPolicy" if qualifier else "GetFunction/GetAlias"))
+        raise PreconditionFailed(_STALE.format("GetPolicy"))
     if any(one["Sid"] == statement["Sid"] for one in statements):
         raise Conflict(
             f"The statement id ({statement['Sid']}) provided already exists. Please provide a new statement id, or "
@@ -107,7 +108,11 @@ def remove(
 
 
 def revision_of(function: Function, qualifier: str) -> str:
-    """Return the RevisionId that a policy shares with what it is of: the function, a version or an alias."""
+    """Return a policy's RevisionId: that of its last change, which what it is of, the function, a version or an alias,
+    had with it. Without a policy it is that one's own. To publish a version changes the function's alone (recorded)."""
+    stamp = function.documents.get(f"{_STAMP}/{qualifier}")
+    if stamp is not None:
+        return str(stamp["RevisionId"])
     alias = function.aliases.get(qualifier)
     if alias is not None:
         return alias.revision_id
@@ -118,7 +123,10 @@ def revision_of(function: Function, qualifier: str) -> str:
 def _with(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
     """Return the function with a policy's statements, and a new RevisionId on what the policy is of."""
     value = {"Version": "2012-10-17", "Id": "default", "Statement": statements} if statements else None
-    return restamped(function.with_document(f"policy/{qualifier}", value), qualifier, site.new_id())
+    revision_id = site.new_id()
+    stamp = {"RevisionId": revision_id} if statements else None
+    function = function.with_document(f"policy/{qualifier}", value).with_document(f"{_STAMP}/{qualifier}", stamp)
+    return restamped(function, qualifier, revision_id)
 
 
 def restamped(function: Function, qualifier: str, revision_id: str) -> Function:
