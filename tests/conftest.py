@@ -33,6 +33,10 @@ TOGETHER = {
     "tests/e2e/test_function_errors.py": "misbehaving",
     "tests/e2e/test_refusals.py": "misbehaving",
     "tests/e2e/test_scaling.py": "misbehaving",
+    "tests/contract/test_awscli.py": "empty",
+    "tests/contract/test_boto3.py": "empty",
+    "tests/contract/test_concurrency.py": "empty",
+    "tests/contract/test_snapstart.py": "empty",
 }
 """Files that share a bake or a node (a fixture of the session), which each process would have to make for itself."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

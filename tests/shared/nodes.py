@@ -102,16 +102,22 @@ class ServedNode:
             self.process.wait()
             pytest.fail(f"the node did not stop:\n{self.log.read_text()[-4000:]}")
 
-    def request_raw(
+    def exchange(
         self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], str]:
-        """Send one request on a connection of its own."""
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Send one request on a connection of its own; return the status, all headers as they came, and the body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=900)  # no test may take as long
         with contextlib.closing(connection):
             connection.request(method, path, data, headers or {})
             response = connection.getresponse()
-            text = response.read().decode(errors="replace")
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, text
+            return response.status, response.getheaders(), response.read()
+
+    def request_raw(
+        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
+        """As ``exchange``, with headers by their names in lower case and the body as text."""
+        status, answered, body = self.exchange(method, path, data, headers)
+        return status, {name.lower(): value for name, value in answered}, body.decode(errors="replace")
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], Any]:
         """As ``request_raw`` with JSON both ways."""
