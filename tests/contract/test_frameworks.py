@@ -29,7 +29,7 @@ Resources:
       Handler: orders.handler
       Environment: {Variables: {POWERTOOLS_SERVICE_NAME: orders, POWERTOOLS_LOG_LEVEL: INFO}}
 """
-ASGI = '''
+ASGI = """
 from fastapi import Cookie, FastAPI, HTTPException, Request, Response
 from mangum import Mangum
 from pydantic import BaseModel
@@ -70,8 +70,8 @@ def context(request: Request):
     return {"name": given.function_name, "id": given.aws_request_id, "version": event["version"]}
 
 handler = Mangum(app)
-'''
-ORDERS = '''
+"""
+ORDERS = """
 from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.event_handler import CORSConfig, LambdaFunctionUrlResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -111,7 +111,7 @@ def zero():
 @tracer.capture_lambda_handler
 def handler(event, context):
     return app.resolve(event, context)
-'''
+"""
 PUBLIC = "GLOWPLUG_PUBLIC_PORT"
 JSON = {"Content-Type": "application/json"}
 
@@ -233,4 +233,3 @@ def _cookies(node: ServedNode) -> list[str]:
 def _bytes(node: ServedNode, method: str, path: str, data: bytes) -> tuple[int, dict[str, str], bytes]:
     status, headers, answer = node.exchange(method, path, data, {"Content-Type": "application/octet-stream"})
     return status, {name.lower(): value for name, value in headers}, answer
-
