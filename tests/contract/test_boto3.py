@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,7 +108,7 @@ class TestPaginators:
         assert PAGED == {name for name in names if client.can_paginate(name)} - UNSERVED
 
     @pytest.fixture
-    def found(self, client: Any, make: Callable[..., Any]) -> Iterator[Callable[..., list[Any]]]:
+    def found(self, client: Any, make: Callable[..., Any]) -> Callable[..., list[Any]]:
         """Return what a paginator brings with two items a page, having seen that each page but the last is full."""
 
         def every(name: str, key: str, **given: Any) -> list[Any]:
@@ -121,7 +121,7 @@ class TestPaginators:
 
         make("paged")
         client.get_waiter("function_active_v2").wait(FunctionName="paged", WaiterConfig=QUICK)
-        yield every
+        return every
 
     def test_functions(self, client: Any, make: Callable[..., Any], found: Callable[..., list[Any]]) -> None:
         for name in ("a", "z", "b", "y"):
