@@ -94,7 +94,7 @@ class Making:
             number = publications.get(name)
             if number is None:
                 made, published = publish(
-                    made, description=version.description, revision_id=self.site.new_id(), now=self.site.now
+                    made, description=version.description, new_id=self.site.new_id, now=self.site.now
                 )
                 number = publications[name] = published.number
             self._provision(provisioned, number, version.provisioned, had.get(name))

@@ -22,6 +22,7 @@ from .site import Site
 
 _POLICY_BYTES = 20480
 _NO_POLICY = "No policy is associated with the given resource."
+_STAMP = "policy-revision"  # the kind of document that has the RevisionId of a policy
 _STALE = (
     "The Revision Id provided does not match the latest Revision Id. Call the {0} API to retrieve the latest "
     "Revision Id"
@@ -46,7 +47,7 @@ def add(
     policy = function.documents.get(f"policy/{qualifier}")
     statements = [] if policy is None else list(policy["Statement"])
     if revision_id is not None and revision_id != revision_of(function, qualifier):
-        raise PreconditionFailed(_STALE.format("GetPolicy" if qualifier else "GetFunction/GetAlias"))
+        raise PreconditionFailed(_STALE.format("GetPolicy"))
     if any(one["Sid"] == statement["Sid"] for one in statements):
         raise Conflict(
             f"The statement id ({statement['Sid']}) provided already exists. Please provide a new statement id, or "
@@ -77,7 +78,11 @@ def remove(
 
 
 def revision_of(function: Function, qualifier: str) -> str:
-    """Return the RevisionId that a policy shares with what it is of: the function, a version or an alias."""
+    """Return a policy's RevisionId: that of its last change, which what it is of, the function, a version or an alias,
+    had with it. Without a policy it is that one's own. To publish a version changes the function's alone (recorded)."""
+    stamp = function.documents.get(f"{_STAMP}/{qualifier}")
+    if stamp is not None:
+        return str(stamp["RevisionId"])
     alias = function.aliases.get(qualifier)
     if alias is not None:
         return alias.revision_id
@@ -94,7 +99,10 @@ def with_statements(function: Function, qualifier: str, statements: list[dict[st
     if size > _POLICY_BYTES:
         raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
     value = {"Version": "2012-10-17", "Id": "default", "Statement": statements} if statements else None
-    return restamped(function.with_document(f"policy/{qualifier}", value), qualifier, site.new_id())
+    revision_id = site.new_id()
+    stamp = {"RevisionId": revision_id} if statements else None
+    function = function.with_document(f"policy/{qualifier}", value).with_document(f"{_STAMP}/{qualifier}", stamp)
+    return restamped(function, qualifier, revision_id)
 
 
 def restamped(function: Function, qualifier: str, revision_id: str) -> Function:

@@ -211,7 +211,7 @@ def _misshapen(shape: Shape, found: Any, where: str) -> Iterator[str]:
 async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
     requests: list[tuple[Route, str, str, bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    echo, version = publish(a_function(ECHO), revision_id="r1", now=MODIFIED)
+    echo, version = publish(a_function(ECHO), new_id=lambda: "r1", now=MODIFIED)
     deployed = Deployed(replace(echo, aliases={"live": Alias("live", version.number, "r2")}))
     limits = Limits()
     store = CodeStore(Path(tmp_path_factory.mktemp("code")), limits)
