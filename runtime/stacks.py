@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
+from .apis import api_of, check_targets
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, NotSupported, StateError
 from .interpreters import note
 from .reader import Reader, kind
@@ -100,9 +101,7 @@ class StackRequest:
 
 
 def refuse_unserved(request: StackRequest) -> None:
-    """Raise ``NotSupported`` for what could be stored and would not have its effect: routes of an API, permissions."""
-    for name in request.apis:
-        raise NotSupported(f"{name}: APIs are not served; use FunctionUrlConfig")
+    """Raise ``NotSupported`` for what could be stored and would not have its effect: permissions."""
     for name, definition in request.definitions.items():
         if definition.get("Permissions"):
             raise NotSupported(
@@ -133,6 +132,8 @@ def validated(
         except InvalidParameter as error:
             raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
         found[logical_id] = wanted
+    for logical_id, definition in request.apis.items():
+        check_targets(api_of("", definition, logical_id), found.values(), logical_id)
     return found
 
 

@@ -33,8 +33,9 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.http.admin import AdminApi
 from glowplug.runtime.http.admission import Admission
-from glowplug.runtime.http.dispatch import ControlSurface, PublicSurface
+from glowplug.runtime.http.dispatch import ControlSurface, Door, Front, PublicSurface
 from glowplug.runtime.http.function_url import FunctionUrls
+from glowplug.runtime.http.gateway import Gateway
 from glowplug.runtime.http.hosts import ControlGuard
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
@@ -152,6 +153,10 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     urls = FunctionUrls(
         registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
     )
+    gateway = Gateway(
+        registry, invoke, admission, arn_prefix=ARN, account_id="000000000000", clock=clock,
+        request_bytes=LIMIT_BYTES, observer=metrics,
+    )  # fmt: skip
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
@@ -160,8 +165,9 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]
     server.bind()
     try:
-        surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
-        await server.serve(control=surface, public=PublicSurface(urls))
+        fronts: dict[Door, Front] = {"url": urls, "api": gateway}
+        surface = ControlSurface(fronts, api, admin, ControlGuard(config.hosts))
+        await server.serve(control=surface, public=PublicSurface(fronts))
         yield edge
     finally:
         await server.close(1.0)
