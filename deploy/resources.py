@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.spec import url_id_of
 
 from .intrinsics import Intrinsics
 from .supported import LAMBDA_FUNCTION, LAMBDA_URL
 from .template import KeyPath, Template
+
+HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
+REST_API, REST_STAGE = "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,14 @@ class Resources:
         return properties
 
     def ref(self, logical_id: str) -> Any:
-        """Return the value of ``Ref``: a function's name, a role's name, a URL's function."""
+        """Return the value of ``Ref``: a function's name, a role's name, a URL's function, an API's id."""
         kind = self._kind(logical_id)
         if kind == LAMBDA_URL:
             return self.attribute(logical_id, "FunctionArn")
+        if kind in (HTTP_API, REST_API):
+            return api_id_of(self._stack, logical_id)
+        if kind in (HTTP_STAGE, REST_STAGE):
+            return self._named(logical_id, "StageName")
         for key in ("FunctionName", "RoleName", "LogGroupName", "ManagedPolicyName", "PolicyName"):
             if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
                 return name
@@ -96,6 +104,12 @@ class Resources:
             if attribute == "FunctionArn":
                 return self.attribute(target, "Arn")
             return f"{self._endpoint}/_url/{url_id_of(self.ref(target))}/"
+        if (kind, attribute) == (HTTP_API, "ApiEndpoint"):
+            return f"{self._endpoint}/_apis/{self.ref(logical_id)}"
+        if (kind, attribute) in ((HTTP_API, "ApiId"), (REST_API, "RestApiId")):
+            return self.ref(logical_id)
+        if (kind, attribute) == (REST_API, "RootResourceId"):
+            return f"{self.ref(logical_id)}-root"
         raise LookupError(f"{logical_id} ({kind}) has no attribute {attribute}")
 
     def url_target(self, logical_id: str) -> str:

@@ -6,10 +6,11 @@ that deploys does what it says.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from .keys import only
+from .supported_events import API_PROPERTIES, GLOBALS, check_api, check_events
 from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
@@ -45,14 +46,14 @@ _NOTED = frozenset(
 _NOT_YET = frozenset("CapacityProviderConfig FunctionScalingConfig ImageConfig Layers LoggingConfig".split())
 _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     SERVERLESS_FUNCTION: (
-        _BUILT | {"CodeUri", "InlineCode", "FunctionUrlConfig"},
+        _BUILT | {"CodeUri", "Events", "InlineCode", "FunctionUrlConfig"},
         _NOTED | frozenset(
             "AssumeRolePolicyDocument PermissionsBoundary Policies PropagateTags RolePath SourceKMSKeyArn "
             "Tracing".split()
         ),
         _NOT_YET | frozenset(
             "AutoPublishAlias AutoPublishAliasAllProperties AutoPublishCodeSha256 DeadLetterQueue "
-            "DeploymentPreference EventInvokeConfig Events ImageUri ProvisionedConcurrencyConfig "
+            "DeploymentPreference EventInvokeConfig ImageUri ProvisionedConcurrencyConfig "
             "PublishToLatestPublished VersionDeletionPolicy VersionDescription".split()
         ),
     ),
@@ -62,13 +63,14 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         _NOT_YET | {"DeadLetterConfig", "PublishToLatestPublished"},
     ),
     LAMBDA_URL: (_URL_KEYS | {"TargetFunctionArn"}, frozenset(), frozenset({"Qualifier"})),
+    **API_PROPERTIES,
 }  # fmt: skip
 
 
 def check(template: Template) -> tuple[str, ...]:
     """Return the notes on what is accepted without effect. Raises ``TemplateError`` at what is not supported."""
     document = template.document
-    _only(template, (), document, _SECTIONS, _SECTIONS_NOT_YET)
+    only(template, (), document, _SECTIONS, _SECTIONS_NOT_YET)
     for section in ("Metadata", "Globals", "Parameters", "Mappings", "Conditions", "Outputs"):
         if document.get(section) is not None and not isinstance(document[section], Mapping):
             raise template.error((section,), "must be a mapping")
@@ -80,9 +82,12 @@ def check(template: Template) -> tuple[str, ...]:
     if not isinstance(resources, Mapping) or not resources:
         raise template.error(("Resources",), "must be a mapping with at least one function")
     noted: list[tuple[str, str]] = []
-    _only(template, ("Globals",), document.get("Globals") or {}, frozenset({"Function"}), ())
+    only(template, ("Globals",), document.get("Globals") or {}, {"Function", *GLOBALS}, ())
     if "Function" in (document.get("Globals") or {}):
         noted += _properties(template, ("Globals", "Function"), SERVERLESS_FUNCTION)
+    for section, kind in GLOBALS.items():
+        if section in (document.get("Globals") or {}):
+            noted += _properties(template, ("Globals", section), kind)
     for logical_id, resource in resources.items():
         noted += _resource(template, ("Resources", logical_id), resource)
     return tuple(_gathered(noted))
@@ -107,16 +112,16 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
         return [(kind, str(path[-1]))]
     if kind not in _PROPERTIES:
         raise template.error((*path, "Type"), f"{kind} is not supported yet")
-    if kind == SERVERLESS_FUNCTION and "Transform" not in template.document:
+    if kind.startswith("AWS::Serverless::") and "Transform" not in template.document:
         raise template.error((*path, "Type"), f"{kind} needs `Transform: {_TRANSFORMS[0]}` at the top of the template")
-    _only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
+    only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
     metadata = resource.get("Metadata") or {}
     if not isinstance(metadata, Mapping):
         raise template.error((*path, "Metadata"), "must be a mapping")
     for name in metadata:
         if name != "Glowplug" and str(name).lower() == "glowplug":
             raise template.error((*path, "Metadata", name), "unknown key; did you mean Glowplug?")
-    if "Glowplug" in metadata and kind == LAMBDA_URL:
+    if "Glowplug" in metadata and kind not in (SERVERLESS_FUNCTION, LAMBDA_FUNCTION):
         raise template.error((*path, "Metadata", "Glowplug"), "belongs to a function")
     noted = _properties(template, (*path, "Properties"), kind)
     return noted + [
@@ -127,28 +132,22 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
 def _properties(template: Template, path: KeyPath, kind: str) -> list[tuple[str, str]]:
     built, noted, not_yet = _PROPERTIES[kind]
     properties = template.get(path) or {}
-    _only(template, path, properties, built | noted, not_yet)
+    only(template, path, properties, built | noted, not_yet)
     url = properties.get("FunctionUrlConfig")
     if url is not None:
-        _only(template, (*path, "FunctionUrlConfig"), url, _URL_KEYS, ())
+        only(template, (*path, "FunctionUrlConfig"), url, _URL_KEYS, ())
         if "AuthType" not in url and path[0] == "Resources":
             raise template.error((*path, "FunctionUrlConfig"), "AuthType is missing (NONE)")
     if properties.get("PackageType", "Zip") != "Zip":
         raise template.error((*path, "PackageType"), f"{properties['PackageType']!r} is not supported yet; use Zip")
-    return [(name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted]
-
-
-def _only(template: Template, path: KeyPath, values: Any, known: frozenset[str], not_yet: Iterable[str]) -> None:
-    """Refuse a key that is not known, with the nearest known name, or that is known but not built."""
-    if not isinstance(values, Mapping):
-        raise template.error(path, f"must be a mapping, not {values!r}")
-    for name in values:
-        if name in not_yet:
-            raise template.error((*path, name), "is not supported yet")
-        if name not in known:
-            near = difflib.get_close_matches(str(name), [*known, *not_yet], 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise template.error((*path, name), f"unknown key; {hint}")
+    noted_events = []
+    if kind in API_PROPERTIES:
+        check_api(template, path, kind, properties)
+    elif "Events" in properties:
+        noted_events = check_events(template, (*path, "Events"), properties["Events"])
+    return noted_events + [
+        (name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted
+    ]
 
 
 def _gathered(noted: list[tuple[str, str]]) -> list[str]:

@@ -4,7 +4,7 @@
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, each AWS::Lambda::Url
-   its FunctionUrlConfig.
+   its FunctionUrlConfig; each API is read from its OpenAPI document (``apis``).
 5. ``definition.spec_of`` judges each; the field that it refuses is found again in the template.
 
 This file, with ``supported`` and ``resources`` beside it, is the only one that knows SAM's and CloudFormation's names.
@@ -23,6 +23,7 @@ from glowplug.runtime.spec import url_id_of
 from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
+from .apis import apis_of, callable_here
 from .archive import Archive, pack, pack_text
 from .errors import ArchiveError, TemplateError
 from .intrinsics import Intrinsics
@@ -47,8 +48,8 @@ _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
-    name.
+    """What a template asks for. ``definitions``, ``layers`` and ``apis`` by logical id, ``archives`` by digest,
+    ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each.
     """
@@ -60,6 +61,7 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
@@ -76,7 +78,7 @@ def translate(
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
-    ``endpoint`` is where the node listens, for the function URLs in Outputs.
+    ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs.
     """
     account = account or Account()
     notes = check(template)
@@ -91,7 +93,12 @@ def translate(
         _add_url(template, resources, logical_id, definitions)
     result = Stack(stack, template, definitions, archives, notes=notes)
     _validate(result)
-    return Stack(stack, template, definitions, archives, _outputs(template, resources.intrinsics), notes)
+    apis = apis_of(template, resources, definitions)
+    outputs = {
+        name: callable_here(value, stack, apis, endpoint)
+        for name, value in _outputs(template, resources.intrinsics).items()
+    }
+    return Stack(stack, template, definitions, archives, outputs, notes, apis=apis)
 
 
 class _Packer:

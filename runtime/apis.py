@@ -20,6 +20,7 @@ from typing import Any, Literal
 from .catalog import LATEST
 from .errors import DefinitionError
 from .reader import Reader, kind
+from .spec import url_id_of
 from .wanted import WantedFunction
 
 ANY = "ANY"
@@ -90,6 +91,11 @@ class Api:
     def root(self) -> str:
         """The path below which its routes are: the stage, but for an HTTP API's ``$default``, without a final slash."""
         return "" if self.stage == DEFAULT_STAGE else f"/{self.stage}"
+
+
+def api_id_of(stack: str, logical_id: str) -> str:
+    """Return the id of the API that a template calls ``logical_id``."""
+    return url_id_of(f"{stack}-{logical_id}")
 
 
 def api_of(api_id: str, definition: Mapping[str, Any], path: str = "") -> Api:

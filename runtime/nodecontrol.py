@@ -25,7 +25,7 @@ from .control import (
 from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
-from .listings import engine_listing, function_listing
+from .listings import engine_listing, function_listing, routes_of
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
@@ -105,8 +105,15 @@ class NodeControl:
         """Return every function, by name."""
         states = {state.name: state for state in self._placement.describe() if state.version == LATEST}
         endpoint = self._endpoint()
+        routes = routes_of(self._registry.catalog, endpoint)
         return [
-            function_listing(function, states.get(function.spec.name), self._engines_of(function.spec), endpoint)
+            function_listing(
+                function,
+                states.get(function.name),
+                self._engines_of(function.spec),
+                endpoint,
+                routes.get(function.name, ()),
+            )
             for function in self._registry.functions()
         ]
 

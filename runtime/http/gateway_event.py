@@ -11,6 +11,7 @@ result with a member that it does not know, needs none of those it knows, and an
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -103,7 +104,7 @@ def event_v1_of(
         "requestContext": {
             "accountId": account_id,
             "apiId": api.api_id,
-            "authorizer": None,
+            **({} if rest else {"authorizer": {"claims": None, "scopes": None}}),
             "domainName": hostname(request.host),
             "domainPrefix": api.api_id,
             "extendedRequestId": request.request_id,
@@ -114,7 +115,7 @@ def event_v1_of(
             "requestId": request.request_id,
             "requestTime": clf_time(int(time_s)),
             "requestTimeEpoch": int(time_s * 1000),
-            "resourceId": None if rest else match.route.key,
+            "resourceId": f"{zlib.crc32(resource.encode()):08x}" if rest else None,
             "resourcePath": resource,
             "stage": api.stage,
         },
