@@ -1,5 +1,5 @@
 """What every test can rely on: the operator's own settings and credentials are not there; how the tests are shared out
-between processes; and the web servers that tests of several folders want."""
+between processes; and the nodes and web servers that tests of several folders want."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import nodes
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -85,6 +86,18 @@ def serving_requests(server: socketserver.BaseServer) -> Iterator[None]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """Run a node of the test's own: ``with serving(template, state, **environ) as node``, a ``nodes.ServedNode``."""
+    return nodes.served
+
+
+@pytest.fixture(scope="session")
+def mortal_command() -> Callable[..., list[str]]:
+    """``nodes.mortal``, for tests that run a server of their own."""
+    return nodes.mortal
 
 
 @pytest.fixture(scope="session")
