@@ -18,7 +18,7 @@ from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.wanted import wanted_of
 
 from .errors import TemplateError
-from .resources import HTTP_API, HTTP_STAGE, REST_API, REST_STAGE, Resources
+from .resources import HTTP_API, REST_API, Resources
 from .template import KeyPath, Template
 
 _INTEGRATION = "x-amazon-apigateway-integration"
@@ -43,16 +43,9 @@ def apis_of(
     """
     functions = [wanted_of(definition) for definition in definitions.values()]
     found = {}
-    for kind, stages, key in ((HTTP_API, HTTP_STAGE, "ApiId"), (REST_API, REST_STAGE, "RestApiId")):
+    for kind in (HTTP_API, REST_API):
         for logical_id in resources.of_type(kind):
-            stage = next(
-                (one for one in resources.of_type(stages) if resources.properties(one).get(key) == {"Ref": logical_id}),
-                None,
-            )
-            if stage is None:
-                raise template.error(("Resources", logical_id), "has no stage")
-            reading = _Reading(template, resources, logical_id, kind)
-            found[logical_id] = reading.definition(stage)
+            found[logical_id] = _Reading(template, resources, logical_id, kind).definition()
             try:
                 check_targets(api_of("", found[logical_id]), functions)
             except DefinitionError as error:
@@ -99,10 +92,13 @@ class _Reading:
     logical_id: str
     kind: str
 
-    def definition(self, stage: str) -> dict[str, Any]:
-        """Return the API's definition; ``stage`` is the logical id of its stage."""
+    def definition(self) -> dict[str, Any]:
+        """Return the API's definition."""
         given = self._evaluated(self.logical_id)
-        staged = self._evaluated(stage)
+        try:
+            staged = self._evaluated(self.resources.stage_of(self.logical_id))
+        except LookupError as error:
+            raise self._error((), str(error.args[0])) from None
         body = given.get("Body")
         if not isinstance(body, Mapping):
             raise self._error((), "has no body with paths: give its functions events, or a DefinitionBody")

@@ -15,6 +15,7 @@ from .template import KeyPath, Template
 
 HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
 REST_API, REST_STAGE = "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Stage"
+_STAGES = {HTTP_API: (HTTP_STAGE, "ApiId"), REST_API: (REST_STAGE, "RestApiId")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Resources:
 
     def ref(self, logical_id: str) -> Any:
         """Return the value of ``Ref``: a function's name, a role's name, a URL's function, an API's id."""
+        if logical_id.endswith(".Stage"):  # SAM's name for the stage that it makes
+            return self.attribute(logical_id.removesuffix(".Stage"), "Stage")
         kind = self._kind(logical_id)
         if kind == LAMBDA_URL:
             return self.attribute(logical_id, "FunctionArn")
@@ -104,6 +107,8 @@ class Resources:
             if attribute == "FunctionArn":
                 return self.attribute(target, "Arn")
             return f"{self._endpoint}/_url/{url_id_of(self.ref(target))}/"
+        if attribute == "Stage" and kind in _STAGES:
+            return self.ref(self.stage_of(logical_id))
         if (kind, attribute) == (HTTP_API, "ApiEndpoint"):
             return f"{self._endpoint}/_apis/{self.ref(logical_id)}"
         if (kind, attribute) in ((HTTP_API, "ApiId"), (REST_API, "RestApiId")):
@@ -118,6 +123,14 @@ class Resources:
         target = self.intrinsics.evaluate(self.properties(logical_id).get("TargetFunctionArn"), path)
         name = str(target).rpartition(":")[2]
         return next((function for function in self.of_type(LAMBDA_FUNCTION) if self.ref(function) == name), "")
+
+    def stage_of(self, logical_id: str) -> str:
+        """Return the logical id of an API's stage. Raises ``LookupError``."""
+        kind, key = _STAGES[self._kind(logical_id)]
+        for stage in self.of_type(kind):
+            if self.properties(stage).get(key) == {"Ref": logical_id}:
+                return stage
+        raise LookupError(f"{logical_id} has no stage")
 
     def _kind(self, logical_id: str) -> str:
         if logical_id not in self._resources:
