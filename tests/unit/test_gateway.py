@@ -124,13 +124,13 @@ def site() -> Site:
     return site
 
 
-def signature(by: Principal, path: str, service: str = "execute-api") -> dict[str, str]:
+def signature(by: Principal, path: str, service: str = "execute-api") -> dict[str, Any]:
     signable = Signable("GET", path, "", {"host": "localhost"})
     digest = hashlib.sha256(b"").hexdigest()
-    return sigv4.sign(
+    return {**sigv4.sign(
         Key(by.access_key_id, SECRET), signable, region="us-east-1", service=service, now_s=ManualClock().time(),
         payload_hash=digest,
-    )  # fmt: skip
+    )}  # fmt: skip
 
 
 async def test_a_route_invokes_the_alias_that_it_names(site: Site) -> None:
@@ -259,7 +259,7 @@ async def test_a_rest_api_says_what_is_wrong_with_a_signature_and_an_http_api_do
 
 # --- pages of other origins -------------------------------------------------------------------------------------------
 
-PREFLIGHT = {"origin": "https://a.example", "access_control_request_method": "GET"}
+PREFLIGHT: dict[str, Any] = {"origin": "https://a.example", "access_control_request_method": "GET"}
 CORS = {"AllowOrigins": ["https://a.example"], "AllowMethods": ["GET"], "MaxAge": 60}
 
 
@@ -280,7 +280,8 @@ async def test_a_function_behind_cors_settings_has_no_say_in_them(site: Site) ->
     site.answers({"statusCode": 200, "headers": {"Access-Control-Allow-Origin": "*", "X-A": "1"}})
     headers = dict((await site.ask("GET", "/items/7", origin="https://a.example")).headers)
     assert ("https://a.example", "1") == (headers["access-control-allow-origin"], headers["X-A"])
-    for more in ({}, {"origin": "https://b.example"}):
+    strangers: list[dict[str, Any]] = [{}, {"origin": "https://b.example"}]
+    for more in strangers:
         assert "origin" not in str((await site.ask("GET", "/items/7", **more)).headers).lower()
     missing = dict((await site.ask("GET", "/none", origin="https://a.example")).headers)
     assert "https://a.example" == missing["access-control-allow-origin"]
