@@ -164,6 +164,33 @@ def test_an_api_that_cannot_be_served_is_refused_by_its_field(changes: dict[str,
         api_of("web", {"ProtocolType": "HTTP", "StageName": "$default", **changes}, "Web")
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+    | st.sampled_from(["HTTP", "REST", "$default", "GET /{a}", "GET /{a+}/b", "ANY /", "AWS_IAM", "1.0", "*"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from([
+            "Name", "ProtocolType", "StageName", "StageVariables", "CorsConfiguration", "BinaryMediaTypes", "Routes",
+            "RouteKey", "FunctionName", "Qualifier", "PayloadFormatVersion", "TimeoutInMillis", "AuthorizationType",
+            "Response", "StatusCode", "Headers", "Body", "AllowOrigins", "AllowCredentials", "MaxAge", "x",
+        ]), inner, max_size=5,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["Routes", "StageVariables", "CorsConfiguration", "Name", "Stack"]), JSON))
+def test_any_json_is_an_api_or_refused_by_a_field(given_fields: dict[str, Any]) -> None:
+    for protocol, stage in (("HTTP", "$default"), ("REST", "v1")):
+        try:
+            made = api_of("web", {"ProtocolType": protocol, "StageName": stage, **given_fields}, "Web")
+        except DefinitionError as error:
+            refused = error.field
+        else:
+            refused = ""
+            RouteTable(made).find("GET", "/a/b")
+        assert refused == "" or refused.startswith("Web")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

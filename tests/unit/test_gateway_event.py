@@ -6,11 +6,14 @@ import base64
 import json
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, APIGatewayRestResolver, Response
 from aws_lambda_powertools.shared.cookies import Cookie
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent, APIGatewayProxyEventV2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glowplug.runtime.apis import Api, api_of
 from glowplug.runtime.http.gateway_event import canned, decoded_path, door_of, event_v1_of, response_v1_of
@@ -245,6 +248,25 @@ def test_an_http_api_encodes_what_is_no_text_in_either_format() -> None:
     form = fields(("Content-Type", "application/x-www-form-urlencoded"))
     for event in (v2(an_api(), "/plain", form, b"a=b"), v1(an_api(payload="1.0"), "/plain", form, b"a=b")):
         assert ("YT1i", True) == (event["body"], event["isBase64Encoded"])
+
+
+TEXT = st.text(st.characters(codec="latin-1"), max_size=20)
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="?# "), max_size=20), TEXT,
+    st.dictionaries(st.sampled_from(["Cookie", "X-A", "x-a", "Content-Type", "X-Forwarded-For"]), TEXT), st.binary(max_size=9),
+)  # fmt: skip
+def test_whatever_is_sent_makes_an_event(path: str, query: str, headers: dict[str, str], body: bytes) -> None:
+    request = replace(fields(*headers.items()), query=query)
+    for made in (
+        v1(an_api("REST"), "/Prod/plain", request, body),
+        v1(an_api(payload="1.0"), f"/{path}", request, body),
+    ):
+        content = made["body"] or ""
+        assert not made["isBase64Encoded"] or body == base64.b64decode(content)
+        assert made["headers"].keys() == made["multiValueHeaders"].keys()
+    assert f"/{unquote(path, errors='replace')}" == v2(an_api(), f"/{path}", request, body)["rawPath"]
 
 
 # --- responses of format 1.0 ----------------------------------------------------------------------------------------
