@@ -26,14 +26,15 @@ from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
-from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from .management.site import Site
+from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
-from .stacks import OnEvent, Sources, StackRequest, notes, pinned, refuse_unserved, validated
+from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 
 class NodeControl:
@@ -259,7 +260,6 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
-        refuse_unserved(request)
         wanted = validated(request, self._code, self._device_refusal)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
@@ -284,7 +284,9 @@ class NodeControl:
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        return StackResult(tuple(changes), listed, notes(request, self._pythons))
+        functions = [self._registry.catalog.functions[name] for name in names]
+        versions = {logical_id: number for one in functions for logical_id, number in one.publications.items()}
+        return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .apis import api_of, check_targets
-from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, NotSupported, StateError
+from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
 from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
@@ -98,15 +98,6 @@ class StackRequest:
         if not isinstance(digest, str) or not isinstance(refresh, bool):
             raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
         return cls(name, body["Functions"], layers, apis, digest, refresh)
-
-
-def refuse_unserved(request: StackRequest) -> None:
-    """Raise ``NotSupported`` for what could be stored and would not have its effect: permissions."""
-    for name, definition in request.definitions.items():
-        if definition.get("Permissions"):
-            raise NotSupported(
-                f"{name}: Permissions of a stack are not carried out; use AddPermission of the Lambda API"
-            )
 
 
 def validated(

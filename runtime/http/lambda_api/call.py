@@ -16,7 +16,7 @@ from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, Req
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
-from glowplug.runtime.management.stacks import Site
+from glowplug.runtime.management.site import Site
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
