@@ -91,7 +91,7 @@ def test_variables_take_whole_segments_as_they_were_sent(template: str, path: st
     assert parameters == (None if match is None else match.parameters)
 
 
-SEGMENT = st.text(st.characters(codec="utf-8", exclude_characters="{}/"), min_size=1)
+SEGMENT = st.text('aZ09-._~%+ \u00e9\u6f22\\"\n:@', min_size=1, max_size=8)
 TEMPLATES = st.lists(
     st.lists(st.sampled_from(["a", "b", "{x}"]), min_size=1, max_size=4).map(
         lambda parts: "/" + "/".join(f"{{v{number}}}" if part == "{x}" else part for number, part in enumerate(parts))
