@@ -18,6 +18,7 @@ from .template import KeyPath, Template
 _WORDS = {"Versions": "version", "Aliases": "alias", "Urls": "function URL", "EventInvokeConfigs": "EventInvokeConfig"}
 Definitions = dict[str, dict[str, Any]]
 _LATEST = "$LATEST"
+_TEXTS = frozenset({"Description", "Principal", "SourceAccount"})
 _PERMISSION = ("Action", "Principal", "FunctionUrlAuthType", "InvokedViaFunctionUrl", "SourceArn", "SourceAccount",
                "PrincipalOrgID", "EventSourceToken")  # fmt: skip
 
@@ -33,7 +34,8 @@ class _Resource:
 
     def chosen(self, *names: str) -> dict[str, Any]:
         """Return the properties of these names that are given."""
-        return {name: self.given[name] for name in names if self.given.get(name) is not None}
+        found = {name: self.given[name] for name in names if self.given.get(name) is not None}
+        return {name: text(value) if name in _TEXTS else value for name, value in found.items()}
 
 
 class Belongings:
@@ -109,7 +111,6 @@ class Belongings:
 
     def _permission(self, one: _Resource) -> None:
         permission = {"StatementId": self._resources.ref(one.logical_id), **one.chosen(*_PERMISSION)}
-        permission |= {name: text(permission[name]) for name in ("Principal", "SourceAccount") if name in permission}
         if one.target.qualifier:
             permission["Qualifier"] = one.target.qualifier
         permissions = self._definitions[one.target.logical_id].setdefault("Permissions", [])

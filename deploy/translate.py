@@ -136,7 +136,9 @@ def _refuse_numbers(stack: Stack) -> None:
             raise stack.error(logical_id, DefinitionError(field_path, problem))
         items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
         for key, item in items:
-            look(logical_id, item, f"{field_path}.{key}" if field_path else str(key))
+            place = f"{field_path}.{key}" if field_path else str(key)
+            look(logical_id, str(key), place)
+            look(logical_id, item, place)
 
     for logical_id, definition in stack.definitions.items():
         look(logical_id, definition, "")

@@ -27,6 +27,7 @@ _URL = frozenset("AuthType InvokeMode Cors".split())
 _CORS = frozenset("AllowCredentials AllowHeaders AllowMethods AllowOrigins ExposeHeaders MaxAge".split())
 _VERSION = frozenset("Description ProvisionedConcurrencyConfig".split())
 _ALIAS = frozenset("FunctionVersion RoutingConfig Description ProvisionedConcurrencyConfig".split())
+_ALIAS_NAME = re.compile(r"(?![0-9]+$)[a-zA-Z0-9-_]{1,128}")
 _INVOKE = frozenset("MaximumRetryAttempts MaximumEventAgeInSeconds DestinationConfig".split())
 _PERMISSION = frozenset(
     "Action Principal Qualifier FunctionUrlAuthType InvokedViaFunctionUrl SourceArn SourceAccount PrincipalOrgID "
@@ -94,6 +95,8 @@ def wanted_of(definition: Mapping[str, Any]) -> WantedFunction:
     versions = {name: _version(section) for name, section in _sections(read, "Versions", _VERSION)}
     aliases = {name: _alias(section) for name, section in _sections(read, "Aliases", _ALIAS)}
     for name, alias in aliases.items():
+        if not _ALIAS_NAME.fullmatch(name):
+            raise DefinitionError(f"Aliases.{name}", f"{name!r} does not match {_ALIAS_NAME.pattern}")
         if alias.by_id and alias.version not in versions:
             raise DefinitionError(f"Aliases.{name}.FunctionVersion", f"{alias.version} is no version of this function")
         for version in alias.weights:

@@ -331,6 +331,11 @@ def test_a_version_may_say_which_code_it_expects() -> None:
         ("A: {Type: AWS::Lambda::EventInvokeConfig, Properties: {FunctionName: raw, Qualifier: $LATEST, "
          "MaximumRetryAttempts: 3}}",
          "template.yaml:11: A.Properties.MaximumRetryAttempts: 3 is not between 0 and 2"),
+        (
+            "A: {Type: AWS::Lambda::Version, Properties: {FunctionName: raw}}\n"
+            "  B: {Type: AWS::Lambda::Url, Properties: {TargetFunctionArn: !Ref A, AuthType: NONE}}",
+            "template.yaml:12: B.Properties: the number of A is known when it is published",
+        ),
         ("A: {Type: AWS::Lambda::Version, Properties: {FunctionName: raw, FunctionScalingConfig: {}}}",
          "template.yaml:11: A.Properties.FunctionScalingConfig: is not supported yet"),
         ("A: {Type: AWS::Lambda::Version, Metadata: {Glowplug: {}}, Properties: {FunctionName: raw}}",

@@ -77,6 +77,8 @@ def test_versions_aliases_and_urls_are_read() -> None:
             "0 and 2",
         ),
         ({"Settings": {"VpcConfig": {"SubnetIds": "a"}}}, "Settings.VpcConfig.SubnetIds", "must be a list of strings"),
+        ({"Aliases": {"12": {"FunctionVersion": "1"}}}, "Aliases.12", "'12' does not match"),
+        ({"Aliases": {"a b": {"FunctionVersion": "1"}}}, "Aliases.a b", "'a b' does not match"),
         ({"Settings": {"VpcConfig": 5}}, "Settings.VpcConfig", "must be a mapping"),
         (
             {"Settings": {"TracingConfig": {"Mode": "On"}}},
