@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from nodes import ServedNode, served
+
+from glowplug.deploy.apply import deploy
+from glowplug.deploy.client import NodeClient
 
 TEMPLATE = """
 Transform: AWS::Serverless-2016-10-31
@@ -257,3 +261,34 @@ def test_the_node_lists_what_leads_to_a_function(node: ServedNode) -> None:
         f"ANY {node.endpoint}/_apis/web-old/{{proxy+}}",
         f"ANY {node.endpoint}/_apis/web-serverlessrestapi/Prod/{{proxy+}}",
     } == set(node.function("asgi")["routes"])
+
+
+ALIASED = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Items:
+    Type: AWS::Serverless::Function
+    Properties:
+      FunctionName: items
+      Handler: index.handler
+      Runtime: python3.11
+      InlineCode: |
+        def handler(event, context):
+            arn, seen = context.invoked_function_arn, "RELEASE"
+            return {"version": context.function_version, "arn": arn, "seen": seen}
+      AutoPublishAlias: live
+      Events:
+        One: {Type: HttpApi, Properties: {Path: "/items/{id}", Method: get}}
+"""
+
+
+def test_routes_of_a_function_with_an_alias_lead_to_the_alias(tmp_path: Path) -> None:
+    template = tmp_path / "shop" / "template.yaml"
+    template.parent.mkdir()
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:items:live"
+    with served(None, tmp_path / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
+        for number, release in (("1", "first"), ("2", "second")):
+            template.write_text(ALIASED.replace("RELEASE", release))
+            deploy(template, NodeClient(node.endpoint))
+            answer = httpx.get(f"{node.endpoint}/_apis/shop-serverlesshttpapi/items/7", timeout=60)
+            assert {"version": number, "arn": arn, "seen": release} == answer.json()
