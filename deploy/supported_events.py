@@ -88,12 +88,16 @@ def check_events(template: Template, path: KeyPath, events: Any) -> list[tuple[s
     noted = []
     for name, event in events.items():
         at = (*path, name)
+        if not isinstance(event, Mapping):
+            raise template.error(at, "must be a mapping with a Type")
         only(template, at, event, frozenset({"Type", "Properties"}), frozenset())
         kind = event.get("Type")
+        if not isinstance(kind, str):
+            raise template.error(at, "must be a mapping with a Type")
         if kind in _EVENTS_NOT_YET:
             raise template.error((*at, "Type"), f"events of {kind} are not supported yet")
         if kind not in _EVENTS:
-            near = difflib.get_close_matches(str(kind), [*_EVENTS, *_EVENTS_NOT_YET], 1)
+            near = difflib.get_close_matches(kind, [*_EVENTS, *_EVENTS_NOT_YET], 1)
             hint = f"; did you mean {near[0]}?" if near else f" of {', '.join(sorted(_EVENTS))}"
             raise template.error((*at, "Type"), f"{kind!r} is no type of an event{hint}")
         properties = event.get("Properties") or {}
