@@ -20,6 +20,7 @@ from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import FunctionSpec, LayerSpec
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
+from .apis import in_template
 from .building import Builder, built
 from .errors import TemplateError
 from .plan import Change, plan
@@ -161,6 +162,7 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
     body = {
         "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
         "Layers": {key: dict(value) for key, value in wanted.layers.items()},
+        "Apis": {key: dict(value) for key, value in wanted.apis.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
     }
@@ -175,6 +177,8 @@ def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
     logical_id, _, field = error.field.partition(".")
     if logical_id in wanted.definitions:
         return wanted.error(logical_id, DefinitionError(field, error.problem))
+    if logical_id in wanted.apis:
+        return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
     return TemplateError(wanted.template.name, 0, str(error))
 
 

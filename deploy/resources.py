@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.spec import url_id_of
 
 from .intrinsics import Intrinsics
 from .supported import LAMBDA_ALIAS, LAMBDA_FUNCTION, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
 from .template import KeyPath, Template
 
+HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
+REST_API, REST_STAGE = "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Stage"
+_STAGES = {HTTP_API: (HTTP_STAGE, "ApiId"), REST_API: (REST_STAGE, "RestApiId")}
 _FUNCTION = re.compile(
     r"(?:(?:arn:[^:]+:lambda:[^:]*:)?\d{12}:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>.+))?"
 )
@@ -93,12 +97,18 @@ class Resources:
 
     def ref(self, logical_id: str) -> Any:
         """Return the value of ``Ref``: a function's or a role's name, an alias's or a version's ARN, the ARN of a URL's
-        function, a permission's statement id."""
+        function, a permission's statement id, an API's id."""
+        if logical_id.endswith(".Stage"):  # SAM's name for the stage that it makes
+            return self.attribute(logical_id.removesuffix(".Stage"), "Stage")
         kind = self._kind(logical_id)
         if kind == LAMBDA_URL:
             return self.attribute(logical_id, "FunctionArn")
         if kind in (LAMBDA_ALIAS, LAMBDA_VERSION):
             return self._arn(self.target(logical_id, "FunctionName").name, self._qualifier(logical_id))
+        if kind in (HTTP_API, REST_API):
+            return api_id_of(self.stack, logical_id)
+        if kind in (HTTP_STAGE, REST_STAGE):
+            return self._named(logical_id, "StageName")
         if kind != LAMBDA_PERMISSION:
             for key in _NAMES:
                 if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
@@ -126,6 +136,14 @@ class Resources:
             if attribute == "FunctionArn":
                 return self._arn(target.name, target.qualifier)
             return f"{self._endpoint}/_url/{url_id_of(target.name, target.qualifier)}/"
+        if attribute == "Stage" and kind in _STAGES:
+            return self.ref(self.stage_of(logical_id))
+        if (kind, attribute) == (HTTP_API, "ApiEndpoint"):
+            return f"{self._endpoint}/_apis/{self.ref(logical_id)}"
+        if (kind, attribute) in ((HTTP_API, "ApiId"), (REST_API, "RestApiId")):
+            return self.ref(logical_id)
+        if (kind, attribute) == (REST_API, "RootResourceId"):
+            return f"{self.ref(logical_id)}-root"
         raise LookupError(f"{logical_id} ({kind}) has no attribute {attribute}")
 
     def target(self, logical_id: str, key: str) -> Target:
@@ -178,6 +196,14 @@ class Resources:
         path = (*_properties(logical_id), "SnapStart")
         given = self.intrinsics.evaluate(self.properties(logical_id).get("SnapStart"), path)
         return str(given["ApplyOn"]) if isinstance(given, Mapping) and "ApplyOn" in given else "None"
+
+    def stage_of(self, logical_id: str) -> str:
+        """Return the logical id of an API's stage. Raises ``LookupError``."""
+        kind, key = _STAGES[self._kind(logical_id)]
+        for stage in self.of_type(kind):
+            if self.properties(stage).get(key) == {"Ref": logical_id}:
+                return stage
+        raise LookupError(f"{logical_id} has no stage")
 
     def _kind(self, logical_id: str) -> str:
         if logical_id not in self._resources:

@@ -7,9 +7,11 @@ that deploys does what it says. Some of what is noted is *stored*: the Lambda AP
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from .keys import only
+from .supported_events import API_PROPERTIES, GLOBALS, check_api, check_events
 from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
@@ -91,6 +93,7 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         frozenset(),
     ),
     LAMBDA_EVENT_INVOKE: (_EVENT_INVOKE_KEYS | {"FunctionName", "Qualifier"}, frozenset(), frozenset()),
+    **API_PROPERTIES,
 }  # fmt: skip
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_VERSION: ("FunctionName",),
@@ -99,17 +102,12 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_PERMISSION: ("FunctionName", "Action", "Principal"),
     LAMBDA_EVENT_INVOKE: ("FunctionName", "Qualifier"),
 }
-_EVENTS: frozenset[str] = frozenset()
-_EVENTS_NOT_YET = frozenset(
-    "AlexaSkill Api CloudWatchEvent CloudWatchLogs Cognito DocumentDB DynamoDB EventBridgeRule HttpApi IoTRule Kinesis "
-    "MQ MSK S3 SNS SQS Schedule ScheduleV2 SelfManagedKafka".split()
-)
 
 
 def check(template: Template) -> tuple[str, ...]:
     """Return the notes on what is accepted without effect. Raises ``TemplateError`` at what is not supported."""
     document = template.document
-    _only(template, (), document, _SECTIONS, _SECTIONS_NOT_YET)
+    only(template, (), document, _SECTIONS, _SECTIONS_NOT_YET)
     for section in ("Metadata", "Globals", "Parameters", "Mappings", "Conditions", "Outputs"):
         if document.get(section) is not None and not isinstance(document[section], Mapping):
             raise template.error((section,), "must be a mapping")
@@ -121,9 +119,12 @@ def check(template: Template) -> tuple[str, ...]:
     if not isinstance(resources, Mapping) or not resources:
         raise template.error(("Resources",), "must be a mapping with at least one function")
     noted: list[tuple[str, str]] = []
-    _only(template, ("Globals",), document.get("Globals") or {}, frozenset({"Function"}), ())
+    only(template, ("Globals",), document.get("Globals") or {}, {"Function", *GLOBALS}, ())
     if "Function" in (document.get("Globals") or {}):
         noted += _properties(template, ("Globals", "Function"), SERVERLESS_FUNCTION)
+    for section, kind in GLOBALS.items():
+        if section in (document.get("Globals") or {}):
+            noted += _properties(template, ("Globals", section), kind)
     for logical_id, resource in resources.items():
         noted += _resource(template, ("Resources", logical_id), resource)
     return tuple(_gathered(noted))
@@ -154,9 +155,9 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
         near = difflib.get_close_matches(kind, [*_PROPERTIES, *_NOTED_TYPES], 1, cutoff=0.93)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise template.error((*path, "Type"), f"{kind} is not supported yet{hint}")
-    if kind == SERVERLESS_FUNCTION and "Transform" not in template.document:
+    if kind.startswith("AWS::Serverless::") and "Transform" not in template.document:
         raise template.error((*path, "Type"), f"{kind} needs `Transform: {_TRANSFORMS[0]}` at the top of the template")
-    _only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
+    only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
     metadata = resource.get("Metadata") or {}
     if not isinstance(metadata, Mapping):
         raise template.error((*path, "Metadata"), "must be a mapping")
@@ -178,26 +179,32 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
 def _properties(template: Template, path: KeyPath, kind: str) -> list[tuple[str, str]]:
     built, noted, not_yet = _PROPERTIES[kind]
     properties = template.get(path) or {}
-    _only(template, path, properties, built | noted, not_yet)
+    only(template, path, properties, built | noted, not_yet)
     url = properties.get("FunctionUrlConfig")
     if url is not None:
-        _only(template, (*path, "FunctionUrlConfig"), url, _URL_KEYS, ())
+        only(template, (*path, "FunctionUrlConfig"), url, _URL_KEYS, ())
         shared = template.get(("Globals", "Function", "FunctionUrlConfig"))
         inherited = isinstance(shared, Mapping) and "AuthType" in shared
         if "AuthType" not in url and path[0] == "Resources" and not inherited:
             raise template.error((*path, "FunctionUrlConfig"), "AuthType is missing (NONE or AWS_IAM)")
     _event_invoke(template, (*path, "EventInvokeConfig"), properties.get("EventInvokeConfig"))
-    _events(template, (*path, "Events"), properties.get("Events"))
     if properties.get("PackageType", "Zip") != "Zip":
         raise template.error((*path, "PackageType"), f"{properties['PackageType']!r} is not supported yet; use Zip")
-    return [(name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted]
+    noted_events = []
+    if kind in API_PROPERTIES:
+        check_api(template, path, kind, properties)
+    elif "Events" in properties:
+        noted_events = check_events(template, (*path, "Events"), properties["Events"])
+    return noted_events + [
+        (name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted
+    ]
 
 
 def _event_invoke(template: Template, path: KeyPath, config: Any) -> None:
     """Refuse destinations for which the translator would make a queue or a topic."""
     if config is None or _is_intrinsic(config):
         return
-    _only(template, path, config, _EVENT_INVOKE_KEYS, ())
+    only(template, path, config, _EVENT_INVOKE_KEYS, ())
     destinations = config.get("DestinationConfig")
     for side, destination in destinations.items() if isinstance(destinations, Mapping) else ():
         given = destination if isinstance(destination, Mapping) else {}
@@ -206,39 +213,8 @@ def _event_invoke(template: Template, path: KeyPath, config: Any) -> None:
             raise template.error((*path, "DestinationConfig", side), f"Destination is missing: {made}")
 
 
-def _events(template: Template, path: KeyPath, events: Any) -> None:
-    """Refuse event sources that are not built, each by its name."""
-    if events is None:
-        return
-    if not isinstance(events, Mapping):
-        raise template.error(path, f"must be a mapping, not {events!r}")
-    for name, event in events.items():
-        kind = event.get("Type") if isinstance(event, Mapping) else None
-        if not isinstance(kind, str):
-            raise template.error((*path, name), "must be a mapping with a Type")
-        if kind in _EVENTS_NOT_YET:
-            raise template.error((*path, name, "Type"), f"events of {kind} are not supported yet")
-        if kind not in _EVENTS:
-            near = difflib.get_close_matches(kind, [*_EVENTS, *_EVENTS_NOT_YET], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise template.error((*path, name, "Type"), f"{kind!r} is no type of an event{hint}")
-
-
 def _is_intrinsic(value: Any) -> bool:
     return isinstance(value, Mapping) and any(key == "Ref" or str(key).startswith("Fn::") for key in value)
-
-
-def _only(template: Template, path: KeyPath, values: Any, known: frozenset[str], not_yet: Iterable[str]) -> None:
-    """Refuse a key that is not known, with the nearest known name, or that is known but not built."""
-    if not isinstance(values, Mapping):
-        raise template.error(path, f"must be a mapping, not {values!r}")
-    for name in values:
-        if name in not_yet:
-            raise template.error((*path, name), "is not supported yet")
-        if name not in known:
-            near = difflib.get_close_matches(str(name), [*known, *not_yet], 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise template.error((*path, name), f"unknown key; {hint}")
 
 
 def _gathered(noted: list[tuple[str, str]]) -> list[str]:

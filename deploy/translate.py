@@ -4,7 +4,8 @@
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
-   (versions, aliases, URLs, permissions, ...) a part of that.
+   (versions, aliases, URLs, permissions, ...) a part of that; each API is read from its OpenAPI document
+   (``apis``).
 5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
 This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
@@ -22,6 +23,7 @@ from glowplug.runtime.spec import url_id_of
 from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
+from .apis import apis_of, callable_here
 from .archive import Archive
 from .belongings import Belongings
 from .definitions import definition_of
@@ -38,8 +40,8 @@ _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
-    name.
+    """What a template asks for. ``definitions``, ``layers`` and ``apis`` by logical id, ``archives`` by digest,
+    ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
@@ -52,6 +54,7 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
@@ -70,7 +73,7 @@ def translate(
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
-    ``endpoint`` is where the node listens, for the function URLs in Outputs.
+    ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs.
     """
     account = account or Account()
     notes = check(template)
@@ -86,7 +89,12 @@ def translate(
     result = Stack(stack, template, definitions, archives, notes=notes, written=belongings.written)
     _refuse_numbers(result)
     _validate(result)
-    return replace(result, outputs=_outputs(template, resources.intrinsics, translated.get("Outputs") or {}))
+    apis = apis_of(template, resources, definitions)
+    outputs = {
+        name: callable_here(value, stack, apis, endpoint)
+        for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
+    }
+    return replace(result, outputs=outputs, apis=apis)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ class FunctionListing:
     """One function as ``glowplug ls`` shows it. Memory in MB, ``timeout_s`` in seconds.
 
     ``engine`` is ``engines`` in words, empty without a model; ``unparkable_reason`` says why it has no parked tier,
-    ``last_error`` why its last failed start failed. ``last_start_ms`` is None before the first start.
+    ``last_error`` why its last failed start failed. ``last_start_ms`` is None before the first start. ``routes`` are
+    those of APIs that lead to it, as method and URL, whose path may have variables
+    (``GET http://127.0.0.1:9000/_apis/main-web/items/{id}``).
     """
 
     name: str
@@ -87,6 +89,7 @@ class FunctionListing:
     engines: tuple[EngineListing, ...]
     url_ids: tuple[str, ...]
     urls: tuple[str, ...]
+    routes: tuple[str, ...]
     unparkable_reason: str
     last_error: str
     last_start_ms: float | None

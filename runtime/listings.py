@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .catalog import Function
+from collections.abc import Sequence
+
+from .apis import DEFAULT_ROUTE, api_of
+from .catalog import Catalog, Function
 from .control import EngineListing, FunctionListing, GivenUpListing
 from .neighbours import EngineState
 from .routing.enginefigures import EngineRow
@@ -10,11 +13,15 @@ from .routing.status import FunctionStatus
 
 
 def function_listing(
-    function: Function, state: FunctionStatus | None, engines: tuple[EngineListing, ...], endpoint: str
+    function: Function,
+    state: FunctionStatus | None,
+    engines: tuple[EngineListing, ...],
+    endpoint: str,
+    routes: Sequence[str] = (),
 ) -> FunctionListing:
     """Return a function as ``ls`` shows it; ``state`` is None for one that the router does not know (yet).
 
-    ``endpoint`` is the control listener's URL, for the function's own.
+    ``endpoint`` is the control listener's URL, for the function's own; ``routes`` are what ``routes_of`` has of it.
     """
     spec = function.spec
     url_ids = tuple(url.url_id for url in function.urls.values())
@@ -31,6 +38,7 @@ def function_listing(
         engines=engines,
         url_ids=url_ids,
         urls=tuple(f"{endpoint}/_url/{url_id}/" for url_id in url_ids),
+        routes=tuple(routes),
         unparkable_reason="" if state is None else state.unparkable_reason,
         last_error="" if state is None else state.last_error,
         last_start_ms=None if state is None or state.last_start is None else state.last_start.total_ms,
@@ -40,6 +48,22 @@ def function_listing(
         memory_mb=spec.memory_mb,
         timeout_s=spec.timeout_s,
     )
+
+
+def routes_of(catalog: Catalog, endpoint: str) -> dict[str, list[str]]:
+    """Return the routes of all APIs by the function that each leads to, as method and URL."""
+    found: dict[str, list[str]] = {}
+    for key, document in catalog.documents.items():
+        kind, _, api_id = key.partition("/")
+        if kind != "api":
+            continue
+        api = api_of(api_id, document)
+        for route in api.routes:
+            path = "/" if route.path == DEFAULT_ROUTE else route.path
+            if route.function:
+                url = f"{endpoint}/_apis/{api_id}{api.root}{path}"
+                found.setdefault(route.function, []).append(f"{route.method} {url}")
+    return found
 
 
 def engine_listing(status: EngineState, figures: tuple[EngineRow, ...]) -> EngineListing:

@@ -1,6 +1,6 @@
 """Prometheus metrics: Lambda's metric names (spec 6.6), start times by phase, and gauges read at scrape time.
 
-Recording sits on the request path, and happens in the event loop alone: plain integers in ``_Version`` and ``_Url``
+Recording sits on the request path, and happens in the event loop alone: plain integers in ``_Version`` and ``_Door``
 need no lock and cost under a microsecond. They become prometheus-client's families when somebody scrapes, as do tiers
 and instances, which the router is asked for then. ``Duration`` is in milliseconds, as Lambda's is; what we named is in
 seconds.
@@ -9,7 +9,7 @@ seconds.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -30,7 +30,6 @@ _DURATION_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30
 _LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 _START_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 _TIERS = ("hot", "parked", "stored", "remote")
-_FUNCTION = ["function_name"]
 _VERSION = ["function_name", "version"]
 
 Invoke = Callable[[Invocation], Awaitable[Outcome]]
@@ -69,13 +68,21 @@ class _Version:
 
 
 @dataclass(slots=True)
-class _Url:
-    """What is counted of one function's URL."""
+class _Door:
+    """What is counted of one function's URL, or of one API."""
 
     requests: int = 0
     client_errors: int = 0
     server_errors: int = 0
     latency_s: _Histogram = field(default_factory=lambda: _Histogram(_LATENCY_S))
+
+    def answered(self, status: int, seconds: float) -> None:
+        self.requests += 1
+        self.latency_s.observe(seconds)
+        if status >= 500:
+            self.server_errors += 1
+        elif status >= 400:
+            self.client_errors += 1
 
 
 class Metrics(Collector):
@@ -94,7 +101,8 @@ class Metrics(Collector):
         self._statuses = statuses
         self._cache = cache
         self._versions: dict[tuple[str, str], _Version] = {}
-        self._urls: dict[str, _Url] = {}
+        self._urls: dict[str, _Door] = {}
+        self._apis: dict[str, _Door] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -144,13 +152,15 @@ class Metrics(Collector):
         """Record a function URL request that was answered with ``status`` after ``seconds``."""
         url = self._urls.get(function)
         if url is None:
-            url = self._urls[function] = _Url()
-        url.requests += 1
-        url.latency_s.observe(seconds)
-        if status >= 500:
-            url.server_errors += 1
-        elif status >= 400:
-            url.client_errors += 1
+            url = self._urls[function] = _Door()
+        url.answered(status, seconds)
+
+    def api_request(self, api_id: str, status: int, seconds: float) -> None:
+        """Record a request to an API that was answered with ``status`` after ``seconds``."""
+        api = self._apis.get(api_id)
+        if api is None:
+            api = self._apis[api_id] = _Door()
+        api.answered(status, seconds)
 
     def started(self, record: StartRecord) -> None:
         """Record a start (a listener of the ledger)."""
@@ -182,7 +192,8 @@ class Metrics(Collector):
         """Yield every family (called by prometheus-client)."""
         yield from self._invocation_families()
         yield from self._start_families()
-        yield from self._url_families()
+        yield from _door_families("Url", "Function URL requests", "function_name", self._urls)
+        yield from _door_families("Api", "Requests to an API", "api_id", self._apis)
         yield from self._status_families()
 
     def _version(self, function: str, version: str) -> _Version:
@@ -210,16 +221,6 @@ class Metrics(Collector):
         yield _histogram("faas_coldstart_duration_seconds", "Successful starts, in all (phase total) and by phase",
                          [*_VERSION, "tier", "phase"], times)  # fmt: skip
 
-    def _url_families(self) -> Iterator[Metric]:
-        for name, what, counted in (
-            ("UrlRequestCount", "Function URL requests", "requests"),
-            ("Url4xxCount", "Function URL requests answered with 4xx", "client_errors"),
-            ("Url5xxCount", "Function URL requests answered with 5xx", "server_errors"),
-        ):
-            yield _counter(name, what, _FUNCTION, (((key,), getattr(url, counted)) for key, url in self._urls.items()))
-        latencies = (((key,), url.latency_s) for key, url in self._urls.items())
-        yield _histogram("UrlRequestLatency", "Seconds at the function URL", _FUNCTION, latencies)
-
     def _status_families(self) -> Iterator[Metric]:
         statuses = self._statuses()
         for name, what, counted in (
@@ -237,6 +238,18 @@ class Metrics(Collector):
             for tier in _TIERS:
                 tiers.add_metric([status.name, status.version, tier], float(status.tier == tier))
         yield tiers
+
+
+def _door_families(kind: str, what: str, label: str, doors: Mapping[str, _Door]) -> Iterator[Metric]:
+    for name, suffix, counted in (
+        ("RequestCount", "", "requests"),
+        ("4xxCount", " answered with 4xx", "client_errors"),
+        ("5xxCount", " answered with 5xx", "server_errors"),
+    ):
+        rows = (((key,), getattr(door, counted)) for key, door in doors.items())
+        yield _counter(f"{kind}{name}", f"{what}{suffix}", [label], rows)
+    latencies = (((key,), door.latency_s) for key, door in doors.items())
+    yield _histogram(f"{kind}RequestLatency", f"Seconds of {what[0].lower()}{what[1:]}", [label], latencies)
 
 
 def _counter(name: str, what: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], int]]) -> Metric:

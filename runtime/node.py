@@ -33,8 +33,9 @@ from .enginewatch import EngineWatch
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
-from .http.dispatch import ControlSurface, PublicSurface
+from .http.dispatch import ControlSurface, Door, Front, PublicSurface
 from .http.function_url import FunctionUrls
+from .http.gateway import Gateway
 from .http.hosts import ControlGuard
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
@@ -315,13 +316,23 @@ async def _listen(
     admission: Admission,
     door: Authenticator | None,
 ) -> None:
-    """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
+    """Answer from now on, on both listeners; ``admission`` checks who calls URLs and routes, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
     urls = FunctionUrls(
         registry,
         invoke,
         admission,
         arn_prefix=config.arn_prefix,
+        clock=clock,
+        request_bytes=limits.sync_request_bytes,
+        observer=metrics,
+    )
+    gateway = Gateway(
+        registry,
+        invoke,
+        admission,
+        arn_prefix=config.arn_prefix,
+        account_id=config.account_id,
         clock=clock,
         request_bytes=limits.sync_request_bytes,
         observer=metrics,
@@ -343,7 +354,8 @@ async def _listen(
     )
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
-    await http.serve(control=ControlSurface(urls, api, admin, guard, door), public=PublicSurface(urls))
+    fronts: dict[Door, Front] = {"url": urls, "api": gateway}
+    await http.serve(control=ControlSurface(fronts, api, admin, guard, door), public=PublicSurface(fronts))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

@@ -25,7 +25,7 @@ from .control import (
 from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
-from .listings import engine_listing, function_listing
+from .listings import engine_listing, function_listing, routes_of
 from .management.site import Site
 from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
@@ -34,7 +34,7 @@ from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ENGINES, FunctionSpec
-from .stacks import OnEvent, Sources, StackRequest, notes, pinned, refuse_unserved, validated
+from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 
 class NodeControl:
@@ -106,8 +106,15 @@ class NodeControl:
         """Return every function, by name."""
         states = {state.name: state for state in self._placement.describe() if state.version == LATEST}
         endpoint = self._endpoint()
+        routes = routes_of(self._registry.catalog, endpoint)
         return [
-            function_listing(function, states.get(function.spec.name), self._engines_of(function.spec), endpoint)
+            function_listing(
+                function,
+                states.get(function.name),
+                self._engines_of(function.spec),
+                endpoint,
+                routes.get(function.name, ()),
+            )
             for function in self._registry.functions()
         ]
 
@@ -253,7 +260,6 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
-        refuse_unserved(request)
         wanted = validated(request, self._code, self._device_refusal)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)

@@ -6,8 +6,8 @@ commit reaches the disk (``synchronous=FULL``): after a kill the file holds the 
 it. A damaged file is an error that says what to do; it is never made anew, because an empty registry looks like
 "nothing is deployed".
 
-The request path never waits for SQLite: ``target`` and ``url`` answer from the catalog in memory, loaded at ``open``
-and replaced after each commit.
+The request path never waits for SQLite: ``target``, ``url`` and ``api`` answer from the catalog in memory, loaded at
+``open`` and replaced after each commit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +119,10 @@ class Registry:
     def url(self, url_id: str) -> Url | None:
         """Return a function URL, or None."""
         return self._shown.urls.get(url_id)
+
+    def api(self, api_id: str) -> Mapping[str, Any] | None:
+        """Return an API as its template put it, or None."""
+        return self._shown.documents.get(f"api/{api_id}")
 
     def slot(self, name: str) -> int:
         """Return the slot of a function, also of one that was deleted and still drains. Raises ``FunctionNotFound``."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
-from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, NotSupported, StateError
+from .apis import api_of, check_targets
+from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
 from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
@@ -99,12 +100,6 @@ class StackRequest:
         return cls(name, body["Functions"], layers, apis, digest, refresh)
 
 
-def refuse_unserved(request: StackRequest) -> None:
-    """Raise ``NotSupported`` for what could be stored and would not have its effect: routes of an API."""
-    for name in request.apis:
-        raise NotSupported(f"{name}: APIs are not served; use FunctionUrlConfig")
-
-
 def validated(
     request: StackRequest, code: Code, device_refusal: Callable[[FunctionSpec], str]
 ) -> dict[str, WantedFunction]:
@@ -128,6 +123,8 @@ def validated(
         except InvalidParameter as error:
             raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
         found[logical_id] = wanted
+    for logical_id, definition in request.apis.items():
+        check_targets(api_of("", definition, logical_id), found.values(), logical_id)
     return found
 
 

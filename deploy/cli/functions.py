@@ -36,7 +36,8 @@ def with_last_start(functions: list[dict[str, Any]], starts: list[dict[str, Any]
 
 
 def show_functions(functions: list[dict[str, Any]]) -> None:
-    """Print functions as a table, and their URLs below it: those are for copying and must not be broken into lines."""
+    """Print functions as a table, and URLs and routes below it: those are for copying and must not be broken into
+    lines."""
     columns = (("FUNCTION", "left"), ("TIER", "left"), ("BUSY", "right"), ("HELD", "right"),
                ("ENGINE", "left"), ("LAST START", "left"))  # fmt: skip
     rows = [
@@ -51,7 +52,7 @@ def show_functions(functions: list[dict[str, Any]]) -> None:
         for row in functions
     ]
     console().print(table(columns, rows))
-    urls = [url for row in functions for url in row["urls"]]
+    urls = [url for row in functions for url in (*row["urls"], *row["routes"])]
     if urls:
         click.echo()
     for url in urls:

@@ -110,9 +110,15 @@ def found_by(state: Path, endpoint: str) -> str:
 
 
 def example(functions: list[dict[str, Any]], endpoint: str) -> str:
-    """Return a command that calls a function, ready to paste: one with a URL before others, then one with a model."""
-    chosen = min(functions, key=lambda row: (not row["urls"], not row["engines"]))
+    """Return a command that calls a function, ready to paste: one with a URL before one with a route and others, then
+    one with a model."""
+    chosen = min(functions, key=lambda row: (not row["urls"], not row["routes"], not row["engines"]))
     event = '{"text": "The quick brown fox jumps over the lazy dog."}'
     if chosen["urls"]:
         return f"curl -s {chosen['urls'][0]} -H 'content-type: application/json' -d '{event}'"
+    if chosen["routes"]:
+        method, _, url = min(chosen["routes"], key=lambda route: "{" in route).partition(" ")
+        sent = f" -H 'content-type: application/json' -d '{event}'" if method in ("PATCH", "POST", "PUT") else ""
+        shown = url.replace("{", "").replace("+}", "").replace("}", "")
+        return f"curl -s {shown}{'' if method in ('ANY', 'GET') else f' -X {method}'}{sent}"
     return f"glowplug invoke {chosen['name']} --endpoint {endpoint} --payload '{event}'"

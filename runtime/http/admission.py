@@ -1,8 +1,10 @@
-"""Who may call through a function URL.
+"""Who may call through a function URL or a route of an API.
 
 A URL of ``AWS_IAM`` needs a signature by somebody whom the function's policy, or the caller's own rights,
 allow. A public URL needs a policy that lets everybody in, where the node enforces policies: AWS asks for it too, and
-the SAM translator writes it. All refusals look the same to the client, as an AWS URL's do; the log has the reason.
+the SAM translator writes it. A route of ``AWS_IAM`` needs a signature by somebody of the API's own account with the
+right to invoke: there are no policies of APIs. All refusals look the same to the client, as an AWS URL's do; the log
+has the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from glowplug.runtime.apis import Api
 from glowplug.runtime.catalog import Url
 from glowplug.runtime.errors import Forbidden, FunctionNotFound, NotAuthenticated
 from glowplug.runtime.policies import allows_url, policy_of
@@ -53,6 +56,16 @@ class Admission:
         request = await self._authenticated(request, "lambda")
         if not allows_url(self._policy(url), request.principal, url.auth_type, self._account_id):
             log.info("request %s: %s may not call the URL %s", request.request_id, _name(request), url.url_id)
+            raise Forbidden("Forbidden")
+        return request
+
+    async def to_route(self, request: Request, api: Api) -> Request:
+        """Return ``request`` with its principal, who may call the routes of ``api`` that ask for a signature. Raises
+        ``Forbidden``."""
+        request = await self._authenticated(request, "execute-api")
+        principal = request.principal
+        if principal is None or principal.account_id != self._account_id or not principal.may("invoke"):
+            log.info("request %s: %s may not call the API %s", request.request_id, _name(request), api.api_id)
             raise Forbidden("Forbidden")
         return request
 

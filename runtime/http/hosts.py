@@ -1,4 +1,4 @@
-"""Whose door was knocked on: function hosts, our own names, and what a browser must not be tricked into.
+"""Whose door was knocked on: hosts of functions and APIs, our own names, and what a browser must not be tricked into.
 
 Host is matched before path, so a function's host never reaches ``/_*`` or the Lambda API. The control listener
 answers its own names only (a page whose DNS name was pointed at 127.0.0.1 has another Host), and refuses what a
@@ -15,6 +15,7 @@ from functools import lru_cache
 from glowplug.runtime.errors import Forbidden
 
 _FUNCTION_HOST = re.compile(r"(?P<url_id>[a-z0-9-]+)\.lambda-url(?:\.[a-z0-9.-]*)?")
+_API_HOST = re.compile(r"(?P<api_id>[a-z0-9-]+)\.execute-api(?:\.[a-z0-9.-]*)?")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OWN_SITE = frozenset({"same-origin", "none"})
 
@@ -36,6 +37,12 @@ def url_id_of_host(host: str) -> str | None:
     """Return the URL id of ``<url-id>.lambda-url.<anything>``, or None when it is not a function's host."""
     match = _FUNCTION_HOST.fullmatch(host) if ".lambda-url" in host else None
     return match["url_id"] if match else None
+
+
+def api_id_of_host(host: str) -> str | None:
+    """Return the API id of ``<api-id>.execute-api.<anything>``, or None when it is not an API's host."""
+    match = _API_HOST.fullmatch(host) if ".execute-api" in host else None
+    return match["api_id"] if match else None
 
 
 def is_loopback(host: str) -> bool:

@@ -1,10 +1,10 @@
-"""What function URLs and the Lambda API have in common when they invoke: ports, headers, waiting."""
+"""What function URLs, APIs and the Lambda API have in common when they invoke: ports, headers, waiting."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from glowplug.runtime.catalog import Function, Url, Version
 from glowplug.runtime.invocation import Invocation, Outcome
@@ -28,11 +28,21 @@ class Directory(Protocol):
     def url(self, url_id: str) -> Url | None:
         """Return the function URL of that id, or None."""
 
+    def api(self, api_id: str) -> Mapping[str, Any] | None:
+        """Return the API of that id as its template put it, or None."""
+
 
 class UrlObserver(Protocol):
     """Hears of every answered function URL call."""
 
     def url_request(self, function: str, status: int, seconds: float) -> None:
+        """Count one request."""
+
+
+class ApiObserver(Protocol):
+    """Hears of every answered request to an API."""
+
+    def api_request(self, api_id: str, status: int, seconds: float) -> None:
         """Count one request."""
 
 

@@ -102,6 +102,12 @@ class Request:
             peer[0] if isinstance(peer, tuple) else "", port, arrived_s, raw,
         )  # fmt: skip
 
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the header fields one by one, each name as it was spelled."""
+        if self.raw is None:
+            return list(self.headers.items())
+        return [(name.decode("latin-1"), _header_text(value)) for name, value in self.raw.raw_headers]
+
     def segments(self, prefix: str) -> list[str]:
         """Return the percent-decoded segments that follow ``prefix``; one trailing slash is ignored.
 

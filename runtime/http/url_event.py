@@ -42,15 +42,15 @@ class UnmappableResult(ValueError):
 class Door:
     """What an event says of the door that its request came through; all of it JSON text.
 
-    The default is a function URL that knows nobody. ``authorizer`` and ``path_parameters`` are whole members with their
-    comma, or empty.
+    The default is a function URL that knows nobody. ``authorizer`` (of the request context) and ``members`` (of the
+    event) are whole members with their commas, or empty.
     """
 
     route_key: str = '"$default"'
     stage: str = '"$default"'
     account_id: str = '"anonymous"'
     authorizer: str = ""
-    path_parameters: str = ""
+    members: str = ""
 
 
 OPEN = Door()
@@ -103,7 +103,7 @@ def event_of(
     raw_path, ip, url = quoted(path), quoted(request.peer), quoted(url_id)
     event = (
         f'{{"version":"2.0","routeKey":{door.route_key},"rawPath":{raw_path},"rawQueryString":{quoted(request.query)},'
-        f'{cookies}"headers":{object_of(headers)},{parameters}{door.path_parameters}'
+        f'{cookies}"headers":{object_of(headers)},{parameters}{door.members}'
         f'"requestContext":{{"accountId":{door.account_id},{door.authorizer}"apiId":{url},'
         f'"domainName":{quoted(hostname(request.host))},"domainPrefix":{url},"http":{{"method":{quoted(request.method)},'
         f'"path":{raw_path},"protocol":"{request.protocol}","sourceIp":{ip},'

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.catalog import Catalog, Layer, LayerVersion, Stack
 from glowplug.runtime.errors import Conflict, DefinitionError
-from glowplug.runtime.spec import LayerSpec, url_id_of
+from glowplug.runtime.spec import LayerSpec
 from glowplug.runtime.wanted import WantedFunction
 
 from .making import Making, StackLayers
@@ -137,7 +138,7 @@ def _layers(catalog: Catalog, stack: WantedStack, before: Stack | None, site: Si
 
 
 def _apis(catalog: Catalog, stack: WantedStack, before: Stack | None) -> tuple[Catalog, dict[str, str]]:
-    ids = {logical_id: url_id_of(f"{stack.name}-{logical_id}") for logical_id in stack.apis}
+    ids = {logical_id: api_id_of(stack.name, logical_id) for logical_id in stack.apis}
     for api in set() if before is None else set(before.apis.values()) - set(ids.values()):
         catalog = catalog.with_document(f"api/{api}", None)
     for logical_id, given in stack.apis.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Url, Version
 from glowplug.runtime.deployments import Allocation
@@ -61,6 +62,10 @@ class Deployed:
         if version is None:
             raise FunctionNotFound(f"Function not found: {self._arn}{name}:{qualifier}")
         return version
+
+    def api(self, api_id: str) -> Mapping[str, Any] | None:
+        """Return an API, or None."""
+        return self.catalog.documents.get(f"api/{api_id}")
 
     def url(self, url_id: str) -> Url | None:
         """Return a function URL, or None."""

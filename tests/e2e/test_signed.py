@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 TEMPLATE = """
 Transform: AWS::Serverless-2016-10-31
+Globals: {HttpApi: {Auth: {EnableIamAuthorizer: true}}}
 Resources:
   Hello:
     Type: AWS::Serverless::Function
@@ -26,11 +27,15 @@ Resources:
       FunctionName: hello
       Handler: index.handler
       Runtime: python3.11
+      Events:
+        Signed: {Type: HttpApi, Properties: {Path: "/signed/{id}", Method: get, Auth: {Authorizer: AWS_IAM}}}
+        Open: {Type: HttpApi, Properties: {Path: /open, Method: get}}
+        Rest: {Type: Api, Properties: {Path: "/signed/{id}", Method: get, Auth: {Authorizer: AWS_IAM}}}
       InlineCode: |
         import json, boto3
         def handler(event, context):
             if "call" not in event:
-                return event
+                return {"body": json.dumps(event)} if "resource" in event else event
             client = boto3.client("lambda")
             try:
                 if event["call"] == "self":
@@ -64,11 +69,13 @@ class Signed:
             aws_secret_access_key=secret or own, config=Config(retries={"max_attempts": 0}),
         )  # fmt: skip
 
-    def ask(self, name: str, method: str, path: str, body: bytes = b"", *, presigned: bool = False) -> tuple[int, Any]:
+    def ask(
+        self, name: str, method: str, path: str, body: bytes = b"", *, presigned: bool = False, service: str = "lambda"
+    ) -> tuple[int, Any]:
         """Send a request that botocore signed."""
         request = AWSRequest(method, f"{self.node.endpoint}{path}", data=body)
         signer = SigV4QueryAuth if presigned else SigV4Auth
-        signer(Credentials(*self.keys[name]), "lambda", "us-east-1").add_auth(request)
+        signer(Credentials(*self.keys[name]), service, "us-east-1").add_auth(request)
         target = request.prepare().url.removeprefix(self.node.endpoint)
         status, _, text = self.node.request_raw(method, target, body, dict(request.headers))
         return status, text
@@ -152,6 +159,21 @@ def test_who_may_only_invoke_may_not_control(signed: Signed) -> None:
     )
     assert 403 == signed.ask("caller", "GET", ADMIN)[0]
     assert 403 == signed.ask("caller", "GET", "/metrics")[0]
+
+
+@pytest.mark.parametrize("kind", ["httpapi", "restapi"])
+def test_a_route_of_aws_iam_is_for_those_who_may_invoke(signed: Signed, kind: str) -> None:
+    listed = json.loads(signed.ask("ops", "GET", ADMIN)[1])["functions"][0]["routes"]
+    routes = [route.partition(signed.node.endpoint)[2] for route in listed]
+    path = next(route for route in routes if kind in route and "signed" in route).replace("{id}", "a%20b?q=1%202")
+    for name in ("ops", "caller"):
+        for presigned in (False, True):
+            status, text = signed.ask(name, "GET", path, presigned=presigned, service="execute-api")
+            assert (200, True) == (status, f"user/{name}" in text), text
+    assert 403 == signed.ask("partner", "GET", path, service="execute-api")[0]
+    assert 403 == signed.ask("ops", "GET", path)[0]
+    assert 403 == signed.node.request_raw("GET", path)[0]
+    assert 200 == signed.node.request_raw("GET", next(route for route in routes if route.endswith("/open")))[0]
 
 
 def test_another_account_needs_a_statement(signed: Signed) -> None:

@@ -33,8 +33,9 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.http.admin import AdminApi
 from glowplug.runtime.http.admission import Admission
-from glowplug.runtime.http.dispatch import ControlSurface, PublicSurface
+from glowplug.runtime.http.dispatch import ControlSurface, Door, Front, PublicSurface
 from glowplug.runtime.http.function_url import FunctionUrls
+from glowplug.runtime.http.gateway import Gateway
 from glowplug.runtime.http.hosts import ControlGuard
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
@@ -140,6 +141,14 @@ class Edge:
         return status, body
 
 
+def an_api(cors: dict[str, Any]) -> dict[str, Any]:
+    routes = [
+        {"RouteKey": "ANY /items/{id}", "FunctionName": "echo"},
+        {"RouteKey": "ANY /old", "FunctionName": "echo", "PayloadFormatVersion": "1.0"},
+    ]
+    return {"ProtocolType": "HTTP", "StageName": "$default", "Routes": routes, "CorsConfiguration": cors}
+
+
 @asynccontextmanager
 async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     clock = SystemClock()
@@ -149,10 +158,16 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     edge = Edge(server, control, metrics, [], lambda invocation: asyncio.sleep(0, Outcome("", b"", "", "hot")))
     edge.answers("hello")
     registry, invoke = Deployed(a_function(ECHO, url=True)), metrics.observed(edge.invoke)
+    for api_id, cors in (("web", {}), ("shared", {"AllowOrigins": ["https://a.example"]})):
+        registry.catalog = registry.catalog.with_document(f"api/{api_id}", an_api(cors))
     admission = Admission(registry, None, account_id="000000000000", enforce_policies=False)
     urls = FunctionUrls(
         registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
     )
+    gateway = Gateway(
+        registry, invoke, admission, arn_prefix=ARN, account_id="000000000000", clock=clock,
+        request_bytes=LIMIT_BYTES, observer=metrics,
+    )  # fmt: skip
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
@@ -161,8 +176,9 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]
     server.bind()
     try:
-        surface = ControlSurface(urls, api, admin, ControlGuard(config.hosts))
-        await server.serve(control=surface, public=PublicSurface(urls))
+        fronts: dict[Door, Front] = {"url": urls, "api": gateway}
+        surface = ControlSurface(fronts, api, admin, ControlGuard(config.hosts))
+        await server.serve(control=surface, public=PublicSurface(fronts))
         yield edge
     finally:
         await server.close(1.0)
@@ -172,6 +188,74 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
 async def edge() -> AsyncIterator[Edge]:
     async with edge_at() as made:
         yield made
+
+
+# --- APIs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("/_apis/web/items/a%2Fb?q=1", "localhost"),
+        ("/_apis/WEB/items/a%2Fb?q=1", "localhost"),
+        ("http://localhost/_apis/web/items/a%2Fb?q=1", "localhost"),
+        ("/items/a%2Fb?q=1", "WEB.execute-api.us-east-1.amazonaws.com:9000"),
+        ("/items/a%2Fb?q=1", "web.execute-api.localhost"),
+    ],
+)
+async def test_an_api_is_found_by_path_and_by_host_on_either_listener(edge: Edge, target: str, host: str) -> None:
+    for port in (edge.server.port, edge.server.public_port):
+        assert (200, b"hello") == await edge.get(target, host, port=port)
+        event = json.loads(edge.invocations[-1].payload)
+        assert ("web", "/items/a/b", {"id": "a/b"}, "q=1") == (
+            event["requestContext"]["apiId"], event["rawPath"], event["pathParameters"], event["rawQueryString"]
+        )  # fmt: skip
+
+
+async def test_an_apis_host_never_reaches_what_is_the_nodes(edge: Edge) -> None:
+    for path in ("/_glowplug/health", "/_url/echo/", "/metrics", "/2015-03-31/functions", "/_apis/web/items/7"):
+        assert (404, b'{"message":"Not Found"}') == await edge.get(path, "web.execute-api.localhost")
+    assert [] == edge.invocations
+
+
+async def test_repeated_headers_reach_format_1_one_by_one(edge: Edge) -> None:
+    edge.answers({"statusCode": 200, "multiValueHeaders": {"Set-Cookie": ["a=1", "b=2"]}, "body": "é"})
+    status, _, body = await edge.raw("GET /_apis/web/old HTTP/1.1\nHost: localhost\nX-A: 1\nx-a: 2\nCookie: c=3")
+    assert (200, "é".encode()) == (status, body)
+    event = json.loads(edge.invocations[0].payload)
+    assert (["1", "2"], "2", "c=3") == (
+        event["multiValueHeaders"]["x-a"], event["headers"]["x-a"], event["headers"]["cookie"]
+    )  # fmt: skip
+
+
+async def test_head_and_options_are_methods_of_a_route(edge: Edge) -> None:
+    status, headers, body = await edge.raw("HEAD /_apis/web/items/7 HTTP/1.1\nHost: localhost")
+    assert (200, "5", b"") == (status, headers["content-length"], body)
+    status, _, body = await edge.raw("OPTIONS /_apis/web/items/7 HTTP/1.1\nHost: localhost")
+    assert (200, b"hello") == (status, body)
+
+
+async def test_a_page_of_another_origin_is_let_in_where_the_api_lets_it_in(edge: Edge) -> None:
+    page = "Origin: https://a.example\nSec-Fetch-Site: cross-site"
+    asked = "Access-Control-Request-Method: GET"
+    status, headers, _ = await edge.raw(f"OPTIONS /_apis/shared/old HTTP/1.1\nHost: localhost\n{page}\n{asked}")
+    assert (204, "https://a.example") == (status, headers["access-control-allow-origin"])
+    status, headers, body = await edge.raw(f"GET /_apis/shared/items/7 HTTP/1.1\nHost: localhost\n{page}")
+    assert (200, "https://a.example", b"hello") == (status, headers["access-control-allow-origin"], body)
+    for target in ("/_apis/web/items/7", "/_apis/none/", "/_glowplug/health"):
+        assert 403 == (await edge.raw(f"GET {target} HTTP/1.1\nHost: localhost\n{page}"))[0]
+    other = page.replace("a.example", "b.example")
+    assert 403 == (await edge.raw(f"GET /_apis/shared/items/7 HTTP/1.1\nHost: localhost\n{other}"))[0]
+
+
+async def test_requests_to_an_api_are_counted_by_its_id(edge: Edge) -> None:
+    for path in ("items/7", "none"):
+        await edge.get(f"/_apis/web/{path}")
+    await edge.get("/_apis/nobody/")
+    text = edge.metrics.render().decode()
+    assert 'ApiRequestCount_total{api_id="web"} 2.0' in text
+    assert 'Api4xxCount_total{api_id="web"} 1.0' in text
+    assert "nobody" not in text
 
 
 # --- function URLs --------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ EMBED = {
     "engine": "aot_inductor",
     "engines": [{"model": "", "engine": "aot_inductor", "state": "ready", "reason": ""}],
     "urls": ["http://127.0.0.1:9000/_url/embed/"],
+    "routes": [],
 }
 LONG = EMBED | {"name": "a" * 64, "tier": "stored", "engine": "", "engines": [], "urls": []}
 

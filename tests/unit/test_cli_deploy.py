@@ -27,6 +27,7 @@ EMBED = {
     "engine": "eager",
     "engines": [{"model": "", "engine": "eager", "state": "queued", "reason": ""}],
     "urls": ["http://127.0.0.1:9000/_url/embed/"],
+    "routes": [],
 }
 ECHO = EMBED | {"name": "echo", "engine": "", "engines": [], "urls": ["http://127.0.0.1:9000/_url/echo/"]}
 TEMPLATE = """

@@ -108,7 +108,7 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     assert ["+ echo", "+ embed"] == actions(first)
     assert ["translate", "plan", "upload"] == [step["step"] for step in steps]
     assert first.uploaded_bytes == sum(map(len, node.codes.values())) > 0
-    assert {"Functions", "Layers", "TemplateDigest", "Refresh"} == set(node.bodies[0])
+    assert {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"} == set(node.bodies[0])
 
     second = deploy(template, node, stack="main", refresh=True)
     assert (["= echo", "= embed"], 0) == (actions(second), second.uploaded_bytes)

@@ -221,7 +221,7 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
     ("text", "message"),
     [
         ("Resources: {Q: {Type: AWS::SQS::Queue}}", "template.yaml:1: Q.Type: AWS::SQS::Queue is not supported yet"),
-        (HEAD + "  Api: {Type: AWS::Serverless::HttpApi}", "template.yaml:3: Api.Type: AWS::Serverless::HttpApi is not"),
+        (HEAD + "  Flow: {Type: AWS::Serverless::StateMachine}", "template.yaml:3: Flow.Type: AWS::Serverless::StateMac"),
         ("Rules: {}\nResources: {}", "template.yaml:1: Rules: is not supported yet"),
         ("Resource: {}", "template.yaml:1: Resource: unknown key; did you mean Resources?"),
         ("Resources: []", "template.yaml:1: Resources: must be a mapping with at least one function"),
@@ -230,7 +230,7 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
         ("Resources: {A: {Type: AWS::Serverless::Function}}", "template.yaml:1: A.Type: AWS::Serverless::Function needs"),
         ("Transform: Other\nResources: {}", "template.yaml:1: Transform: 'Other' is not supported"),
         ("Outputs: []\nResources: {}", "template.yaml:1: Outputs: must be a mapping"),
-        (HEAD + FUNCTION + "Globals:\n  Api: {}\n", "template.yaml:10: Globals.Api: unknown key; known: Function"),
+        (HEAD + FUNCTION + "Globals:\n  Layer: {}\n", "template.yaml:10: Globals.Layer: unknown key; known: Api, Funct"),
         (HEAD + FUNCTION + "    Conditon: A\n", "template.yaml:9: Embed.Conditon: unknown key; did you mean Condition?"),
         (HEAD + FUNCTION + "    Connectors: {}\n", "template.yaml:9: Embed.Connectors: is not supported yet"),
         (HEAD + FUNCTION + "    Condition: A\n", "template.yaml:9: Embed.Condition: no condition 'A' in Conditions"),
