@@ -21,6 +21,7 @@ from glowplug.runtime.process.wire import ExitCode
 
 from . import firstuse, hooks, loader, requestlog, shadow
 from .context import Instance
+from .eventloop import EventLoop
 from .faults import Fault
 from .generators import Generators
 
@@ -66,6 +67,7 @@ class Function:
         self.before_import: Callable[[], None] | None = None
         self.models: Any = None
         self._name = ""
+        self._event_loop = EventLoop()
         self._hooks_due = False
         self._has_models = False
         self._recorder: firstuse.Recorder | None = None
@@ -132,6 +134,8 @@ class Function:
                 code = ExitCode.BEFORE_SNAPSHOT_FAILED
                 raise _failed("load", error, code, "Runtime.BeforeSnapshotError") from error
             self._hooks_due = load.initialization_type == _SNAP_START
+        if load.parked:
+            self._event_loop.rest()
         obstacle = forkable.obstacle(self._channels) if load.parked else ""
         return wire.Loaded(_ms_since(started), obstacle, models, namespace_ms=self.view.took_ms)
 
@@ -163,6 +167,7 @@ class Function:
         if self.view.scratch and os.environ.get("TMPDIR") == TMP:
             os.environ["TMPDIR"] = self.view.scratch
             tempfile.tempdir = None  # forget an answer from before
+        self._event_loop.wake()
         if self.models is not None:
             self.models.begin()
         if self._has_models:

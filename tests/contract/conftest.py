@@ -1,4 +1,4 @@
-"""Two nodes that files of this folder share, and code for their functions."""
+"""A node that files of this folder share, and code for its functions."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -181,9 +182,14 @@ class TestMangum:
         first, second = (node.request("GET", "/_url/asgi/orders/1")[2]["started"] for _ in range(2))
         assert first + 1 == second
 
-    def test_its_event_loop_keeps_it_from_parking_and_ls_says_so(self, node: ServedNode) -> None:
+    def test_the_event_loop_that_it_makes_at_import_does_not_keep_it_from_parking(self, node: ServedNode) -> None:
         node.request("GET", "/_url/asgi/orders/1")
-        assert "an epoll descriptor" == node.function("asgi")["unparkable_reason"]
+        assert "" == node.function("asgi")["unparkable_reason"]
+        node.admin("POST", "functions/asgi/cool", {"to": "parked"})
+        with ThreadPoolExecutor(4) as pool:  # several instances at once, each with the loop of its own
+            answers = list(pool.map(lambda _: node.request("GET", "/_url/asgi/orders/2?wait=1"), range(12)))
+        assert {200} == {status for status, _, _ in answers}
+        assert "parked" in {headers["x-glowplug-tier"] for _, headers, _ in answers}
 
 
 class TestPowertools:

@@ -202,6 +202,50 @@ class TestObstacles:
         assert "" == programs.function_zygote(source + ECHO).loaded.obstacle
 
 
+class TestEventLoops:
+    """A loop of asyncio's that the import made and left idle is one in each instance; another is an obstacle."""
+
+    SOURCE = (
+        "import asyncio, os\n"
+        "loop = asyncio.new_event_loop()\nasyncio.set_event_loop(loop)\n"
+        "async def work():\n"
+        "    await asyncio.to_thread(int)\n"  # wakes the loop through its own socket
+        "    await asyncio.sleep(0.001)\n"
+        "    return loop is asyncio.get_running_loop()\n"
+        "def handler(event, context):\n"
+        "    return [loop.run_until_complete(work()), loop._selector.fileno(), loop._ssock.fileno()]\n"
+    )
+
+    def test_an_idle_one_runs_in_every_instance_with_descriptors_of_its_own(self, programs: Any) -> None:
+        zygote = programs.function_zygote(self.SOURCE)
+
+        assert "" == zygote.loaded.obstacle
+        workers = [zygote.worker("one"), zygote.worker("other")]
+        for worker in [*workers, *workers]:
+            same, *descriptors = json.loads(worker.result())
+            assert same
+            assert all(descriptor > 2 for descriptor in descriptors)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            "loop.call_later(60, print)\n",
+            "loop.call_soon(print)\n",
+            "r, w = os.pipe()\nloop.add_reader(r, print)\n",
+            "asyncio.set_event_loop(None)\n",
+        ],
+    )
+    def test_one_that_has_something_to_do_or_is_not_set_is_an_obstacle(self, programs: Any, more: str) -> None:
+        assert "an epoll descriptor" == programs.function_zygote(self.SOURCE + more).loaded.obstacle
+
+    def test_without_parking_it_is_left_alone(self, programs: Any) -> None:
+        worker = programs.base().spawn("worker", "w")
+        worker.control.ask(programs.load_frame(self.SOURCE, parked=False))
+        worker.control.ask(programs.start_frame(restored=False))
+
+        assert json.loads(worker.result())[0]
+
+
 class TestHooks:
     """``snapshot_restore_py`` keeps its meaning: before parking, after the fork."""
 
