@@ -131,6 +131,11 @@ def test_a_url_a_permission_concurrency_tags_and_a_layer(
     )  # fmt: skip
     assert ("all", "*") == tuple(json.loads(permitted["Statement"])[key] for key in ("Sid", "Principal"))
     assert "all" == json.loads(aws("get-policy", *name)["Policy"])["Statement"][0]["Sid"]
+    assert 403 == empty.request("GET", url.removeprefix(empty.endpoint))[0]  # AWS asks for two permissions
+    aws(
+        "add-permission", *name, "--statement-id", "run", "--action", "lambda:InvokeFunction", "--principal", "*",
+        "--invoked-via-function-url",
+    )  # fmt: skip
     assert 200 == empty.request("GET", url.removeprefix(empty.endpoint))[0]
     reserved = aws("put-function-concurrency", *name, "--reserved-concurrent-executions", "3")
     assert {"ReservedConcurrentExecutions": 3} == reserved
