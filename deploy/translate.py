@@ -1,5 +1,6 @@
 """From a SAM template to definitions: the form in which the node accepts functions.
 
+0. ``expansion`` unrolls loops and fills in what other stacks export.
 1. ``supported.check`` refuses, on the template as written, what is not built.
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glowplug.runtime.errors import DefinitionError
@@ -25,6 +26,7 @@ from glowplug.runtime.wanted import wanted_of
 from . import parameters as template_parameters
 from .archive import Archive, pack, pack_text
 from .errors import ArchiveError, TemplateError
+from .expansion import expand, exports_of
 from .intrinsics import Intrinsics
 from .resources import Account, NoResources, Resources
 from .supported import LAMBDA_FUNCTION, LAMBDA_URL, SERVERLESS_FUNCTION, check, without_noted
@@ -50,7 +52,8 @@ class Stack:
     """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
     name.
 
-    ``notes`` are what the template says that has no effect here, one sentence each.
+    ``notes`` are what the template says that has no effect here, one sentence each. ``exports`` and ``imports`` are
+    what it shares with other stacks: text by export name, and the names that it took from them.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
@@ -73,14 +78,17 @@ def translate(
     account: Account | None = None,
     endpoint: str = "http://127.0.0.1:9000",
     parameters: Mapping[str, str] | None = None,
+    exports: Mapping[str, str] | None = None,
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
-    ``endpoint`` is where the node listens, for the function URLs in Outputs.
+    ``endpoint`` is where the node listens, for the function URLs in Outputs. ``exports`` is what the stacks of the node
+    export; None where there is no node to ask, and an import stands for its own name.
     """
     account = account or Account()
-    notes = check(template)
     names = template_parameters.resolve(template, parameters or {}) | account.pseudo_parameters(stack)
+    template, imports = expand(template, names, exports)
+    notes = check(template)
     packed, archives = _Packer(template, names).pack()
     translated = _to_cloudformation(template, packed, names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
@@ -91,7 +99,8 @@ def translate(
         _add_url(template, resources, logical_id, definitions)
     result = Stack(stack, template, definitions, archives, notes=notes)
     _validate(result)
-    return Stack(stack, template, definitions, archives, _outputs(template, resources.intrinsics), notes)
+    outputs = _outputs(template, resources.intrinsics)
+    return replace(result, outputs=outputs, exports=exports_of(template, names, outputs), imports=imports)
 
 
 class _Packer:
