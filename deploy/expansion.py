@@ -40,8 +40,8 @@ def expand(
     """Return the template with its loops unrolled and its imports filled in, and the names of those.
 
     ``names`` are parameters, resolved. With ``exports`` of None, where there is no node to ask, an import stands for
-    its own name. Raises ``TemplateError`` for a loop that is none, that makes one key twice, or that the template has no
-    transform for.
+    its own name. Raises ``TemplateError`` for a loop that is none, that makes one key twice, or that the template has
+    no transform for.
     """
     expander = _Expander(template, names, exports)
     document = {section: expander.section(section, value) for section, value in template.document.items()}

@@ -24,15 +24,17 @@ from .control import (
 )
 from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
+from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing
+from .management.drift import drift
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
-from .spec import ENGINES, FunctionSpec
+from .spec import ARCHITECTURE, ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, refuse_unserved, validated
 
 
@@ -99,6 +101,8 @@ class NodeControl:
             functions=len(self._registry.functions()),
             base_zygotes=ready,
             state=str(self._state),
+            architecture=ARCHITECTURE,
+            runtimes=tuple(sorted({OWN, *self._pythons})),
         )
 
     async def functions(self) -> list[FunctionListing]:
@@ -243,8 +247,9 @@ class NodeControl:
         stack = catalog.stacks.get(name)
         if stack is None:
             raise ResourceNotFound(f"Stack not found: {name}")
-        functions = {key: catalog.functions[value] for key, value in stack.functions.items()}
-        return StackListing(stack, functions)
+        known = {key: catalog.functions.get(value) for key, value in stack.functions.items()}
+        functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
+        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()))
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.
@@ -266,6 +271,8 @@ class NodeControl:
             apis=request.apis,
             sizes={digest: self._code.size(digest) for digest in digests},
             definitions=request.definitions,
+            exports=request.exports,
+            imports=request.imports,
         )
         site = self._site()
         try:
@@ -280,8 +287,12 @@ class NodeControl:
         return StackResult(tuple(changes), listed, notes(request, self._pythons))
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
-        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""
-        await self.stack(name)
+        """Take a stack out with all that belongs to it.
+
+        Raises ``ResourceNotFound``, or ``Conflict`` where another stack imports what it exports.
+        """
+        if name not in self._registry.catalog.stacks:
+            raise ResourceNotFound(f"Stack not found: {name}")
         return await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
 
     def _site(self) -> Site:

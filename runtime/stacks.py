@@ -18,7 +18,7 @@ from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"})
+_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh", "Exports", "Imports"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -71,7 +71,8 @@ class Code(Protocol):
 class StackRequest:
     """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
 
-    ``refresh`` resolves model sources again that are pinned already.
+    ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
+    by name, ``imports`` are the names of what this one has imported.
     """
 
     name: str
@@ -80,6 +81,8 @@ class StackRequest:
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -96,7 +99,12 @@ class StackRequest:
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
         if not isinstance(digest, str) or not isinstance(refresh, bool):
             raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
-        return cls(name, body["Functions"], layers, apis, digest, refresh)
+        exports, imports = body.get("Exports", {}), body.get("Imports", [])
+        if not isinstance(exports, dict) or not all(isinstance(text, str) for text in exports.values()):
+            raise InvalidRequestContent("Exports is an object of strings")
+        if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
+            raise InvalidRequestContent("Imports is a list of strings")
+        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports))
 
 
 def refuse_unserved(request: StackRequest) -> None:

@@ -80,7 +80,8 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resolve]:
     )
 
     def resolved(value: Any, conditions: dict[str, Any]) -> Any:
-        assert oracle.stdin is not None and oracle.stdout is not None
+        assert oracle.stdin is not None
+        assert oracle.stdout is not None
         symbols = {**PSEUDO, "Echo": {"Ref": "echo", "Arn": ARN}}
         oracle.stdin.write(json.dumps({"template": document(conditions), "symbols": symbols, "value": value}) + "\n")
         oracle.stdin.flush()

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.catalog import LATEST, Alias, Catalog, Provisioned
+from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function, Provisioned
 from glowplug.runtime.deployments import Stamp, activated, allocation_of, quota_of
 from glowplug.runtime.errors import Conflict, DefinitionError
+from glowplug.runtime.management.drift import drift
 from glowplug.runtime.management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.status import FunctionStatus
+from glowplug.runtime.spec import SourceFile
 from glowplug.runtime.wanted import wanted_of
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -28,14 +30,17 @@ class Node:
         self.catalog = Catalog()
         self._ids = itertools.count(1)
 
-    def put(self, name: str = "main", layers: Any = None, apis: Any = None, **functions: Any) -> list[FunctionChange]:
+    def put(
+        self, name: str = "main", layers: Any = None, apis: Any = None, exports: Any = None, imports: Any = (),
+        **functions: Any,
+    ) -> list[FunctionChange]:  # fmt: skip
         definitions = {
             key: {"FunctionName": key.lower(), "Handler": "h.f", "Runtime": "python3.11", "CodeSha256": CODE, **more}
             for key, more in functions.items()
         }
         stack = WantedStack(
             name, "t", {key: wanted_of(given) for key, given in definitions.items()}, layers or {}, apis or {},
-            {CODE: 10, OTHER: 20}, definitions,
+            {CODE: 10, OTHER: 20}, definitions, exports or {}, tuple(imports),
         )  # fmt: skip
         self.catalog, changes = put(self.catalog, stack, self.site())
         return changes
@@ -202,3 +207,115 @@ def test_provisioned_concurrency_tells_how_far_its_instances_are(
     made = allocation_of(Provisioned(2, "t"), [state(**fields) for fields in states])
     assert expected == (made.allocated, made.available, made.status)
     assert ("FUNCTION_ERROR_INIT_FAILURE" if made.status == "FAILED" else "") == made.reason
+
+
+def test_what_a_stack_exports_is_its_own_and_stays_while_others_import_it() -> None:
+    node = Node()
+    node.put("base", exports={"url": "http://a"}, Fn={})
+    node.put("user", imports=["url"], Gn={})
+    assert ({"url": "http://a"}, {"url": "base"}) == (
+        node.catalog.stacks["base"].exports, node.catalog.stacks["user"].imports
+    )  # fmt: skip
+    before = node.catalog
+    for refused, message in (
+        (lambda: node.put("third", exports={"url": "http://b"}), "url is exported by the stack base already"),
+        (lambda: node.put("third", imports=["nothing"]), "no stack exports nothing"),
+        (lambda: node.put("base", Fn={}), "the stack user imports url"),
+        (lambda: destroy(node.catalog, "base"), "the stack user imports url"),
+    ):
+        with pytest.raises(Conflict, match=message):
+            refused()
+    assert before is node.catalog
+    node.put("base", exports={"url": "http://c"}, Fn={})
+    node.put("user", Gn={})
+    node.put("base", Fn={})
+    assert {} == node.catalog.stacks["base"].exports
+
+
+def test_a_stack_may_import_of_itself_only_what_another_exports() -> None:
+    node = Node()
+    with pytest.raises(Conflict, match="no stack exports own"):
+        node.put("main", exports={"own": "x"}, imports=["own"], Fn={})
+
+
+def drifted(node: Node) -> dict[str, tuple[str, ...]]:
+    before = node.catalog
+    found = drift(node.catalog, node.catalog.stacks["main"], node.site())
+    assert before is node.catalog
+    return found
+
+
+DEPLOYED = {
+    "Environment": {"Variables": {"AA": "1", "BB": "2"}}, "Tags": {"team": "a"}, "ReservedConcurrentExecutions": 5,
+    "Layers": [{"Ref": "Deps"}], "Urls": {"live": {"AuthType": "NONE"}}, "EventInvokeConfigs": {"live": {}}, **PUBLISHED,
+}  # fmt: skip
+
+
+def deployed() -> Node:
+    node = Node()
+    node.put(layers={"Deps": {"LayerName": "deps", "CodeSha256": CODE}}, Fn=DEPLOYED, Gn={})
+    return node
+
+
+def test_a_stack_that_nobody_touched_has_no_drift() -> None:
+    assert {} == drifted(deployed())
+
+
+def changed_spec(function: Function, **fields: Any) -> Function:
+    return replace(function, latest=replace(function.latest, spec=replace(function.spec, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        (lambda fn: changed_spec(fn, timeout_s=9.0, memory_mb=512), ("Timeout", "MemorySize")),
+        (lambda fn: changed_spec(fn, code_digest=OTHER), ("Code",)),
+        (lambda fn: changed_spec(fn, environment={"AA": "1", "CC": "3"}), ("Environment.Variables.BB", "Environment.Variables.CC")),
+        (lambda fn: changed_spec(fn, layers=()), ("Layers",)),
+        (lambda fn: changed_spec(fn, log_format="JSON", log_level="DEBUG"), ("LoggingConfig",)),
+        (lambda fn: changed_spec(fn, max_instances=3, max_held=1), ("Glowplug",)),
+        (lambda fn: replace(fn, latest=replace(fn.latest, settings={"VpcConfig": {}})), ("VpcConfig",)),
+        (lambda fn: replace(fn, tags={"team": "b", "x": "y"}), ("Tags.team", "Tags.x")),
+        (lambda fn: replace(fn, reserved=None), ("ReservedConcurrentExecutions",)),
+        (lambda fn: replace(fn, aliases={}), ("Aliases.live",)),
+        (lambda fn: replace(fn, urls={}), ("FunctionUrlConfig.live",)),
+        (lambda fn: replace(fn, documents={"event-invoke/live": {"MaximumRetryAttempts": 0}}), ("EventInvokeConfig.live",)),
+        (lambda fn: replace(fn, provisioned={"live": Provisioned(2, "t")}), ("ProvisionedConcurrencyConfig.live",)),
+        (lambda fn: replace(fn, versions={}, publications={}), ("Versions", "Aliases.live")),
+    ],
+)  # fmt: skip
+def test_drift_names_what_was_changed_since(change: Any, fields: tuple[str, ...]) -> None:
+    node = deployed()
+    node.catalog = node.catalog.with_function(change(node.catalog.functions["fn"]))
+    assert {"Fn": fields} == drifted(node)
+
+
+def test_what_no_template_has_named_is_no_drift() -> None:
+    node = deployed()
+    function = node.catalog.functions["fn"]
+    own = replace(function, aliases={**function.aliases, "mine": Alias("mine", "1", "r")})
+    node.catalog = node.catalog.with_function(own.with_document("policy/", {"Statement": []}))
+    assert {} == drifted(node)
+
+
+def test_a_function_that_was_deleted_or_made_anew_by_the_api_is_drift() -> None:
+    node = deployed()
+    gone = node.catalog.without_function("gn")
+    made = replace(node.catalog.functions["gn"], stack="")
+    for node.catalog in (gone, gone.with_function(made)):
+        assert {"Gn": ("deleted",)} == drifted(node)
+
+
+def test_a_layer_version_that_is_gone_is_drift_of_the_function_that_names_it() -> None:
+    node = deployed()
+    node.catalog = replace(node.catalog, layers={})
+    assert {"Fn": ("Layers",)} == drifted(node)
+
+
+def test_pinned_files_of_a_model_are_no_drift() -> None:
+    node = Node()
+    node.put(Fn={"Glowplug": {"Model": {"Source": "s3://bucket/model"}}})
+    function = node.catalog.functions["fn"]
+    pinned = function.spec.resolved({"": (SourceFile("model.safetensors", 1, "c" * 64),)})
+    node.catalog = node.catalog.with_function(replace(function, latest=replace(function.latest, spec=pinned)))
+    assert {} == drifted(node)
