@@ -6,7 +6,7 @@ Everything that can be refused is refused here, before anything is changed. Erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -163,7 +163,7 @@ def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
         raise DefinitionError(read.at("CodeSha256"), f"code {digest} has not been uploaded to this node")
 
 
-def notes(request: StackRequest, pythons: Collection[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
+def notes(request: StackRequest, pythons: Container[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
     """Return what valid definitions ask for and this node gives otherwise: another Python, and its own processor.
 
     ``pythons`` are the runtimes that are installed besides the node's own.

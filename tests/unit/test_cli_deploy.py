@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from glowplug.deploy.cli import main
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import StateError
+from glowplug.runtime.spec import ARCHITECTURE
 
 pytestmark = pytest.mark.slow  # the first one imports the SAM translator
 
@@ -51,6 +52,8 @@ def template(tmp_path: Path) -> Path:
 def run(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     scripted.say({"functions": [ECHO, EMBED]}, path="/_glowplug/functions")
     scripted.say({"starts": []}, path="/_glowplug/starts")
+    scripted.say({"stacks": []}, path="/_glowplug/stacks")
+    scripted.say({"runtimes": ["python3.11"], "architecture": ARCHITECTURE}, path="/_glowplug/health")
     monkeypatch.setenv("GLOWPLUG_ENDPOINT", scripted.client.endpoint)
 
     def run_(*arguments: str) -> Result:
@@ -84,7 +87,7 @@ def test_deploy_says_what_changed(run: Callable[..., Result], scripted: Any, tem
 
 def test_deploy_as_json(run: Callable[..., Result], scripted: Any, template: Path) -> None:
     said = json.loads(run("deploy", str(template), "--stack", "main", "--refresh", "--json").stdout)
-    assert said["changes"] == [{"function": "echo", "change": "create", "fields": []}]
+    assert said["changes"] == [{"function": "echo", "change": "create", "fields": [], "drift": []}]
     assert (said["stack"], said["endpoint"]) == ("main", scripted.client.endpoint)
     assert json.loads(scripted.asked[-1][3])["Refresh"] is True
 
