@@ -1,6 +1,6 @@
 """What is wrong with a template, as far as that can be seen without a node: all of it, not the first alone.
 
-A deploy stops at the first problem. Here, what has one is left out, and the rest is looked at again.
+A deploy stops at the first problem. Here, a stand-in takes the place of what has one, and the rest is looked at again.
 """
 
 from __future__ import annotations
@@ -11,65 +11,66 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from .errors import StrictRefusal, TemplateError
+from .errors import TemplateError
 from .template import Template
-from .together import Site, refuse_notes, translated
+from .together import Site, translated
 from .translate import Stack
 
 _ROUNDS = 20  # each translates the template again
 _SECTIONS = ("Resources", "Outputs")
+_STAND_IN = {"Type": "AWS::IAM::Role"}  # has a Ref and an Arn, and nothing that could be wrong
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """``stack`` is what would be deployed, None where there are problems; ``notes`` are what has no effect."""
+    """What one template is worth.
+
+    ``stack`` is what would be deployed, None where there are problems, which are in the order of their lines. ``notes``
+    are what has no effect; they are looked for where there is no problem.
+    """
 
     template: Template
     name: str
     stack: Stack | None
-    problems: tuple[TemplateError | StrictRefusal, ...]
-    notes: tuple[str, ...]
+    problems: tuple[TemplateError, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def review(template: Template, name: str, site: Site, *, parameters: Mapping[str, str], strict: bool) -> Review:
-    """Look at one template, for the stack ``name``. Never raises for what the template gets wrong."""
-    problems: list[TemplateError | StrictRefusal] = []
-    rest, left_out = template, set[str]()
+    """Look at one template, for the stack ``name``. Never raises for what the template gets wrong.
+
+    With ``strict`` what would be noted is a problem.
+    """
+    problems: list[TemplateError] = []
+    rest, replaced = template, set[str]()
     for _ in range(_ROUNDS):
         try:
             [stack] = translated({name: rest}, site, parameters=parameters)
         except TemplateError as error:
-            if not left_out & set(_WORD.findall(error.problem)):  # else it follows from another
-                problems.append(error)
+            if not any(word.startswith(tuple(replaced)) for word in _WORD.findall(error.problem)):
+                problems.append(error)  # else it follows from another: of Embed is also EmbedUrl
             found = _at_fault(rest, error)
-            if found is None:
-                return Review(template, name, None, tuple(problems), ())
-            section, key = found
-            left_out.add(key)
-            kept = {one: value for one, value in rest.document[section].items() if one != key}
-            rest = replace(rest, document=MappingProxyType({**rest.document, section: kept}))
+            without = None if found is None else _without(rest, *found)
+            if found is None or without is None:
+                break
+            rest = without
+            replaced.add(found[1])
         else:
-            return _concluded(template, name, stack, site, problems, strict=strict)
-    return Review(template, name, None, tuple(problems), ())
+            if not problems:
+                return _well(template, name, stack, site, strict=strict)
+            break
+    return Review(template, name, None, tuple(sorted(problems, key=lambda error: error.line)))
 
 
-def _concluded(
-    template: Template,
-    name: str,
-    stack: Stack,
-    site: Site,
-    problems: list[TemplateError | StrictRefusal],
-    *,
-    strict: bool,
-) -> Review:
-    unknown = [f"what Fn::ImportValue {one} is, a node will say" for one in stack.imports if site.exports is None]
-    noted = (*site.notes(stack), *unknown)
-    try:
-        refuse_notes(template, site.notes(stack) if strict else ())
-    except StrictRefusal as error:
-        problems.append(error)
-    return Review(template, name, None if problems else stack, tuple(problems), noted)
+def _well(template: Template, name: str, stack: Stack, site: Site, *, strict: bool) -> Review:
+    """Return the review of a template that can be deployed, as far as can be seen."""
+    noted = site.notes(stack)
+    if strict and noted:
+        refused = (TemplateError(template.name, 0, f"{note} (refused: --strict)") for note in noted)
+        return Review(template, name, None, tuple(refused))
+    unknown = (f"what {one} is, which it imports, only a node knows" for one in stack.imports if site.exports is None)
+    return Review(template, name, stack, (), (*noted, *unknown))
 
 
 def _at_fault(template: Template, error: TemplateError) -> tuple[str, str] | None:
@@ -78,8 +79,7 @@ def _at_fault(template: Template, error: TemplateError) -> tuple[str, str] | Non
     section, key = ("Outputs", words[1]) if words[0] == "Outputs" else ("Resources", words[0])
     if key not in _entries(template, section):
         section, key = _in_line(template, error.line)
-    alone = section == "Resources" and len(_entries(template, section)) == 1
-    return (section, key) if key in _entries(template, section) and not alone else None
+    return (section, key) if key in _entries(template, section) else None
 
 
 def _in_line(template: Template, line: int) -> tuple[str, str]:
@@ -87,6 +87,20 @@ def _in_line(template: Template, line: int) -> tuple[str, str]:
     starts = ((found, path) for path, found in template.lines.items() if len(path) <= 2 and found <= line)
     _, path = max(starts, default=(0, ()))
     return (str(path[0]), str(path[1])) if len(path) == 2 and path[0] in _SECTIONS else ("Resources", "")
+
+
+def _without(template: Template, section: str, key: str) -> Template | None:
+    """Return the template with a stand-in for one resource, or without one output; None where nothing is left."""
+    entries = dict(_entries(template, section))
+    if section == "Resources" and _WORD.fullmatch(key):
+        if entries[key] == _STAND_IN:
+            return None
+        entries[key] = _STAND_IN
+    else:
+        del entries[key]
+    if section == "Resources" and not entries:
+        return None
+    return replace(template, document=MappingProxyType({**template.document, section: entries}))
 
 
 def _entries(template: Template, section: str) -> Mapping[str, Any]:

@@ -135,7 +135,8 @@ def show(result: DeployResult) -> None:
     show_notes(result)
     for change in result.changes:
         click.echo(str(change))
+    there = sum(change.action != "delete" for change in result.changes)
     uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""
-    click.echo(f"stack {result.stack}: {counted(len(result.changes), 'function')}{uploaded}")
+    click.echo(f"stack {result.stack}: {counted(there, 'function')}{uploaded}")
     for name, value in result.outputs.items():
         click.echo(f"{name} = {value}")

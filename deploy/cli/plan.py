@@ -87,7 +87,7 @@ def _show(one: Prepared) -> None:
         _show_change(change)
     counts = Counter(change.action for change in one.changes)
     told = ", ".join(f"{counts[action]} {words}" for action, words in _VERBS.items() if counts[action])
-    click.echo(f"stack {one.stack.name}: {told}")
+    click.echo(f"stack {one.stack.name}: {told or 'no functions'}")
 
 
 def _show_change(change: Change) -> None:

@@ -13,7 +13,7 @@ from glowplug.runtime.errors import ResourceNotFound
 from ..client import NodeClient
 from ..together import stack_name
 from .options import connect, of_a_node
-from .output import console, counted, show_json, table
+from .output import console, show_json, table
 
 
 @click.command()
@@ -56,7 +56,7 @@ def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_
     it is refused without --yes.
     """
     client = connect(endpoint, state)
-    found = client.stack(stack)
+    found = None if Path(stack).is_file() else client.stack(stack)  # no stack has a path's name
     if found is None:
         raise ResourceNotFound(_unknown(client, stack))
     goes = _goes(found)
@@ -66,7 +66,7 @@ def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_
     if not yes:
         if as_json:
             raise click.UsageError("--json asks nobody: say --yes too")
-        click.confirm(f"Delete the stack {stack} with {counted(len(goes), 'thing')}?", abort=True)
+        click.confirm(f"Delete all of the stack {stack} at {client.endpoint}?", abort=True)
     changes = client.delete_stack(stack)
     if as_json:
         show_json({"stack": stack, "endpoint": client.endpoint, "changes": changes})
@@ -75,9 +75,8 @@ def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_
 
 
 def _goes(stack: Mapping[str, Any]) -> list[str]:
-    """Return in words what goes with a stack: what of it was deleted already does not."""
-    gone = {key for key, fields in stack["Drift"].items() if fields == ["deleted"]}
-    functions = [f"function {name}" for key, name in stack["Functions"].items() if key not in gone]
+    """Return in words what goes with a stack."""
+    functions = [f"function {spec['name']}" for spec in stack["Functions"].values()]
     layers = [f"layer {name}" for name in stack["Layers"].values()]
     apis = [f"API {name}" for name in stack["Apis"].values()]
     return [*functions, *layers, *apis, *(f"export {name}" for name in stack["Exports"])]
@@ -86,6 +85,6 @@ def _goes(stack: Mapping[str, Any]) -> list[str]:
 def _unknown(client: NodeClient, stack: str) -> str:
     names = [str(one["Name"]) for one in client.stacks()]
     known = f"there are {', '.join(names)}" if names else "there are none"
-    path = Path(stack)
-    hint = f"; the stack of that template is {stack_name(path.absolute())}" if path.is_file() else ""
-    return f"no stack {stack} at {client.endpoint}: {known}{hint}"
+    if Path(stack).is_file():
+        return f"{stack} is a file; the stack of such a template is {stack_name(Path(stack).absolute())}, {known}"
+    return f"no stack {stack} at {client.endpoint}: {known}"

@@ -76,11 +76,7 @@ class _Runtimes:
 
 def _described(one: Review) -> dict[str, Any]:
     functions = [] if one.stack is None else [given["FunctionName"] for given in one.stack.definitions.values()]
-    problems = [
-        {"file": getattr(error, "file", one.template.name), "line": getattr(error, "line", 0),
-         "problem": getattr(error, "problem", str(error))}
-        for error in one.problems
-    ]  # fmt: skip
+    problems = [{"file": error.file, "line": error.line, "problem": error.problem} for error in one.problems]
     return {
         "template": one.template.name, "stack": one.name, "functions": functions, "problems": problems,
         "notes": list(one.notes),

@@ -107,7 +107,8 @@ def _differing(held: Function, again: Function) -> tuple[str, ...]:
                 names += (f"Environment.Variables.{name}" for name in _changed(before, after))
             else:
                 names.append(_NAMES.get(one.name, "Glowplug"))
-    names += _changed(held.latest.settings, again.latest.settings)
+    # Of the environment they only hold that the API was given one.
+    names += (name for name in _changed(held.latest.settings, again.latest.settings) if name != "Environment")
     names += (f"Tags.{name}" for name in _changed(held.tags, again.tags))
     if held.reserved != again.reserved:
         names.append("ReservedConcurrentExecutions")

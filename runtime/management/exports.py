@@ -19,7 +19,7 @@ def shared(
     owners = {name: other.name for other in catalog.stacks.values() if other.name != stack for name in other.exports}
     for name in exports:
         if name in owners:
-            raise Conflict(f"Outputs: {name} is exported by the stack {owners[name]} already")
+            raise Conflict(f"{name} is exported by the stack {owners[name]} already")
     refuse_missing(catalog, stack, exports)
     for name in imports:
         if name not in owners:
@@ -32,4 +32,4 @@ def refuse_missing(catalog: Catalog, stack: str, exports: Mapping[str, str]) -> 
     for other in catalog.stacks.values():
         for name, owner in other.imports.items():
             if owner == stack and other.name != stack and name not in exports:
-                raise Conflict(f"Outputs: the stack {other.name} imports {name}; take it out there first")
+                raise Conflict(f"{name} is imported by the stack {other.name}: change or destroy that one first")

@@ -220,8 +220,8 @@ def test_what_a_stack_exports_is_its_own_and_stays_while_others_import_it() -> N
     for refused, message in (
         (lambda: node.put("third", exports={"url": "http://b"}), "url is exported by the stack base already"),
         (lambda: node.put("third", imports=["nothing"]), "no stack exports nothing"),
-        (lambda: node.put("base", Fn={}), "the stack user imports url"),
-        (lambda: destroy(node.catalog, "base"), "the stack user imports url"),
+        (lambda: node.put("base", Fn={}), "url is imported by the stack user"),
+        (lambda: destroy(node.catalog, "base"), "url is imported by the stack user"),
     ):
         with pytest.raises(Conflict, match=message):
             refused()
