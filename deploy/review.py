@@ -24,13 +24,13 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What one template is worth.
+    """What is found in one file, for the stack ``name``.
 
     ``stack`` is what would be deployed, None where there are problems, which are in the order of their lines. ``notes``
     are what has no effect; they are looked for where there is no problem.
     """
 
-    template: Template
+    file: str
     name: str
     stack: Stack | None
     problems: tuple[TemplateError, ...] = ()
@@ -58,19 +58,18 @@ def review(template: Template, name: str, site: Site, *, parameters: Mapping[str
             replaced.add(found[1])
         else:
             if not problems:
-                return _well(template, name, stack, site, strict=strict)
+                return _well(stack, site, strict=strict)
             break
-    return Review(template, name, None, tuple(sorted(problems, key=lambda error: error.line)))
+    return Review(template.name, name, None, tuple(sorted(problems, key=lambda error: error.line)))
 
 
-def _well(template: Template, name: str, stack: Stack, site: Site, *, strict: bool) -> Review:
+def _well(stack: Stack, site: Site, *, strict: bool) -> Review:
     """Return the review of a template that can be deployed, as far as can be seen."""
-    noted = site.notes(stack)
+    file, noted = stack.template.name, site.notes(stack)
     if strict and noted:
-        refused = (TemplateError(template.name, 0, f"{note} (refused: --strict)") for note in noted)
-        return Review(template, name, None, tuple(refused))
-    unknown = (f"what {one} is, which it imports, only a node knows" for one in stack.imports if site.exports is None)
-    return Review(template, name, stack, (), (*noted, *unknown))
+        refused = (TemplateError(file, 0, f"{note} (refused: --strict)") for note in noted)
+        return Review(file, stack.name, None, tuple(refused))
+    return Review(file, stack.name, stack, (), noted)
 
 
 def _at_fault(template: Template, error: TemplateError) -> tuple[str, str] | None:

@@ -87,7 +87,34 @@ def test_validate_refuses_a_function_that_two_templates_claim(
     other.write_text(TEMPLATE)
     result = run("validate", str(template), str(other))
     assert result.exit_code == 1
-    assert f"{other}:6: Echo.Properties.FunctionName: echo belongs to the stack" in result.stderr
+    assert f"{other}:6: Echo.Properties.FunctionName: echo belongs to the stack" in result.stdout
+
+
+def test_validate_goes_on_behind_a_file_that_cannot_be_read(
+    run: Callable[..., Result], template: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [\n")
+    result = run("validate", str(broken), str(template), "--json")
+    first, second = json.loads(result.stdout)["templates"]
+    assert (result.exit_code, first["stack"], first["problems"][0]["line"], second["problems"]) == (1, "broken", 2, [])
+
+
+def test_validate_notes_imports_that_no_template_of_these_exports(
+    run: Callable[..., Result], template: Path, tmp_path: Path
+) -> None:
+    template.write_text(
+        TEMPLATE + "Outputs: {A: {Value: !Sub 'x-${B}', Export: {Name: mine}}}\nParameters: {B: {Type: String}}\n"
+    )
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        TEMPLATE.replace("echo,", "other,")
+        + "Outputs: {A: {Value: !Join ['', [!ImportValue mine, !ImportValue yours]]}}\n"
+    )
+    shown = run("validate", str(template), str(other), "--parameter", "B=b").stdout
+    assert [f"{other}: note: Fn::ImportValue yours is looked up at the deploy"] == [
+        line for line in shown.splitlines() if ": note: " in line
+    ]
 
 
 def test_validate_tells_notes_and_refuses_them_under_strict(run: Callable[..., Result], template: Path) -> None:
