@@ -41,13 +41,22 @@ def expand(
 
     ``names`` are parameters, resolved. With ``exports`` of None, where there is no node to ask, an import stands for
     its own name. Raises ``TemplateError`` for a loop that is none, that makes one key twice, or that the template has
-    no transform for.
+    no transform for, and for a condition that cannot be decided.
     """
     expander = _Expander(template, names, exports)
     document = {section: expander.section(section, value) for section, value in template.document.items()}
     lines = {path: line for path, line in template.lines.items() if len(path) == 1 or path[0] in _LITERAL}
     expanded = replace(template, document=MappingProxyType(document), lines=MappingProxyType(lines | expander.lines))
+    _decide_all(expanded, names)
     return expanded, tuple(sorted(expander.imports))
+
+
+def _decide_all(template: Template, names: Mapping[str, Any]) -> None:
+    """Refuse a condition that cannot be decided, also one that nothing asks for: CloudFormation decides all."""
+    conditions = template.document.get("Conditions")
+    intrinsics = Intrinsics(template, names, NoResources())
+    for name in conditions if isinstance(conditions, Mapping) else ():
+        intrinsics.condition(name, ("Conditions", name))
 
 
 def exports_of(template: Template, names: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, str]:

@@ -102,6 +102,8 @@ def plan(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
 
 def _means_another(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether two definitions differ in what they mean: a default that is written out is no difference."""
+    if asked == wanted:
+        return False
     try:
         return wanted_of(asked) != wanted_of(wanted)
     except DefinitionError:  # put by another release

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.expansion import expand, exports_of
-from glowplug.deploy.template import Template, parse
+from glowplug.deploy.template import KeyPath, Template, parse
 from glowplug.deploy.translate import translate
 
 HEAD = "Transform: [AWS::LanguageExtensions, AWS::Serverless-2016-10-31]\n"
@@ -232,3 +232,47 @@ def test_what_has_no_loop_and_no_import_is_left_as_it_is(value: object) -> None:
         dict(made.lines),
         imports,
     )
+
+
+words = st.text("abcXYZ019", min_size=1, max_size=4)
+bodies = st.recursive(
+    st.sampled_from(["${It}", "a-${It}-&{It}", "${Other}", "plain", {"Ref": "It"}, {"Ref": "Other"}, 1, True]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["k", "k${It}", "l"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def by_hand(body: Any, value: str) -> Any:
+    """What stands in a loop, written out for one value."""
+    if isinstance(body, str):
+        return body.replace("${It}", value).replace("&{It}", value)
+    if isinstance(body, list):
+        return [by_hand(item, value) for item in body]
+    if body == {"Ref": "It"}:
+        return value
+    return {by_hand(key, value): by_hand(item, value) for key, item in body.items()} if isinstance(body, dict) else body
+
+
+@given(st.lists(words, unique=True, max_size=4), st.dictionaries(words, bodies, max_size=3))
+def test_a_loop_is_what_one_would_have_written_out(values: list[str], made: dict[str, Any]) -> None:
+    body = {f"${{It}}x{key}": value for key, value in made.items()}
+    document = {"Transform": "AWS::LanguageExtensions", "Resources": {"Fn::ForEach::L": ["It", values, body]}}
+    lines: dict[KeyPath, int] = {("Resources", "Fn::ForEach::L", 2, key): line for line, key in enumerate(body, 1)}
+    template = Template(Path("/t"), "t", "", document, lines)
+    expected = {by_hand(key, value): by_hand(one, value) for value in values for key, one in body.items()}
+    if len(expected) < len(values) * len(body):  # two rounds make one key
+        with pytest.raises(TemplateError, match="is made twice"):
+            expand(template, {}, {})
+        return
+    expanded, _ = expand(template, {}, {})
+    assert expected == expanded.document["Resources"]
+    assert {key: number for value in values for number, key in enumerate((by_hand(one, value) for one in body), 1)} == {
+        path[1]: line for path, line in expanded.lines.items()
+    }
+
+
+def test_a_condition_that_cannot_be_decided_is_refused_also_where_nothing_asks_for_it() -> None:
+    with pytest.raises(TemplateError, match=r"template\.yaml:2: Conditions\.C.*: no parameter Nobody"):
+        expanded("Conditions: {C: !Equals [!Ref Nobody, a]}")
