@@ -209,7 +209,9 @@ class Intrinsics:
         return made
 
     def _import_value(self, argument: Any, path: KeyPath) -> Any:
-        raise self._error(path, f"no stack on the node exports {self._text(argument, path)!r}; see `glowplug stacks`")
+        name = self._text(argument, path)
+        problem = f"{name!r} is exported by no stack of the node and no template before this one; see `glowplug stacks`"
+        raise self._error(path, problem)
 
     def _if(self, argument: Any, path: KeyPath) -> Any:
         name, _, _ = self._arguments(argument, path, 3, "a condition, a value if true and a value if false")

@@ -93,7 +93,7 @@ def test_two_stacks_from_validation_to_their_end(glowplug: Terminal) -> None:
     # A plan creates nothing, in whatever order it is asked for.
     new = {"dev-orders": "create", "dev-returns": "create", "caller": "create"}
     assert new == glowplug.changes("shop.yaml", "client.yaml")
-    assert "no stack on the node exports 'shop-orders'" in glowplug("plan", "client.yaml", status=1)
+    assert "'shop-orders' is exported by no stack of the node" in glowplug("plan", "client.yaml", status=1)
     assert [] == node.admin("GET", "stacks")["stacks"]
 
     shown = glowplug("deploy", "shop.yaml", "client.yaml")

@@ -177,3 +177,38 @@ def test_up_on_a_state_directory_in_use_says_so(run: Callable[..., Result], monk
     monkeypatch.setattr(importlib.import_module("glowplug.deploy.cli.up"), "serve", serve)
     result = run("up")
     assert (result.exit_code, result.stderr.startswith("glowplug: /s is in use by the node with pid 7")) == (1, True)
+
+
+def test_up_deploys_several_templates_as_stacks_of_their_own(
+    run: Callable[..., Result], node: list[NodeConfig], template: Path, scripted: Any
+) -> None:
+    other = template.with_name("other.yaml")
+    other.write_text(TEMPLATE.replace("echo,", "other,"))
+    result = run("up", str(template), str(other))
+    assert result.exit_code == 0, result.output
+    put = [path for method, path, _, _ in scripted.asked if method == "PUT" and "/stacks/" in path]
+    assert [path.rpartition("/")[2] for path in put][1:] == ["other"]
+    assert 2 == len(json.loads(run("up", str(template), str(other), "--json").stdout)["stacks"])
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        (["other/code.yaml", "code.yaml"], 1, "its stack would be code, as that of"),
+        (["code.yaml", "--strict"], 1, "Tracing has no effect here (Echo)"),
+        (["code.yaml", "--parameter", "Nobody=1"], 1, "the template has no parameter Nobody"),
+        (["code.yaml", "other/code.yaml", "--stack", "x"], 2, "several are named after them"),
+        (["--stack", "x"], 2, "names the stack of a template, and there is none"),
+    ],
+)
+def test_up_refuses_before_it_starts_a_node(
+    run: Callable[..., Result], node: list[NodeConfig], template: Path, more: list[str], status: int, said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(template.parent)
+    for path in (Path("code.yaml"), Path("other/code.yaml")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(TEMPLATE.replace("CodeUri", "Tracing: Active, CodeUri"))
+    result = run("up", *more)
+    assert (result.exit_code, said in result.stderr) == (status, True), result.output
+    assert [] == node

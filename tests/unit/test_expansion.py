@@ -197,7 +197,7 @@ Resources:
 """
     stack = translate(parsed(function.replace("CHOICE", "b")), stack="main", exports={})
     assert ("mine", ()) == (stack.definitions["R"]["Description"], stack.imports)
-    with pytest.raises(TemplateError, match=r"template\.yaml:8: .*: no stack on the node exports 'nobody'"):
+    with pytest.raises(TemplateError, match=r"template\.yaml:8: .*: 'nobody' is exported by no stack"):
         translate(parsed(function.replace("CHOICE", "a")), stack="main", exports={})
 
 

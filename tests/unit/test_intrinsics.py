@@ -111,7 +111,10 @@ def test_functions_give_what_cloudformation_gives(yaml: str, expected: object) -
         ("!If [Loop, 1, 2]", "template.yaml:9: Conditions.Loop: depends on itself (Loop -> Loop)"),
         ("!If [Odd, 1, 2]", "template.yaml:10: Conditions.Odd: a condition is one of"),
         ("!Equals [1, 1]", "Value: Fn::Equals decides a condition; it gives no value here"),
-        ("!ImportValue x", "Value.Fn::ImportValue: no stack on the node exports 'x'; see `glowplug stacks`"),
+        (
+            "!ImportValue x",
+            "Value.Fn::ImportValue: 'x' is exported by no stack of the node and no template before this one",
+        ),
         ("!GetAZs [a]", "Value.Fn::GetAZs: the argument is not text but ['a']"),
         ("!Cidr [10.0.0.0/24, 4]", "Value.Fn::Cidr: takes a block of addresses, a count and subnet bits"),
         ("!Cidr [10.0.0.0/24, 0, 5]", "Value.Fn::Cidr: takes a count of 1 to 256 and a number of bits, not 0, 5"),
