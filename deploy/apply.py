@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalError
@@ -18,13 +20,15 @@ from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalErro
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
 from .plan import Change, plan
-from .resources import Account
+from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
+
+_UPLOADS = 4
 
 
 class StackClient(Protocol):
@@ -175,7 +179,8 @@ def _carried_out(prepared: Prepared, client: StackClient, *, refresh: bool, repo
         raise
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = tuple(dict.fromkeys((*prepared.notes, *answer.get("notes", ()))))
-    return DeployResult(wanted.name, prepared.changes, notes, wanted.outputs, answer, uploaded_bytes)
+    outputs = numbered(wanted.outputs, answer.get("versions") or {})
+    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes)
 
 
 def template_digest(template: Template) -> str:
@@ -184,13 +189,20 @@ def template_digest(template: Template) -> str:
 
 
 def _upload(wanted: Stack, client: StackClient, report: Progress) -> int:
-    uploaded_bytes = 0
-    for digest, archive in wanted.archives.items():
-        if not client.has_code(digest):
+    """Upload what the node has not, several at a time: it makes byte code of each, and waits for its disk."""
+
+    def upload(digest: str) -> int:
+        archive = wanted.archives[digest]
+        if client.has_code(digest):
+            return 0
+        with telling:  # whoever hears of it need not know of threads
             report({"step": "upload", "code": archive.origin, "bytes": len(archive.data)})
-            client.put_code(digest, archive.data)
-            uploaded_bytes += len(archive.data)
-    return uploaded_bytes
+        client.put_code(digest, archive.data)
+        return len(archive.data)
+
+    telling = Lock()
+    with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
+        return sum(pool.map(upload, wanted.archives))
 
 
 def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import TemplateError
 from .intrinsics import Intrinsics
-from .resources import NoResources
+from .resources import NoResources, unpublished
 from .template import MAX_VALUES, KeyPath, Template
 
 EXTENSIONS = "AWS::LanguageExtensions"
@@ -78,6 +78,8 @@ def exports_of(template: Template, names: Mapping[str, Any], outputs: Mapping[st
             raise template.error(path, f"{name} is exported twice")
         if not isinstance(value, str | int | float):
             raise template.error(path, f"exports text, not {value!r}")
+        if unpublished(value):
+            raise template.error(path, "exports the number of a version, which is known only when that is published")
         found[name] = _text(value)
     return found
 

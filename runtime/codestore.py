@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from .archive import Member, copy_member, inspect
-from .bytecode import compile_tree
+from .bytecode import ByteCompiler
 from .config import Limits
 from .errors import InvalidParameter
 from .merging import merge, merged_name
@@ -49,6 +49,7 @@ class CodeStore:
         self._directory = directory
         self._limits = limits or Limits()
         self._now = now
+        self._compiler = ByteCompiler()
         self._unzipped: dict[str, int] = {}
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -149,7 +150,7 @@ class CodeStore:
                 incoming.mkdir(mode=0o755)
                 unpacked = incoming / "code"
                 _unpack(contents.file, contents.members, unpacked)
-            for path in compile_tree(unpacked, target):
+            for path in self._compiler.compile_tree(unpacked, target):
                 _sync(path, os.O_RDONLY)
             _write_file(incoming / "zip", archive, 0o444)
             (incoming / "zip").rename(self._directory / f"{digest}.zip")

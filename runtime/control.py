@@ -6,7 +6,7 @@ The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line tal
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
@@ -142,12 +142,14 @@ class StackListing:
 class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
-    ``notes`` are what was asked for and is otherwise on this node, one sentence each.
+    ``notes`` are what was asked for and is otherwise on this node, one sentence each. ``versions`` says which number
+    the version of a logical id has.
     """
 
     changes: tuple[FunctionChange, ...]
     functions: tuple[FunctionListing, ...]
     notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class ControlPlane(Protocol):

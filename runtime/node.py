@@ -38,6 +38,7 @@ from .http.function_url import FunctionUrls
 from .http.hosts import ControlGuard
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
+from .http.lambda_api.retries import Retries
 from .http.server import HttpServer
 from .keyring import Access
 from .logs import Logs
@@ -270,7 +271,11 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         door = authenticator if access.required else None
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, admission, door)
+        retries = Retries(clock)
+        stack.push_async_callback(retries.close)
+        await _listen(
+            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door
+        )
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -303,6 +308,7 @@ async def _listen(
     deployments: Deployments,
     code: CodeStore,
     router: Router,
+    retries: Retries,
     control: NodeControl,
     metrics: Metrics,
     clock: Clock,
@@ -325,6 +331,7 @@ async def _listen(
             directory=registry,
             deployments=deployments,
             invoke=invoke,
+            retries=retries,
             clock=clock,
             limits=limits,
             region=config.region,

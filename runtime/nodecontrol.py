@@ -28,7 +28,8 @@ from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing
 from .management.drift import drift
-from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from .management.site import Site
+from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
 from .routing.ledger import Ledger
@@ -284,7 +285,9 @@ class NodeControl:
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        return StackResult(tuple(changes), listed, notes(request, self._pythons))
+        functions = [self._registry.catalog.functions[name] for name in names]
+        versions = {logical_id: number for one in functions for logical_id, number in one.publications.items()}
+        return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it.

@@ -1,5 +1,5 @@
 """What every test can rely on: the operator's own settings and credentials are not there; how the tests are shared out
-between processes; and the web servers that tests of several folders want."""
+between processes; and the nodes and web servers that tests of several folders want."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import nodes
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -32,6 +33,10 @@ TOGETHER = {
     "tests/e2e/test_function_errors.py": "misbehaving",
     "tests/e2e/test_refusals.py": "misbehaving",
     "tests/e2e/test_scaling.py": "misbehaving",
+    "tests/contract/test_awscli.py": "empty",
+    "tests/contract/test_boto3.py": "empty",
+    "tests/contract/test_concurrency.py": "empty",
+    "tests/contract/test_snapstart.py": "empty",
 }
 """Files that share a bake or a node (a fixture of the session), which each process would have to make for itself."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -85,6 +90,18 @@ def serving_requests(server: socketserver.BaseServer) -> Iterator[None]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """Run a node of the test's own: ``with serving(template, state, **environ) as node``, a ``nodes.ServedNode``."""
+    return nodes.served
+
+
+@pytest.fixture(scope="session")
+def mortal_command() -> Callable[..., list[str]]:
+    """``nodes.mortal``, for tests that run a server of their own."""
+    return nodes.mortal
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,7 @@ class AdminApi:
                 "changes": [asdict(change) for change in result.changes],
                 "functions": [asdict(listing) for listing in result.functions],
                 "notes": list(result.notes),
+                "versions": dict(result.versions),
             }
 
         return await _run(request, work)

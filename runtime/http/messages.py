@@ -39,13 +39,17 @@ quoted = json.encoder.encode_basestring
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response. ``stream``, when given, is sent chunk by chunk after the headers, and ``body`` is not used."""
+    """A response. ``stream``, when given, is sent chunk by chunk after the headers, and ``body`` is not used.
+
+    ``request_id`` is that of the request which was run, where it is not the one that is answered.
+    """
 
     status: int
     body: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
     content_type: str = JSON
     stream: AsyncGenerator[bytes, None] | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

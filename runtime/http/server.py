@@ -99,8 +99,8 @@ class Listener:
             log.exception("request %s: %s %s failed", request_id, raw.method, raw.raw_path)
             reply = error_reply(InternalError(f"Internal error; the node's log says more about request {request_id}"))
         if fits(raw, reply):
-            return PlainResponse(reply, request_id, self._clock.time())
-        return await _send(raw, reply, request_id)
+            return PlainResponse(reply, reply.request_id or request_id, self._clock.time())
+        return await _send(raw, reply, reply.request_id or request_id)
 
 
 class HttpServer:

@@ -7,8 +7,17 @@ from dataclasses import replace
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Provisioned
 from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached, ProvisionedNotFound
 
-from .stacks import Site
+from .site import Site
 from .updates import existing
+
+_OVER_RESERVED = (
+    "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
+)
+_PROVISIONED_VERSION = "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
+
+DEFAULT_ACCOUNT = 1000
+"""What an account of AWS begins with, and a node says of itself that sets no limit: so many instances, and no more, may
+be provisioned, since each of them is a process from then on. What is only reserved costs nothing."""
 
 
 def reserve(
@@ -20,7 +29,7 @@ def reserve(
     both: there is no such limit. Raises ``FunctionNotFound`` or ``InvalidParameter``.
     """
     function = existing(catalog, name, site, f":{LATEST}")
-    provisioned = sum(one.requested for one in function.provisioned.values())
+    provisioned = _provisioned(function)
     if reserved < provisioned:
         raise InvalidParameter(
             f" ReservedConcurrentExecutions  {reserved} should not be lower than function's total provisioned "
@@ -43,7 +52,7 @@ def release(catalog: Catalog, name: str, site: Site) -> tuple[Catalog, None]:
 def provision(
     catalog: Catalog, name: str, qualifier: str, requested: int, site: Site, *, account: int, unreserved: int
 ) -> tuple[Catalog, Provisioned]:
-    """Keep instances for a version or an alias; one of the two for each version.
+    """Keep instances for a version or an alias; one of the two for each version. ``account`` of 0: ``DEFAULT_ACCOUNT``.
 
     Raises ``InvalidParameter``, ``FunctionNotFound`` or ``Conflict``.
     """
@@ -52,33 +61,35 @@ def provision(
     function = _qualified(catalog, name, qualifier, site)
     alias = function.aliases.get(qualifier)
     if alias is not None and alias.version in function.provisioned:
-        raise Conflict(
-            "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
-        )
+        raise Conflict(_PROVISIONED_VERSION)
     if alias is None and any(
         qualifier in function.versions_of(other) for other in function.provisioned if other in function.aliases
     ):
         raise Conflict("Version is pointed by a Provisioned Concurrency alias")
     others = sum(one.requested for known, one in function.provisioned.items() if known != qualifier)
     if function.reserved is not None and others + requested > function.reserved:
-        raise InvalidParameter(
-            "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
-        )
-    if account and function.reserved is None:
-        free = account - _reserved(catalog) - _provisioned(catalog, but=name)
-        if requested > free:
-            raise LimitReached(
-                "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency "
-                f"[{free}]."
-            )
-        if free - requested < unreserved:
-            raise LimitReached(
-                "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below "
-                f"its minimum value of [{unreserved}]."
-            )
+        raise InvalidParameter(_OVER_RESERVED)
+    if not account:
+        kept = sum(_provisioned(other) for other in catalog.functions.values() if other.name != name)
+        _refuse_more_than(requested, DEFAULT_ACCOUNT - kept - others, 0)
+    elif function.reserved is None:
+        taken = sum(_taken(other) for other in catalog.functions.values() if other.name != name)
+        _refuse_more_than(requested, account - taken - others, unreserved)
     made = Provisioned(requested, site.now)
     function = replace(function, provisioned={**function.provisioned, qualifier: made})
     return catalog.with_function(function), made
+
+
+def check_provisioned(function: Function) -> None:
+    """Refuse more provisioned than reserved instances, and a version that has some of its own and of an alias.
+
+    Raises ``InvalidParameter`` or ``Conflict``.
+    """
+    if function.reserved is not None and _provisioned(function) > function.reserved:
+        raise InvalidParameter(_OVER_RESERVED)
+    both = (alias for alias in function.aliases.values() if alias.name in function.provisioned)
+    if any(alias.version in function.provisioned for alias in both):
+        raise Conflict(_PROVISIONED_VERSION)
 
 
 def unprovision(catalog: Catalog, name: str, qualifier: str, site: Site) -> tuple[Catalog, None]:
@@ -111,13 +122,26 @@ def _qualified(catalog: Catalog, name: str, qualifier: str, site: Site) -> Funct
     return function
 
 
-def _reserved(catalog: Catalog, but: str = "") -> int:
+def _refuse_more_than(requested: int, free: int, unreserved: int) -> None:
+    if requested > free:
+        raise LimitReached(
+            f"Specified ConcurrentExecutions for function is greater than account's unreserved concurrency [{free}]."
+        )
+    if free - requested < unreserved:
+        raise LimitReached(
+            "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its "
+            f"minimum value of [{unreserved}]."
+        )
+
+
+def _reserved(catalog: Catalog, but: str) -> int:
     return sum(one.reserved or 0 for one in catalog.functions.values() if one.name != but)
 
 
-def _provisioned(catalog: Catalog, but: str = "") -> int:
-    return sum(
-        sum(one.requested for one in function.provisioned.values())
-        for function in catalog.functions.values()
-        if function.name != but and function.reserved is None
-    )
+def _provisioned(function: Function) -> int:
+    return sum(one.requested for one in function.provisioned.values())
+
+
+def _taken(function: Function) -> int:
+    """Return how much of the account's concurrency is this function's own: a reservation holds what is provisioned."""
+    return _provisioned(function) if function.reserved is None else function.reserved

@@ -15,7 +15,8 @@ from glowplug.runtime.errors import DefinitionError, GlowplugError
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
-from .stacks import Site, WantedStack, put
+from .site import Site
+from .stacks import WantedStack, put
 
 DELETED = "deleted"
 """Stands for the fields of a function that is not there any more."""
@@ -26,7 +27,12 @@ _NAMES = {
     "log_format": "LoggingConfig", "log_level": "LoggingConfig", "system_log_level": "LoggingConfig",
     "environment": "Environment", "layers": "Layers", "snap_start": "SnapStart", "gpu": "AcceleratorConfig",
 }  # fmt: skip
-_DOCUMENTS = {"event-invoke": "EventInvokeConfig", "scaling": "FunctionScalingConfig", "policy": "Permissions"}
+_DOCUMENTS = {
+    "event-invoke": "EventInvokeConfig",
+    "scaling": "FunctionScalingConfig",
+    "policy": "Permissions",
+    "policy-revision": "Permissions",
+}
 
 
 def drift(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ...]]:
@@ -114,7 +120,7 @@ def _differing(held: Function, again: Function) -> tuple[str, ...]:
         names.append("ReservedConcurrentExecutions")
     for key in _changed(held.documents, again.documents):
         kind, _, qualifier = key.partition("/")
-        names.append(f"{_DOCUMENTS.get(kind, kind)}.{qualifier}")
+        names.append(f"{_DOCUMENTS.get(kind, kind)}.{qualifier}".rstrip("."))
     if held.versions != again.versions:
         names.append("Versions")
     for label, before, after in (

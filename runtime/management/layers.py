@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from glowplug.runtime.catalog import Catalog, Layer, LayerVersion
 from glowplug.runtime.errors import InvalidParameter, ResourceNotFound
 
-from .stacks import Site
+from .site import Site
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,42 +16,17 @@ from glowplug.runtime.errors import (
     PreconditionFailed,
     ResourceNotFound,
 )
+from glowplug.runtime.statements import statement_of
 
-from .stacks import Site
+from .site import Site
 
 _POLICY_BYTES = 20480
 _NO_POLICY = "No policy is associated with the given resource."
-_PRINCIPAL = re.compile(
-    r"\*|\d{12}|arn:aws[a-zA-Z-]*:iam::\d{12}:[a-zA-Z0-9+=,.@_/-]+|[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com|"
-    r"alexa-appkit\.amazon\.com"
-)
+_STAMP = "policy-revision"  # the kind of document that has the RevisionId of a policy
 _STALE = (
     "The Revision Id provided does not match the latest Revision Id. Call the {0} API to retrieve the latest "
     "Revision Id"
 )
-
-
-def statement_of(given: Mapping[str, Any], resource: str) -> dict[str, Any]:
-    """Return the statement of an AddPermission input. Raises ``InvalidParameter`` for a principal that is none."""
-    condition: dict[str, dict[str, str]] = {}
-    for operator, key, value in (
-        ("StringEquals", "AWS:SourceAccount", given.get("SourceAccount")),
-        ("StringEquals", "lambda:FunctionUrlAuthType", given.get("FunctionUrlAuthType")),
-        ("StringEquals", "lambda:EventSourceToken", given.get("EventSourceToken")),
-        ("StringEquals", "aws:PrincipalOrgID", given.get("PrincipalOrgID")),
-        ("ArnLike", "AWS:SourceArn", given.get("SourceArn")),
-        ("Bool", "lambda:InvokedViaFunctionUrl", _bool(given.get("InvokedViaFunctionUrl"))),
-    ):
-        if value:
-            condition.setdefault(operator, {})[key] = str(value)
-    statement = {
-        "Sid": given["StatementId"],
-        "Effect": "Allow",
-        "Principal": _principal(str(given["Principal"])),
-        "Action": given["Action"],
-        "Resource": resource,
-    }
-    return statement | ({"Condition": condition} if condition else {})
 
 
 def add(
@@ -73,17 +47,14 @@ def add(
     policy = function.documents.get(f"policy/{qualifier}")
     statements = [] if policy is None else list(policy["Statement"])
     if revision_id is not None and revision_id != revision_of(function, qualifier):
-        raise PreconditionFailed(_STALE.format("GetPolicy" if qualifier else "GetFunction/GetAlias"))
+        raise PreconditionFailed(_STALE.format("GetPolicy"))
     if any(one["Sid"] == statement["Sid"] for one in statements):
         raise Conflict(
             f"The statement id ({statement['Sid']}) provided already exists. Please provide a new statement id, or "
             "remove the existing statement."
         )
     statements = [*statements, statement]
-    size = len(json.dumps(statements, separators=(",", ":")).encode())
-    if size > _POLICY_BYTES:
-        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
-    return catalog.with_function(_with(function, qualifier, statements, site)), statement
+    return catalog.with_function(with_statements(function, qualifier, statements, site)), statement
 
 
 def remove(
@@ -103,11 +74,15 @@ def remove(
     if revision_id is not None and revision_id != revision_of(function, qualifier):
         raise PreconditionFailed(_STALE.format("GetFunction/GetAlias"))
     left = [one for one in policy["Statement"] if one["Sid"] != sid]
-    return catalog.with_function(_with(function, qualifier, left, site)), None
+    return catalog.with_function(with_statements(function, qualifier, left, site)), None
 
 
 def revision_of(function: Function, qualifier: str) -> str:
-    """Return the RevisionId that a policy shares with what it is of: the function, a version or an alias."""
+    """Return a policy's RevisionId: that of its last change, which what it is of, the function, a version or an alias,
+    had with it. Without a policy it is that one's own. To publish a version changes the function's alone (recorded)."""
+    stamp = function.documents.get(f"{_STAMP}/{qualifier}")
+    if stamp is not None:
+        return str(stamp["RevisionId"])
     alias = function.aliases.get(qualifier)
     if alias is not None:
         return alias.revision_id
@@ -115,10 +90,19 @@ def revision_of(function: Function, qualifier: str) -> str:
     return "" if version is None else version.revision_id
 
 
-def _with(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
-    """Return the function with a policy's statements, and a new RevisionId on what the policy is of."""
+def with_statements(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
+    """Return the function with a policy's statements, and a new RevisionId on what the policy is of.
+
+    Raises ``PolicyTooLong``.
+    """
+    size = len(json.dumps(statements, separators=(",", ":")).encode())
+    if size > _POLICY_BYTES:
+        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
     value = {"Version": "2012-10-17", "Id": "default", "Statement": statements} if statements else None
-    return restamped(function.with_document(f"policy/{qualifier}", value), qualifier, site.new_id())
+    revision_id = site.new_id()
+    stamp = {"RevisionId": revision_id} if statements else None
+    function = function.with_document(f"policy/{qualifier}", value).with_document(f"{_STAMP}/{qualifier}", stamp)
+    return restamped(function, qualifier, revision_id)
 
 
 def restamped(function: Function, qualifier: str, revision_id: str) -> Function:
@@ -136,17 +120,3 @@ def _refuse_unknown(function: Function, qualifier: str, arn: str) -> None:
     if qualifier.isdigit() or "$" in qualifier:
         raise FunctionNotFound(f"Function not found: {arn}")
     raise FunctionNotFound(f"Cannot find alias arn: {arn}")
-
-
-def _principal(given: str) -> str | dict[str, str]:
-    if not _PRINCIPAL.fullmatch(given):
-        raise InvalidParameter("The provided principal was invalid. Please check the principal and try again.")
-    if given == "*":
-        return given
-    if given.isdigit():
-        return {"AWS": f"arn:aws:iam::{given}:root"}
-    return {"AWS": given} if given.startswith("arn:") else {"Service": given}
-
-
-def _bool(value: object) -> str:
-    return "" if value is None else str(value).lower()

@@ -11,7 +11,7 @@ from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter
 from glowplug.runtime.spec import FunctionSpec, LayerSpec
 
 from .publishing import publish
-from .stacks import Site
+from .site import Site
 
 CREATING = "The function is being created."
 _STALE = (
@@ -52,7 +52,7 @@ def create(catalog: Catalog, new: NewFunction, site: Site) -> tuple[Catalog, Ver
     made = Function(name, catalog.slot_for(name), latest, tags=dict(new.tags))
     shown = latest
     if new.publish:
-        made, shown = publish(made, revision_id=site.new_id(), now=site.now)
+        made, shown = publish(made, new_id=site.new_id, now=site.now)
     return catalog.with_function(made), shown
 
 
@@ -91,7 +91,7 @@ def update(
     function = replace(function, latest=changed)
     shown = changed
     if publish_it:
-        function, shown = publish(function, revision_id=site.new_id(), now=site.now)
+        function, shown = publish(function, new_id=site.new_id, now=site.now)
     return catalog.with_function(function), shown
 
 

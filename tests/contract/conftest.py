@@ -1,22 +1,45 @@
-"""Contract tests that run against real nodes share the fixtures of the end-to-end tests."""
+"""Two nodes that files of this folder share, and code for their functions."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import io
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from nodes import ServedNode, served
 
-_END_TO_END = Path(__file__).resolve().parents[1] / "e2e" / "conftest.py"
+
+def packed(**modules: str) -> bytes:
+    """Return a zip of modules: ``packed(index="def handler…")``."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in modules.items():
+            archive.writestr(f"{name}.py", text)
+    return data.getvalue()
 
 
 @pytest.fixture(scope="session")
-def serving() -> Any:
-    """Run a node of the test's own: ``with serving(template, state, **environ) as node``."""
-    spec = importlib.util.spec_from_file_location("end_to_end_nodes", _END_TO_END)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.served
+def zipped() -> Callable[..., bytes]:
+    """``packed``, for tests that upload code."""
+    return packed
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
+    """A node without torch or a function, for clients that make their own."""
+    with served(None, tmp_path_factory.mktemp("empty") / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
+        yield node
+
+
+@pytest.fixture
+def client(empty: ServedNode) -> Iterator[Any]:
+    """Its boto3 client. What the test leaves is deleted behind it."""
+    client = empty.lambda_client()
+    yield client
+    for mapping in client.list_event_source_mappings()["EventSourceMappings"]:
+        client.delete_event_source_mapping(UUID=mapping["UUID"])
+    for page in client.get_paginator("list_functions").paginate():
+        for function in page["Functions"]:
+            client.delete_function(FunctionName=function["FunctionName"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from replays.matching import Matcher, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent / "recorded"
-RECORDED = Path(os.environ.get("GLOWPLUG_CONFORMANCE", ROOT.parent / "shared" / "conformance"))
+RECORDED = Path(os.environ.get("LAMBDA_RECORDINGS", ROOT.parent / "shared" / "conformance"))
 DIFFERENT: dict[str, str] = json.loads((HERE / "differences.json").read_text())
 """Ids that are not equal, with the reason; docs/lambda-api.md lists them."""
 TESTS: list[str] = json.loads((HERE / "tests.json").read_text())
@@ -39,7 +40,7 @@ def recordings() -> dict[str, Any]:
     """Return what was recorded, by the id of the test."""
     file = RECORDED / "lambda_api.recorded.json"
     if not file.exists():
-        message = f"the recorded exchanges are not here ({file}); GLOWPLUG_CONFORMANCE says where else they are"
+        message = f"the recorded exchanges are not here ({file}); LAMBDA_RECORDINGS says where else they are"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
@@ -123,3 +124,10 @@ def test_what_is_not_equal_is_what_the_table_says(replayed: dict[str, list[str]]
     unexpected = {test: lines for test, lines in different.items() if test not in DIFFERENT}
     assert {} == unexpected, json.dumps(unexpected, indent=1)
     assert set(DIFFERENT) == set(different)
+
+
+def test_the_docs_list_what_is_not_equal_and_how_many_are() -> None:
+    text = (ROOT / "docs" / "lambda-api.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+::[^`]+)` \| (.+) \|$", text, re.MULTILINE))
+    assert DIFFERENT == rows
+    assert f"Of {len(TESTS)} that are about operations answered here, {len(TESTS) - len(DIFFERENT)} get" in text

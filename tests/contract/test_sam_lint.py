@@ -1,7 +1,10 @@
-"""The shipped templates are clean under cfn-lint: the rules that `sam validate --lint` applies."""
+"""Every template of this repository is clean under cfn-lint: the rules that `sam validate --lint` applies."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import cfnlint
@@ -14,6 +17,7 @@ from glowplug.runtime.definition import spec_of
 
 ROOT = Path(__file__).parents[2]
 REGIONS = ["us-east-1"]
+TRANSFORM = "AWS::Serverless-2016-10-31"
 
 
 def findings(text: str) -> list[str]:
@@ -21,10 +25,31 @@ def findings(text: str) -> list[str]:
             cfnlint.lint(text, config=ManualArgs(regions=REGIONS))]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("template", ["template.yaml", "speech.yaml"])
-def test_the_shipped_templates_have_no_finding(template: str) -> None:
-    assert [] == findings((ROOT / template).read_text())
+def templates() -> Iterator[tuple[str, str]]:
+    """Yield every template, as a file or as a block of the docs, with where it is."""
+    for directory, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "src"]  # src is links
+        for name in files:
+            path = Path(directory, name)
+            if path.suffix in (".yaml", ".yml") and TRANSFORM in (text := path.read_text()):
+                yield str(path.relative_to(ROOT)), text
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.finditer(r"^```ya?ml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE):
+            if TRANSFORM in block[1]:
+                yield f"{path.relative_to(ROOT)}:{path.read_text()[: block.start()].count(chr(10)) + 2}", block[1]
+
+
+TEMPLATES = dict(templates())
+
+
+@pytest.mark.parametrize("where", TEMPLATES)
+def test_every_template_has_no_finding(where: str) -> None:
+    assert [] == findings(TEMPLATES[where])
+
+
+def test_the_templates_are_found() -> None:
+    assert {"template.yaml", "speech.yaml", "tests/e2e/misbehaving.yaml"} <= set(TEMPLATES)
+    assert any(where.startswith("docs/template.md:") for where in TEMPLATES)
 
 
 @pytest.mark.slow

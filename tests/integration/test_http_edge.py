@@ -38,6 +38,7 @@ from glowplug.runtime.http.function_url import FunctionUrls
 from glowplug.runtime.http.hosts import ControlGuard
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
+from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.server import HttpServer
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.management.stacks import FunctionChange
@@ -153,7 +154,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
         registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
     )
     services = Services(
-        directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
+        directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
     )  # fmt: skip
     api = LambdaApi(services)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import botocore.session
 import pytest
 
 from glowplug.runtime.config import Limits
@@ -28,6 +30,7 @@ from glowplug.runtime.errors import (
 from glowplug.runtime.http.faults import error_reply
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
+from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
 from glowplug.runtime.invocation import Invocation, Outcome
@@ -91,7 +94,7 @@ class Fixture:
         deployed = Deployed(*(a_function(replace(ECHO, name=name)) for name in ("echo", "beta", "alpha")))
         api = LambdaApi(
             Services(
-                directory=deployed, deployments=deployed, invoke=self.invoke, clock=ManualClock(),
+                directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED,
             )
@@ -171,6 +174,7 @@ async def test_invoke_answers_the_payload_as_the_function_wrote_it() -> None:
                 ("X-Glowplug-Tier", "hot"),
                 ("Server-Timing", "handler;dur=1.00"),
             ],
+            request_id="r",
         )
         == reply
     )
@@ -322,10 +326,31 @@ async def test_prefer_wait_bounds_the_hold() -> None:
         ("GET", "/2015-03-31/functions/echo/invocations/more"),
     ],
 )
-async def test_other_operations_are_not_supported_by_name(method: str, path: str) -> None:
+async def test_paths_that_are_no_operation_are_not_supported(method: str, path: str) -> None:
     with pytest.raises(NotSupported) as caught:
         await Fixture().ask(method, path)
     assert f"{method} {path} is not supported" == str(caught.value)
+
+
+async def test_every_operation_of_the_service_is_answered_or_refused_by_name() -> None:
+    model = botocore.session.get_session().get_service_model("lambda")
+    refused = {}
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        path = re.sub(r"{\w+}", "x", http["requestUri"].partition("?")[0])
+        try:
+            await Fixture().ask(http["method"], path, b"{}")
+        except NotSupported as error:
+            refused[name] = str(error)
+        except (GlowplugError, AttributeError):  # it is answered, and not with this
+            pass
+    assert refused == {name: f"{name} is not supported" for name in refused}
+    assert {
+        "SendDurableExecutionCallbackSuccess",
+        "CreateCodeSigningConfig",
+        "AddLayerVersionPermission",
+    } < refused.keys()
+    assert not {"Invoke", "CreateFunction", "GetCapacityProvider", "GetLayerVersionByArn"} & refused.keys()
 
 
 async def test_list_functions_pages_by_name() -> None:

@@ -21,7 +21,8 @@ from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.management.drift import drift
-from glowplug.runtime.management.stacks import Site, WantedStack, put
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import WantedStack, put
 from glowplug.runtime.spec import ARCHITECTURE, LayerSpec, SourceFile
 from glowplug.runtime.wanted import wanted_of
 

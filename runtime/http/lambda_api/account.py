@@ -7,7 +7,7 @@ from typing import Any
 from glowplug.runtime.catalog import LATEST, Catalog
 from glowplug.runtime.errors import InvalidParameter
 from glowplug.runtime.http.messages import Reply, json_reply
-from glowplug.runtime.management import updates
+from glowplug.runtime.management import concurrency, updates
 
 from .call import Call, Services
 from .constraints import missing, one_of, refuse
@@ -18,7 +18,7 @@ _TOTAL_CODE_BYTES = 80_530_636_800  # what AWS answers; nothing is refused for i
 async def get_account_settings(services: Services, call: Call) -> Reply:
     """Answer GetAccountSettings."""
     catalog, limits = services.deployments.catalog, services.limits
-    account = limits.account_concurrency or 1000
+    account = limits.account_concurrency or concurrency.DEFAULT_ACCOUNT
     reserved = sum(function.reserved or 0 for function in catalog.functions.values())
     return json_reply(
         {

@@ -16,11 +16,12 @@ from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, Req
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
-from glowplug.runtime.management.stacks import Site
+from glowplug.runtime.management.site import Site
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
 from .constraints import Body
+from .retries import Retries
 from .shapes import shaped
 
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class Services:
     directory: Directory
     deployments: Changes
     invoke: Invoke
+    retries: Retries
     clock: Clock
     limits: Limits
     region: str

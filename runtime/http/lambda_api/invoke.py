@@ -20,7 +20,7 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.http.identifiers import new_trace_id
 from glowplug.runtime.http.invoking import hold_of, start_headers
-from glowplug.runtime.http.messages import Reply, parse_json
+from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.invocation import Invocation, Outcome
 
 from .call import Call, Services
@@ -64,10 +64,22 @@ async def invoke(services: Services, call: Call) -> Reply:
         hold_s=hold_of(headers.get("prefer")),
     )
     try:
-        outcome = await services.invoke(invocation)
+        outcome = await _run(services, request, invocation)
     except FunctionFault as fault:
         return Reply(HTTPStatus.OK, fault.body(), [*_common(version, trace_id), ("X-Amz-Function-Error", "Unhandled")])
     return _invoked(outcome, trace_id, with_log=log_type == "Tail")
+
+
+async def _run(services: Services, request: Request, invocation: Invocation) -> Outcome:
+    """Run it, or wait with who asked for the same before: the same caller, function, event and SDK's invocation id."""
+    repeated = request.headers.get("amz-sdk-invocation-id")
+    if repeated is None:
+        return await services.invoke(invocation)
+    caller = None if request.principal is None else request.principal.access_key_id
+    same = invocation.function_arn, invocation.payload, invocation.client_context, invocation.log_tail
+    return await services.retries.join(
+        (caller, repeated, *same), lambda: services.invoke(invocation), event_bytes=len(invocation.payload)
+    )
 
 
 def refuse_unready(version: Version, arn: str) -> None:
@@ -144,4 +156,4 @@ def _invoked(outcome: Outcome, trace_id: str, *, with_log: bool) -> Reply:
         headers = [*headers, ("X-Amz-Function-Error", outcome.function_error)]
     if with_log:
         headers = [*headers, ("X-Amz-Log-Result", base64.b64encode(outcome.log_tail).decode())]
-    return Reply(HTTPStatus.OK, outcome.payload, headers)
+    return Reply(HTTPStatus.OK, outcome.payload, headers, request_id=outcome.request_id)

@@ -1,7 +1,6 @@
 """The operations of Lambda's API: where each is, and who answers it (spec 1.4).
 
-Operations without an answer are refused by name, in AWS's shape: a 404 would make a client believe that its function is
-missing. Paths are matched raw and each segment is decoded afterwards; one trailing slash is ignored.
+Paths are matched raw and each segment is decoded afterwards; one trailing slash is ignored.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from glowplug.runtime.errors import NotSupported
 from glowplug.runtime.http.messages import Request
 
 from . import (
     account,
+    capacityproviders,
     concurrency,
     eventinvoke,
     functions,
@@ -38,22 +37,23 @@ _TAGS = "/2017-03-31/tags/{ARN}"
 _LAYER = "/2018-10-31/layers/{LayerName}/versions"
 _RECURSION = "/2024-08-31/functions/{FunctionName}/recursion-config"
 _RUNTIME = "/2021-07-20/functions/{FunctionName}/runtime-management-config"
+_CAPACITY = "/2025-11-30/capacity-providers"
+_PROVIDER = f"{_CAPACITY}/{{CapacityProviderName}}"
 _SIGNING = "/2020-06-30/functions/{FunctionName}/code-signing-config"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. ``answer`` of None: it is refused by name."""
+    """One operation, and what answers it."""
 
     method: str
     template: str
     name: str
-    answer: Operation | None = None
+    answer: Operation
 
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FUNCTION}/invocations", "Invoke", invoke.invoke),
-    Route("POST", "/2014-11-13/functions/{FunctionName}/invoke-async", "InvokeAsync"),
     Route("POST", "/2015-03-31/functions", "CreateFunction", functions.create_function),
     Route("GET", "/2015-03-31/functions", "ListFunctions", functions.list_functions),
     Route("GET", _FUNCTION, "GetFunction", functions.get_function),
@@ -119,9 +119,18 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", _RECURSION, "PutFunctionRecursionConfig", account.put_function_recursion_config),
     Route("GET", _RUNTIME, "GetRuntimeManagementConfig", account.get_runtime_management_config),
     Route("PUT", _RUNTIME, "PutRuntimeManagementConfig", account.put_runtime_management_config),
+    Route("POST", _CAPACITY, "CreateCapacityProvider", capacityproviders.create_capacity_provider),
+    Route("GET", _CAPACITY, "ListCapacityProviders", capacityproviders.list_capacity_providers),
+    Route("GET", _PROVIDER, "GetCapacityProvider", capacityproviders.get_capacity_provider),
+    Route("PUT", _PROVIDER, "UpdateCapacityProvider", capacityproviders.update_capacity_provider),
+    Route("DELETE", _PROVIDER, "DeleteCapacityProvider", capacityproviders.delete_capacity_provider),
+    Route(
+        "GET",
+        f"{_PROVIDER}/function-versions",
+        "ListFunctionVersionsByCapacityProvider",
+        capacityproviders.list_function_versions_by_capacity_provider,
+    ),
     Route("GET", _SIGNING, "GetFunctionCodeSigningConfig", account.get_function_code_signing_config),
-    Route("PUT", _SIGNING, "PutFunctionCodeSigningConfig"),
-    Route("DELETE", _SIGNING, "DeleteFunctionCodeSigningConfig"),
 )
 
 
@@ -149,9 +158,9 @@ class RouteTable:
                     node = node.named.setdefault(segment, _Node())
             node.routes[route.method] = (route, tuple(captured))
 
-    def find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
-        """Return the operation and what its template captured. Raises ``NotSupported`` for an operation that is not
-        answered, ``InvalidParameter`` for a path that is not UTF-8."""
+    def find(self, request: Request) -> tuple[Route, Mapping[str, str]] | None:
+        """Return the operation and what its template captured, None where none is there. Raises ``InvalidParameter``
+        for a path that is not UTF-8."""
         node: _Node | None = self._root
         values = []
         for segment in request.segments("/"):
@@ -164,6 +173,6 @@ class RouteTable:
             node = following
         found = None if node is None else node.routes.get(request.method)
         if found is None:
-            raise NotSupported(f"{request.method} {request.path} is not supported")
+            return None
         route, captured = found
         return route, dict(zip(captured, values, strict=True))

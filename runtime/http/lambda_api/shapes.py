@@ -1,4 +1,4 @@
-"""The shapes of requests: what botocore's model of Lambda says that the body of an operation looks like.
+"""The shapes of requests: what botocore's model of Lambda says an operation is called, and what its body looks like.
 
 A body of another shape is refused before an operation sees it, and members that the model does not have are left out,
 as AWS does: no operation has to expect a number where a text belongs, and nothing unknown is stored and told again.
@@ -11,6 +11,7 @@ that a node which only invokes does not pay.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _WHOLE = {"integer": 2**31, "long": 2**63}
 _REAL = ("float", "double")
+_CAPTURED = re.compile(r"\\\{\w+\\\}")
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "string": str, "character": str, "blob": str, "boolean": bool, "timestamp": (str, int, float),
     "structure": dict, "map": dict, "list": list,
@@ -33,6 +35,17 @@ async def shaped(operation: str, values: Mapping[str, Any]) -> dict[str, Any]:
     model = await asyncio.to_thread(_model)
     shape = model.operation_model(operation).input_shape
     return {} if shape is None else _structure(shape, values, "")
+
+
+async def operation_at(method: str, path: str) -> str | None:
+    """Return the name of Lambda's operation with that method and path, whether it is answered here or not."""
+    model = await asyncio.to_thread(_model)
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        form = _CAPTURED.sub("[^/]+", re.escape(http["requestUri"].partition("?")[0]))
+        if http["method"] == method and re.fullmatch(form, path.removesuffix("/")):
+            return str(name)
+    return None
 
 
 @cache

@@ -48,7 +48,7 @@ async def publish_version(services: Services, call: Call) -> Reply:
                 f"{site.function_arn}{ref.name}"
             )
         function, version = publishing.publish(
-            function, description=body.text("Description"), revision_id=site.new_id(), now=site.now
+            function, description=body.text("Description"), new_id=site.new_id, now=site.now
         )
         return catalog.with_function(function), version
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .harness import ACCOUNT, ARN, REGION, Stage, archive, replay
+from .harness import ACCOUNT, ARN, LAYER, REGION, Stage, archive, replay
 
 _LAYERS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:"
 _BUCKET_ARN = "arn:aws:s3:::test-bucket"
@@ -266,7 +266,7 @@ def permissions(stage: Stage) -> None:
 
 
 def _layer(stage: Stage, name: str, **more: Any) -> Any:
-    return stage.client.publish_layer_version(LayerName=name, Content={"ZipFile": archive()}, **more)
+    return stage.client.publish_layer_version(LayerName=name, Content={"ZipFile": archive(LAYER)}, **more)
 
 
 _RUNTIMES = {

@@ -131,7 +131,8 @@ def location_s3_errors(stage: Stage) -> None:
 def arns(stage: Stage) -> None:
     first, second = stage.name("test-function-arn"), stage.name("test-partial-arn")
     stage.keep("create-function-arn-response", stage.create(f"{ARN}{first}"))
-    stage.keep("create-function-partial-arn-response", stage.create(f"{ACCOUNT}:function:{second}"))
+    other = stage.create(f"{ACCOUNT}:function:{second}", Code={"ZipFile": archive(VERSION)})
+    stage.keep("create-function-partial-arn-response", other)
     stage.refused("invalid_function_name_exc", stage.raw, name="invalid:function:name")
     stage.refused("long_function_name_exc", stage.raw, name="a" * 65)
     longest = stage.known["function-name"] = "a" * (141 - len(ARN))
@@ -169,7 +170,7 @@ def update_exceptions(stage: Stage) -> None:
 def list_functions(stage: Stage) -> None:
     names = [stage.name("list-fn-1"), stage.name("list-fn-2")]
     stage.keep("create_response_1", stage.create(names[0], Publish=True))
-    stage.keep("create_response_2", stage.create(names[1]))
+    stage.keep("create_response_2", stage.create(names[1], Code={"ZipFile": archive(VERSION)}))
     stage.refused("list_functions_invalid_functionversion", stage.client.list_functions, FunctionVersion="invalid")
     pages = stage.client.get_paginator("list_functions")
     config = {"PageSize": 1}

@@ -18,6 +18,7 @@ ACCOUNT, REGION = "111111111111", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
 ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
 ECHO = "def handler(event, context):\n    return event\n"
+LAYER = "VALUE = 1\n"
 VERSION = "def handler(event, context):\n    return context.function_version\n"
 
 Replay = Callable[["Stage"], None]

@@ -208,7 +208,6 @@ def event_invoke_exceptions(stage: Stage) -> None:
     to("put_destination_invalid_service_arn", "OnSuccess", arn.replace(":lambda:", ":iam:"))
     to("put_destination_success_no_destination_arn", "OnSuccess", None)
     to("put_destination_failure_no_destination_arn", "OnFailure", None)
-    stage.known["function-name"] = name
     to("put_destination_invalid_arn_pattern", "OnFailure", arn.replace(":lambda:", ":_-/!lambda:"))
     named, missing = "eventinvokealias", "eventinvokealiasdoesnotexist"
     for key, function, qualifier in (

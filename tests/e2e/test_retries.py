@@ -1,0 +1,27 @@
+"""boto3 gives up waiting, asks again, and gets the result of the one run that it began."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+
+def test_a_read_timeout_of_boto3_does_not_run_the_function_twice(misbehaving: Any) -> None:
+    impatient = boto3.client(
+        "lambda", endpoint_url=misbehaving.endpoint, region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+        config=Config(read_timeout=1, retries={"mode": "standard", "max_attempts": 6}),
+    )  # fmt: skip
+    event = {"seconds": 3, "call": str(uuid.uuid4())}
+    answer = impatient.invoke(FunctionName="sleeps", Payload=json.dumps(event), LogType="Tail")
+    assert json.loads(answer["Payload"].read()) == event
+    assert answer["ResponseMetadata"]["RetryAttempts"] >= 1
+    ran = answer["ResponseMetadata"]["RequestId"]
+    assert f"START RequestId: {ran}" in base64.b64decode(answer["LogResult"]).decode()
+    log = misbehaving.request_raw("GET", "/_glowplug/functions/sleeps/logs")[2]
+    assert log.count("START RequestId") == log.count(f"START RequestId: {ran}") == 1
