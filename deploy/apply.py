@@ -1,37 +1,34 @@
-"""Carry a template out: translate, install what its code requires, upload the code that the node does not have, put the
-stack.
+"""Carry templates out: translate, install what their code requires, upload the code that the node has not, put the
+stacks.
 
 Everything that can be refused is refused before the first byte is sent. The node takes a stack in one step, so a
-deploy that fails leaves what was deployed before.
+deploy that fails leaves what was deployed before; errors carry that as a note (PEP 678).
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec, LayerSpec
-from glowplug.runtime.wanted import WantedFunction, wanted_of
+from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalError
 
 from .apis import in_template
 from .building import Builder, built
-from .errors import TemplateError
+from .errors import DeployError, NodeUnreachable, TemplateError
 from .plan import Change, plan
 from .resources import Account, numbered
-from .template import Template, load
-from .translate import Stack, translate
+from .template import Template
+from .together import Site, named, refuse_notes, translated
+from .translate import Stack
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
 
-_STACK_NAME_BYTES = 128
 _UPLOADS = 4
 
 
@@ -42,17 +39,32 @@ class StackClient(Protocol):
     def endpoint(self) -> str:
         """The URL at which the node answers, without a slash at its end."""
 
+    def health(self) -> Mapping[str, Any]:
+        """Return the node's account of itself."""
+
     def has_code(self, digest: str) -> bool:
         """Return whether the node holds the code with this SHA-256 (hex)."""
 
     def put_code(self, digest: str, data: bytes) -> None:
         """Upload a zip."""
 
+    def stacks(self) -> Sequence[Mapping[str, Any]]:
+        """Return every stack, without its definitions."""
+
     def stack(self, name: str) -> Mapping[str, Any] | None:
         """Return the stack as the node has it, or None."""
 
     def put_stack(self, name: str, body: Mapping[str, Any], on_progress: Progress | None = None) -> Mapping[str, Any]:
         """Make the stack exactly ``body``. Raises ``DefinitionError`` where the node refuses a definition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A stack that can be put: ``changes`` is what that would change, ``notes`` what has no effect on that node."""
+
+    stack: Stack
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,39 @@ class DeployResult:
     uploaded_bytes: int = 0
 
 
+def prepare(
+    template_paths: Sequence[Path],
+    client: StackClient,
+    *,
+    stack: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    account: Account | None = None,
+    strict: bool = False,
+    builder: Builder | None = None,
+    on_progress: Progress | None = None,
+) -> list[Prepared]:
+    """Return what deploying the templates would do, without changing anything on the node.
+
+    ``stack`` names the stack of one template. Without a ``builder`` no requirements are installed. Raises
+    ``TemplateError`` for what a template gets wrong, ``StrictRefusal`` with ``strict`` where anything is noted, and
+    whatever ``client`` raises when the node cannot be reached.
+    """
+    report = on_progress or _silent
+    templates = named(template_paths, stack)
+    for name, template in templates.items():
+        report({"step": "translate", "template": template.name, "stack": name})
+    site = Site.of(client.endpoint, client.stacks(), client.health())
+    done = []
+    for wanted in translated(templates, site, parameters=parameters or {}, account=account):
+        found = wanted if builder is None else built(wanted, builder, report)
+        noted = site.notes(found)
+        refuse_notes(found.template, noted if strict else ())
+        changes = tuple(plan(client.stack(found.name), found))
+        report({"step": "plan", "stack": found.name, "changes": [str(change) for change in changes]})
+        done.append(Prepared(found, changes, noted))
+    return done
+
+
 def deploy(
     template_path: Path | str,
     client: StackClient,
@@ -78,62 +123,65 @@ def deploy(
     parameters: Mapping[str, str] | None = None,
     account: Account | None = None,
     refresh: bool = False,
+    strict: bool = False,
     builder: Builder | None = None,
     on_progress: Progress | None = None,
 ) -> DeployResult:
-    """Make the node's stack exactly what the template says. ``refresh`` resolves model sources anew; without a
-    ``builder`` no requirements are installed.
+    """Make the node's stack exactly what the template says, as ``deploy_all`` does for several."""
+    [result] = deploy_all(
+        [Path(template_path)], client, stack=stack, parameters=parameters, account=account, refresh=refresh,
+        strict=strict, builder=builder, on_progress=on_progress,
+    )  # fmt: skip
+    return result
 
-    Raises ``TemplateError`` for what the template gets wrong, whether found here or by the node, and whatever
-    ``client`` raises when the node cannot be reached or fails.
+
+def deploy_all(
+    template_paths: Sequence[Path],
+    client: StackClient,
+    *,
+    stack: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    account: Account | None = None,
+    refresh: bool = False,
+    strict: bool = False,
+    builder: Builder | None = None,
+    on_progress: Progress | None = None,
+) -> list[DeployResult]:
+    """Make the node's stacks exactly what the templates say, one after the other. ``refresh`` resolves model sources
+    anew.
+
+    Raises as ``prepare``, and ``TemplateError`` for what the node refuses. What an error says of the others and of the
+    node is in its notes.
     """
-    report = on_progress or _silent
-    template = load(template_path)
-    name = stack or stack_name(template.path)
-    report({"step": "translate", "template": template.name, "stack": name})
-    wanted = translate(template, stack=name, account=account, endpoint=client.endpoint, parameters=parameters)
-    if builder is not None:
-        wanted = built(wanted, builder, report)
-    changes = tuple(preview(wanted, client))
-    report({"step": "plan", "stack": name, "changes": [str(change) for change in changes]})
-    uploaded_bytes = _upload(wanted, client, report)
+    results: list[DeployResult] = []
+    try:
+        prepared = prepare(
+            template_paths, client, stack=stack, parameters=parameters, account=account, strict=strict,
+            builder=builder, on_progress=on_progress,
+        )  # fmt: skip
+        for one in prepared:
+            results.append(_carried_out(one, client, refresh=refresh, report=on_progress or _silent))
+    except (DeployError, GlowplugError) as error:
+        deployed = ", ".join(result.stack for result in results)
+        if deployed:
+            error.add_note(f"deployed before that: {deployed}")
+        if not getattr(error, "__notes__", None):
+            error.add_note("nothing was changed on the node")
+        raise
+    return results
+
+
+def _carried_out(prepared: Prepared, client: StackClient, *, refresh: bool, report: Progress) -> DeployResult:
+    wanted = prepared.stack
+    try:
+        uploaded_bytes = _upload(wanted, client, report)
+    except (DeployError, GlowplugError) as error:
+        error.add_note(f"the stack {wanted.name} is what it was")
+        raise
     answer = _put(wanted, client, refresh=refresh, report=report)
-    notes = (*wanted.notes, *answer.get("notes", ()))
+    notes = tuple(dict.fromkeys((*prepared.notes, *answer.get("notes", ()))))
     outputs = numbered(wanted.outputs, answer.get("versions") or {})
-    return DeployResult(name, changes, notes, outputs, answer, uploaded_bytes)
-
-
-def preview(wanted: Stack, client: StackClient) -> list[Change]:
-    """Return what deploying ``wanted`` would change, without changing anything."""
-    held = client.stack(wanted.name) or {}
-    current = {key: FunctionSpec.from_json(value) for key, value in (held.get("Functions") or {}).items()}
-    layers = {spec.name: spec.layers for spec in current.values()}
-    desired = {}
-    for logical_id, definition in wanted.definitions.items():
-        function = wanted_of(definition)
-        known = layers.get(function.spec.name, ())
-        desired[logical_id] = replace(function.spec, layers=_layers(function, wanted, known))
-    return plan(current, desired)
-
-
-def _layers(function: WantedFunction, stack: Stack, known: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
-    """Return the layers that a function is to have; where ``known``, which it has, are the same, those."""
-    found = []
-    for position, (name, by_id) in enumerate(function.layers):
-        digest = str(stack.layers.get(name, {}).get("CodeSha256", "")) if by_id else ""
-        held = known[position] if position < len(known) else None
-        same = held is not None and (held.digest == digest if by_id else held.arn == name)
-        found.append(held if same and held is not None else LayerSpec(name, digest, 0))
-    return tuple(found)
-
-
-def stack_name(template: Path) -> str:
-    """Return the default name of a template's stack: its directory's name, or its own unless it is ``template.*``.
-
-    Two templates in one directory are therefore two stacks, and deploying one does not delete the other's functions.
-    """
-    name = template.parent.name if template.stem == "template" else template.stem
-    return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")[:_STACK_NAME_BYTES] or "glowplug"
+    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes)
 
 
 def template_digest(template: Template) -> str:
@@ -165,11 +213,22 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
         "Apis": {key: dict(value) for key, value in wanted.apis.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
+        "Exports": dict(wanted.exports),
+        "Imports": list(wanted.imports),
     }
+    unchanged = f"the stack {wanted.name} is what it was: a stack is put as a whole or not at all"
     try:
         return client.put_stack(wanted.name, body, report)
+    except (NodeUnreachable, InternalError) as error:
+        error.add_note(f"whether the stack {wanted.name} was put is not known; `glowplug plan` shows what is missing")
+        raise
     except DefinitionError as error:
-        raise _in_template(wanted, error) from error
+        found = _in_template(wanted, error)
+        found.add_note(unchanged)
+        raise found from error
+    except GlowplugError as error:
+        error.add_note(unchanged)
+        raise
 
 
 def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:

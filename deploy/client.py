@@ -206,6 +206,10 @@ class NodeClient:
         """Make the stack exactly ``body``. Raises ``DefinitionError`` where the node refuses a definition."""
         return self._stream("PUT", f"/_glowplug/stacks/{quote(name, safe='')}", body, on_progress)
 
+    def delete_stack(self, name: str) -> list[dict[str, Any]]:
+        """Take a stack out; return what that did. Raises ``ResourceNotFound``, or ``Conflict`` where others need it."""
+        return list(self._json("DELETE", f"/_glowplug/stacks/{quote(name, safe='')}")["changes"])
+
     def invoke(self, name: str, payload: bytes, *, qualifier: str | None = None, tail: bool = False) -> Invoked:
         """Call a function through the Lambda API and wait for its answer."""
         path = f"/2015-03-31/functions/{quote(name, safe='')}/invocations"

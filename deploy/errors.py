@@ -4,6 +4,7 @@ DeployError
 ├── TemplateError     the template, or a file it names, cannot be used: file, line, what is wrong
 ├── ArchiveError      a CodeUri cannot be packed
 │   └── RequirementsError   what it requires cannot be installed
+├── StrictRefusal     --strict, and the template says what has no effect here
 ├── ExportError       a snapshot cannot be signed, or its file cannot be written or read
 └── NodeUnreachable   no node answers, or it ended before it did
 """
@@ -28,6 +29,10 @@ class TemplateError(DeployError):
         self.line = line
         self.column = column
         self.problem = problem
+
+
+class StrictRefusal(DeployError):
+    """What would only be noted is refused, as ``--strict`` asks for; the message lists it."""
 
 
 class ArchiveError(DeployError):

@@ -3,11 +3,14 @@
 An intrinsic is a mapping with one key: ``Ref`` or a name that starts with ``Fn::``. Arguments are evaluated first,
 except that ``Fn::If`` only evaluates the branch it takes. ``AWS::NoValue`` removes the key or the item it stands for.
 What is not known here is an error that names the function, the file and the line; nothing is passed through.
+
+``expansion`` has been there before: no ``Fn::ForEach`` is left, and of ``Fn::ImportValue`` only what nobody exports.
 """
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,10 +20,12 @@ from .errors import TemplateError
 from .template import KeyPath, Template
 
 _PLACEHOLDER = re.compile(r"\$\{(!?)([^{}]*)\}")
-_NOT_YET = frozenset(
-    "Fn::Cidr Fn::ForEach Fn::GetAZs Fn::GetStackOutput Fn::ImportValue Fn::Transform "
-    "Fn::Contains Fn::EachMemberEquals Fn::EachMemberIn Fn::RefAll Fn::ValueOf Fn::ValueOfAll".split()
+_REFUSED = frozenset(
+    "Fn::GetStackOutput Fn::Transform Fn::Contains Fn::EachMemberEquals Fn::EachMemberIn Fn::RefAll Fn::ValueOf "
+    "Fn::ValueOfAll".split()
 )
+_ZONES = "abc"  # what every region but a few has; one machine has none of its own
+_SUBNETS = 256  # as many as Fn::Cidr gives
 
 
 class References(Protocol):
@@ -62,6 +67,9 @@ class Intrinsics:
             "Fn::If": self._if,
             "Fn::Length": lambda argument, path: len(self._list(argument, path)),
             "Fn::ToJsonString": lambda argument, path: json.dumps(self._value(argument, path), separators=(",", ":")),
+            "Fn::GetAZs": self._get_azs,
+            "Fn::Cidr": self._cidr,
+            "Fn::ImportValue": self._import_value,
         }
         self._decisions: dict[str, Callable[[Any, KeyPath], bool]] = {
             "Condition": self._named_condition,
@@ -95,7 +103,7 @@ class Intrinsics:
         if name in self._decisions:
             raise self._error(path, f"{name} decides a condition; it gives no value here")
         if name not in self._functions:
-            known = "is not supported yet" if name in _NOT_YET else "is no intrinsic function"
+            known = "is not supported" if name in _REFUSED else "is no intrinsic function"
             raise self._error(path, f"{name} {known}")
         return self._functions[name](value[name], (*path, name))
 
@@ -179,6 +187,31 @@ class Intrinsics:
                 raise self._error(path, f"no {key!r} in {'Mappings' if position == 0 else 'that mapping'}")
             found = found[key]
         return found
+
+    def _get_azs(self, argument: Any, path: KeyPath) -> list[str]:
+        region = self._text(argument, path) or self._as_text(self._names.get("AWS::Region"), path, "AWS::Region")
+        return [f"{region}{zone}" for zone in _ZONES]
+
+    def _cidr(self, argument: Any, path: KeyPath) -> list[str]:
+        block, *numbers = self._arguments(argument, path, 3, "a block of addresses, a count and subnet bits")
+        texts = [self._text(number, (*path, position)) for position, number in enumerate(numbers, 1)]
+        if not all(text.isdecimal() for text in texts) or not 1 <= int(texts[0]) <= _SUBNETS:
+            raise self._error(path, f"takes a count of 1 to {_SUBNETS} and a number of bits, not {', '.join(texts)}")
+        count, bits = map(int, texts)
+        try:
+            network = ipaddress.ip_network(self._text(block, (*path, 0)))
+            subnets = network.subnets(new_prefix=network.max_prefixlen - bits)
+            made = [str(subnet) for subnet, _ in zip(subnets, range(count), strict=False)]
+        except ValueError as error:
+            raise self._error(path, str(error)) from None
+        if len(made) < count:
+            raise self._error(path, f"{network} has {len(made)} subnets of {bits} bits, not {count}")
+        return made
+
+    def _import_value(self, argument: Any, path: KeyPath) -> Any:
+        name = self._text(argument, path)
+        problem = f"{name!r} is exported by no stack of the node and no template before this one; see `glowplug stacks`"
+        raise self._error(path, problem)
 
     def _if(self, argument: Any, path: KeyPath) -> Any:
         name, _, _ = self._arguments(argument, path, 3, "a condition, a value if true and a value if false")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .errors import TemplateError
 from .template import KeyPath, Template
 
 _KEYS = frozenset(
@@ -15,6 +16,25 @@ _KEYS = frozenset(
     "MinLength MaxLength MinValue MaxValue".split()
 )
 _TYPES = ("String", "Number", "CommaDelimitedList", "List<String>", "List<Number>")
+
+
+def shared_out(templates: Iterable[Template], given: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return for each of several templates the values that are for it: those of the parameters that it has.
+
+    Raises ``TemplateError`` for a name that none of them has. One template alone gets all, and judges them itself.
+    """
+    known = list(templates)
+    if len(known) == 1:
+        return [dict(given)]
+    shares = [
+        {name: value for name, value in given.items() if name in (template.document.get("Parameters") or {})}
+        for template in known
+    ]
+    for name in given:
+        if known and not any(name in share for share in shares):
+            names = ", ".join(template.name for template in known)
+            raise TemplateError(names, 0, f"none of them has a parameter {name}")
+    return shares
 
 
 def resolve(template: Template, given: Mapping[str, str]) -> dict[str, Any]:

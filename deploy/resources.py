@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,10 +40,14 @@ class Account:
             "AWS::NotificationARNs": [],
             "AWS::Partition": "aws",
             "AWS::Region": self.region,
-            "AWS::StackId": self.arn("cloudformation", f"stack/{stack}/{stack}"),
+            "AWS::StackId": self.arn("cloudformation", f"stack/{stack}/{self._unique(stack)}"),
             "AWS::StackName": stack,
             "AWS::URLSuffix": "amazonaws.com",
         }
+
+    def _unique(self, stack: str) -> uuid.UUID:
+        """Return what stands for a stack's unique id, which templates take suffixes of: the same at every deploy."""
+        return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.account_id}/{self.region}/{stack}")
 
     def arn(self, service: str, resource: str, *, regional: bool = True) -> str:
         """Return an ARN; services that are not regional (IAM) leave the region empty."""

@@ -142,8 +142,7 @@ def for_translator(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
 def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[str, str]]:
     """Check one resource; return (what, where) of what has no effect."""
     if not isinstance(resource, Mapping):
-        loop = " (Fn::ForEach is not supported yet)" if str(path[-1]).startswith("Fn::ForEach") else ""
-        raise template.error(path, f"must be a mapping with a Type{loop}")
+        raise template.error(path, "must be a mapping with a Type")
     kind = resource.get("Type")
     if not isinstance(kind, str):
         raise template.error((*path, "Type"), f"must be one of {', '.join(sorted(_PROPERTIES))}")

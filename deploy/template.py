@@ -21,7 +21,10 @@ from .errors import TemplateError
 KeyPath = tuple[str | int, ...]
 """Where a value stands in the document: keys and list positions from the top."""
 
-_MAX_NODES = 100_000  # aliases share nodes, so a few lines can stand for billions of values
+MAX_VALUES = 100_000
+"""The most values of a template, as written and with its loops unrolled: aliases share nodes and loops repeat them, so
+that a few lines can stand for billions."""
+
 _MAX_DEPTH = 100
 _TEMPLATE_BYTES = 1_000_000  # CloudFormation's limit for a template is 1 MB
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -116,8 +119,8 @@ class _NodeReader:
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._nodes += 1
-        if self._nodes > _MAX_NODES:
-            raise self._error(node, f"more than {_MAX_NODES} values; aliases multiply them")
+        if self._nodes > MAX_VALUES:
+            raise self._error(node, f"more than {MAX_VALUES} values; aliases multiply them")
         if len(path) > _MAX_DEPTH:
             raise self._error(node, f"nested more than {_MAX_DEPTH} deep (an alias that contains itself?)")
         if node.tag.startswith("!") and len(node.tag) > 1:

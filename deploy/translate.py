@@ -1,5 +1,6 @@
 """From a SAM template to definitions: the form in which the node accepts functions.
 
+0. ``expansion`` unrolls loops and fills in what other stacks export.
 1. ``supported.check`` refuses, on the template as written, what is not built.
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
@@ -28,6 +29,7 @@ from .archive import Archive
 from .belongings import Belongings
 from .definitions import definition_of
 from .errors import TemplateError
+from .expansion import expand, exports_of
 from .intrinsics import Intrinsics
 from .packing import Packer
 from .places import Written, place_of
@@ -45,6 +47,8 @@ class Stack:
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
+    ``exports`` and ``imports`` are what it shares with other stacks: text by export name, and the names that it took
+    from them.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Stack:
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
@@ -70,14 +76,17 @@ def translate(
     account: Account | None = None,
     endpoint: str = "http://127.0.0.1:9000",
     parameters: Mapping[str, str] | None = None,
+    exports: Mapping[str, str] | None = None,
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
-    ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs.
+    ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs. ``exports`` is what the
+    stacks of the node export; None where there is no node to ask, and an import stands for its own name.
     """
     account = account or Account()
-    notes = check(template)
     names = template_parameters.resolve(template, parameters or {}) | account.pseudo_parameters(stack)
+    template, imports = expand(template, names, exports)
+    notes = check(template)
     packed, archives = Packer(template, names).pack()
     translated = _to_cloudformation(template, packed, names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
@@ -94,7 +103,8 @@ def translate(
         name: callable_here(value, stack, apis, endpoint)
         for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
     }
-    return replace(result, outputs=outputs, apis=apis)
+    exports = exports_of(template, names, outputs)
+    return replace(result, outputs=outputs, apis=apis, exports=exports, imports=imports)
 
 
 @dataclass(frozen=True, slots=True)

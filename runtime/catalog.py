@@ -197,7 +197,7 @@ class Stack:
     """A template as deployed: logical ids to names, and the body of the request that put it (``StackRequest``).
 
     ``template_digest`` is what the client said of its template. ``layers`` and ``apis`` map logical ids to the layers'
-    names and the APIs' ids.
+    names and the APIs' ids. ``exports`` is text by name, ``imports`` says of which stack each name is.
     """
 
     name: str
@@ -207,6 +207,8 @@ class Stack:
     layers: Mapping[str, str] = field(default_factory=dict)
     apis: Mapping[str, str] = field(default_factory=dict)
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ from .stacks import OnEvent, StackRequest
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A node's account of itself. ``base_zygotes`` counts those that are ready to fork."""
+    """A node's account of itself.
+
+    ``base_zygotes`` counts those that are ready to fork; ``runtimes`` are the Pythons here, as ``Runtime`` calls them.
+    """
 
     status: str
     version: str
@@ -29,6 +32,8 @@ class Health:
     functions: int
     base_zygotes: int
     state: str
+    architecture: str
+    runtimes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +131,14 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class StackListing:
-    """A stack, and its functions as they are now, by logical id."""
+    """A stack, and its functions as they are now, by logical id, less those that were deleted.
+
+    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``).
+    """
 
     stack: Stack
     functions: Mapping[str, Function]
+    drift: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,7 @@ class ControlPlane(Protocol):
         """Return one stack. Raises ``ResourceNotFound``."""
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
-        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""
+        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound`` or ``Conflict``."""
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing."""

@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class Interpreters:
         return None if spec.models else self._found.get(spec.runtime)
 
 
-def note(name: str, runtime: str, installed: Collection[str], *, models: bool) -> str:
+def note(name: str, runtime: str, installed: Container[str], *, models: bool) -> str:
     """Return what a function gets in place of the ``runtime`` that it asks for; empty when it gets that."""
     if runtime == OWN or (runtime in installed and not models):
         return ""

@@ -24,8 +24,10 @@ from .control import (
 )
 from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
+from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
+from .management.drift import drift
 from .management.site import Site
 from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
@@ -33,7 +35,7 @@ from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
-from .spec import ENGINES, FunctionSpec
+from .spec import ARCHITECTURE, ENGINES, FunctionSpec
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 
@@ -100,6 +102,8 @@ class NodeControl:
             functions=len(self._registry.functions()),
             base_zygotes=ready,
             state=str(self._state),
+            architecture=ARCHITECTURE,
+            runtimes=tuple(sorted({OWN, *self._pythons})),
         )
 
     async def functions(self) -> list[FunctionListing]:
@@ -251,8 +255,9 @@ class NodeControl:
         stack = catalog.stacks.get(name)
         if stack is None:
             raise ResourceNotFound(f"Stack not found: {name}")
-        functions = {key: catalog.functions[value] for key, value in stack.functions.items()}
-        return StackListing(stack, functions)
+        known = {key: catalog.functions.get(value) for key, value in stack.functions.items()}
+        functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
+        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()))
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.
@@ -273,6 +278,8 @@ class NodeControl:
             apis=request.apis,
             sizes={digest: self._code.size(digest) for digest in digests},
             definitions=request.definitions,
+            exports=request.exports,
+            imports=request.imports,
         )
         site = self._site()
         try:
@@ -289,8 +296,12 @@ class NodeControl:
         return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
-        """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""
-        await self.stack(name)
+        """Take a stack out with all that belongs to it.
+
+        Raises ``ResourceNotFound``, or ``Conflict`` where another stack imports what it exports.
+        """
+        if name not in self._registry.catalog.stacks:
+            raise ResourceNotFound(f"Stack not found: {name}")
         return await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
 
     def _site(self) -> Site:

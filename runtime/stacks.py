@@ -6,7 +6,7 @@ Everything that can be refused is refused here, before anything is changed. Erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"})
+_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh", "Exports", "Imports"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -72,7 +72,8 @@ class Code(Protocol):
 class StackRequest:
     """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
 
-    ``refresh`` resolves model sources again that are pinned already.
+    ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
+    by name, ``imports`` are the names of what this one has imported.
     """
 
     name: str
@@ -81,6 +82,8 @@ class StackRequest:
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -97,7 +100,12 @@ class StackRequest:
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
         if not isinstance(digest, str) or not isinstance(refresh, bool):
             raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
-        return cls(name, body["Functions"], layers, apis, digest, refresh)
+        exports, imports = body.get("Exports", {}), body.get("Imports", [])
+        if not isinstance(exports, dict) or not all(isinstance(text, str) for text in exports.values()):
+            raise InvalidRequestContent("Exports is an object of strings")
+        if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
+            raise InvalidRequestContent("Imports is a list of strings")
+        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports))
 
 
 def validated(
@@ -147,7 +155,7 @@ def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
         raise DefinitionError(read.at("CodeSha256"), f"code {digest} has not been uploaded to this node")
 
 
-def notes(request: StackRequest, pythons: Collection[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
+def notes(request: StackRequest, pythons: Container[str] = (), *, architecture: str = ARCHITECTURE) -> tuple[str, ...]:
     """Return what valid definitions ask for and this node gives otherwise: another Python, and its own processor.
 
     ``pythons`` are the runtimes that are installed besides the node's own.

@@ -23,8 +23,12 @@ from glowplug.runtime.errors import DefinitionError, GlowplugError, LoadFailed, 
 from ..errors import DeployError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("up", "Start a node here and serve a template's functions."),
-    "deploy": ("deploy", "Deploy a template to the running node."),
+    "up": ("up", "Start a node here and serve templates' functions."),
+    "validate": ("validate", "Check templates, without a node."),
+    "plan": ("plan", "Show what a deploy would change."),
+    "deploy": ("deploy", "Deploy templates to the running node."),
+    "destroy": ("stacks", "Take a stack off the node, with all that it has."),
+    "stacks": ("stacks", "List stacks: their functions and what they export."),
     "ls": ("functions", "List functions: tier, instances, engine, last start."),
     "invoke": ("invoke", "Call a function and print its answer."),
     "warm": ("functions", "Start an instance of a function."),
@@ -98,12 +102,19 @@ class Refused(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the error to stderr."""
         if "--json" not in sys.argv:
-            click.echo(f"glowplug: {self.message}", err=True)
+            click.echo("\n".join([f"glowplug: {self.message}", *notes_of(self.error)]), err=True)
             return
         fields: dict[str, Any] = {"type": type(self.error).__name__, "message": self.message}
+        if notes := notes_of(self.error):
+            fields["notes"] = notes
         if isinstance(self.error, DefinitionError):
             fields["field"] = self.error.field
         click.echo(json.dumps({"error": fields}, ensure_ascii=False), err=True)
+
+
+def notes_of(error: Exception) -> list[str]:
+    """Return what was said with an error of its consequences (PEP 678)."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _words(error: Exception) -> str:

@@ -1,9 +1,10 @@
-"""``glowplug deploy``: a template to the node that runs."""
+"""``glowplug deploy``: templates to the node that runs."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from ..apply import DeployResult
 from ..building import Builder
 from ..client import NodeClient, Progress
 from .bake import all_baked, show_engines
-from .options import connect, of_a_node
+from .options import (
+    connect,
+    of_a_node,
+    pairs,
+    parameter_option,
+    refuse_one_name_for_several,
+    stack_option,
+    strict_option,
+    templates_argument,
+)
 from .output import counted, show_json, size
 from .progress import display
 
@@ -24,43 +34,45 @@ no_build_option = click.option(
 
 
 @click.command()
-@click.argument("template", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--stack", metavar="NAME", help="Name of the stack (else that of the template's directory).")
-@click.option(
-    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
-)
+@templates_argument
+@stack_option
+@parameter_option
 @click.option("--refresh", is_flag=True, help="Resolve model sources anew, for checkpoints that have changed.")
 @no_build_option
 @click.option("--wait", is_flag=True, help="Return when the engines are baked too.")
+@strict_option
 @of_a_node
 def deploy(
-    template: Path,
+    templates: tuple[Path, ...],
     stack: str | None,
     parameters: tuple[str, ...],
     refresh: bool,
     no_build: bool,
     wait: bool,
+    strict: bool,
     endpoint: str | None,
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """Deploy a template to the running node.
+    """Deploy templates to the running node.
 
-    The template's stack becomes exactly the template: what is gone from it is deleted. Functions serve at once; engines
-    are baked in the background, unless --wait.
+    Each is a stack, which becomes exactly the template: what is gone from it is deleted. A stack is put as a whole or
+    not at all. Functions serve at once; engines are baked in the background, unless --wait.
     """
     given = pairs(parameters)
+    refuse_one_name_for_several(stack, templates)
     client = connect(endpoint, state)
     with display(quiet=as_json) as progress:
-        result = apply.deploy(
-            template, client, stack=stack, parameters=given, refresh=refresh, builder=builder(no_build=no_build),
-            on_progress=progress,
+        results = apply.deploy_all(
+            templates, client, stack=stack, parameters=given, refresh=refresh, strict=strict,
+            builder=builder(no_build=no_build), on_progress=progress,
         )  # fmt: skip
-        engines = bake_all(result, client, progress) if wait else {}
+        engines = {name: found for one in results if wait for name, found in bake_all(one, client, progress).items()}
     if as_json:
-        show_json(described(result, client) | ({"engines": engines} if wait else {}))
+        show_json(all_described(results, client) | ({"engines": engines} if wait else {}))
     else:
-        show(result)
+        for result in results:
+            show(result)
         for name, listing in engines.items():
             show_engines(name, listing)
     if not all(map(all_baked, engines.values())):
@@ -70,17 +82,6 @@ def deploy(
 def builder(*, no_build: bool) -> Builder | None:
     """Return what installs requirements, or None where nothing is to be installed."""
     return None if no_build else Builder.of(os.environ)
-
-
-def pairs(parameters: tuple[str, ...]) -> dict[str, str]:
-    """Return ``NAME=VALUE`` words as a mapping. Raises ``click.BadParameter``."""
-    given: dict[str, str] = {}
-    for word in parameters:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{word!r} is not NAME=VALUE", param_hint="--parameter")
-        given[name] = value
-    return given
 
 
 def bake_all(result: DeployResult, client: NodeClient, progress: Progress) -> dict[str, list[dict[str, Any]]]:
@@ -93,13 +94,25 @@ def bake_all(result: DeployResult, client: NodeClient, progress: Progress) -> di
     }
 
 
+def all_described(results: Sequence[DeployResult], client: NodeClient) -> dict[str, Any]:
+    """Return deploys as JSON-able values: one as it is, several as a list."""
+    if len(results) == 1:
+        return described(results[0], client)
+    return {"stacks": [described(result, client) for result in results]}
+
+
 def described(result: DeployResult, client: NodeClient) -> dict[str, Any]:
     """Return a deploy as JSON-able values."""
     return {
         "stack": result.stack,
         "endpoint": client.endpoint,
         "changes": [
-            {"function": change.function, "change": change.action, "fields": list(change.fields)}
+            {
+                "function": change.function,
+                "change": change.action,
+                "fields": list(change.fields),
+                "drift": list(change.drift),
+            }
             for change in result.changes
         ],
         "notes": list(result.notes),
@@ -108,13 +121,22 @@ def described(result: DeployResult, client: NodeClient) -> dict[str, Any]:
     }
 
 
-def show(result: DeployResult) -> None:
-    """Print what a deploy changed."""
+def show_notes(result: DeployResult) -> None:
+    """Print what has no effect, and what a deploy has set back, beside the answer."""
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
     for change in result.changes:
+        if change.drifted:
+            click.echo(f"drift: {change.drifted}; this deploy has undone it", err=True)
+
+
+def show(result: DeployResult) -> None:
+    """Print what a deploy changed."""
+    show_notes(result)
+    for change in result.changes:
         click.echo(str(change))
+    there = sum(change.action != "delete" for change in result.changes)
     uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""
-    click.echo(f"stack {result.stack}: {counted(len(result.changes), 'function')}{uploaded}")
+    click.echo(f"stack {result.stack}: {counted(there, 'function')}{uploaded}")
     for name, value in result.outputs.items():
         click.echo(f"{name} = {value}")

@@ -29,6 +29,36 @@ state_option = click.option(
 )
 
 
+templates_argument = click.argument(
+    "templates", nargs=-1, required=True, metavar="TEMPLATE...",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+)  # fmt: skip
+stack_option = click.option(
+    "--stack", metavar="NAME", help="Name of the stack of one template (else that of its directory, or of its file)."
+)
+parameter_option = click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
+)
+strict_option = click.option("--strict", is_flag=True, help="Refuse what would only be noted: what has no effect here.")
+
+
+def pairs(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Return ``NAME=VALUE`` words as a mapping. Raises ``click.BadParameter``."""
+    given: dict[str, str] = {}
+    for word in parameters:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE", param_hint="--parameter")
+        given[name] = value
+    return given
+
+
+def refuse_one_name_for_several(stack: str | None, templates: tuple[Path, ...]) -> None:
+    """Raise ``click.BadParameter`` for ``--stack`` with several templates."""
+    if stack is not None and len(templates) > 1:
+        raise click.BadParameter("names the stack of one template; several are named after them", param_hint="--stack")
+
+
 def of_a_node(command: F) -> F:
     """Add ``--endpoint``, ``--state`` and ``--json`` to a command that talks to a node that runs."""
     endpoint = click.option("--endpoint", metavar="URL", help="The node's control listener (else GLOWPLUG_ENDPOINT).")

@@ -1,10 +1,12 @@
-"""``glowplug up``: a node in this process, and a template's functions on it."""
+"""``glowplug up``: a node in this process, and the functions of templates on it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,85 +17,85 @@ from glowplug.runtime import operatorkey
 from glowplug.runtime.config import NodeConfig, default_state
 from glowplug.runtime.node import Node, serve
 
-from ..apply import DeployResult
-from ..apply import deploy as deploy_template
-from ..building import Builder
+from ..apply import DeployResult, deploy_all
 from ..client import NodeClient
-from ..supported import check
-from ..template import load
+from ..together import look_over
 from . import deploy
 from .functions import show_functions, with_last_start
 from .options import as_json as json_option
-from .options import state_option
+from .options import pairs, parameter_option, refuse_one_name_for_several, stack_option, state_option, strict_option
 from .output import counted, show_json
 from .progress import display
 
 
 @click.command()
-@click.argument("template", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument(
+    "templates", nargs=-1, metavar="[TEMPLATE]...", type=click.Path(path_type=Path, dir_okay=False, exists=True)
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the control listener (9000; 0 takes a free one).")
 @click.option("--public-port", type=click.IntRange(0, 65535), help="Port of a listener with function URLs only (off).")
-@click.option(
-    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
-)
+@stack_option
+@parameter_option
 @deploy.no_build_option
+@strict_option
 @state_option
 @json_option
 def up(
-    template: Path | None,
+    templates: tuple[Path, ...],
     port: int | None,
     public_port: int | None,
+    stack: str | None,
     parameters: tuple[str, ...],
     no_build: bool,
+    strict: bool,
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """Start a node here and serve a template's functions, until Ctrl-C.
+    """Start a node here and serve the functions of templates, until Ctrl-C.
 
-    With TEMPLATE, its stack becomes exactly the template, by the same API as `glowplug deploy`. Without one, the node
-    serves what was deployed before.
+    The stack of each TEMPLATE becomes exactly the template, by the same API as `glowplug deploy`. Other stacks stay;
+    without a template the node serves what was deployed before.
     """
     config = NodeConfig.from_env(os.environ, state=state, port=port, public_port=public_port)
-    given = deploy.pairs(parameters)
-    if template is not None:
-        check(load(template))  # what can be seen without translating is said before anything is started
+    given = pairs(parameters)
+    refuse_one_name_for_several(stack, templates)
+    if stack is not None and not templates:
+        raise click.BadParameter("names the stack of a template, and there is none", param_hint="--stack")
+    look_over(templates, given, strict=strict)
     found = config.state == default_state(os.environ).expanduser().absolute()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.
         client = NodeClient(node.endpoint, operatorkey.read(config.state))
-        builder, where = deploy.builder(no_build=no_build), "" if found else found_by(config.state, node.endpoint)
-        await asyncio.to_thread(_serve_template, client, template, given, builder, as_json=as_json, where=where)
+        where = "" if found else found_by(config.state, node.endpoint)
+        carry_out = partial(
+            deploy_all, templates, client, stack=stack, parameters=given, strict=strict,
+            builder=deploy.builder(no_build=no_build),
+        ) if templates else None  # fmt: skip
+        await asyncio.to_thread(_serve_templates, client, carry_out, as_json=as_json, where=where)
 
     uvloop.run(serve(config, ready=ready))
 
 
-def _serve_template(
-    client: NodeClient,
-    template: Path | None,
-    parameters: dict[str, str],
-    builder: Builder | None,
-    *,
-    as_json: bool,
-    where: str,
+def _serve_templates(
+    client: NodeClient, carry_out: Callable[..., list[DeployResult]] | None, *, as_json: bool, where: str
 ) -> None:
-    """Deploy the template, if any, and say what is served. What the template gets wrong ends ``up``.
+    """Deploy the templates, if any, and say what is served. What a template gets wrong ends ``up``.
 
     ``where`` is the setting by which other commands find the node; empty where they find it by themselves.
     """
-    result: DeployResult | None = None
-    if template is not None:
+    results: list[DeployResult] = []
+    if carry_out is not None:
         with display(quiet=as_json) as progress:
-            result = deploy_template(template, client, parameters=parameters, builder=builder, on_progress=progress)
+            results = carry_out(on_progress=progress)
     functions = with_last_start(client.functions(), client.starts())
     if as_json:
-        deployed: dict[str, Any] = {} if result is None else deploy.described(result, client)
+        deployed = deploy.all_described(results, client) if results else {}
         show_json({"endpoint": client.endpoint, "functions": functions} | deployed)
         return
-    if result is not None:
-        for note in result.notes:
-            click.echo(f"note: {note}", err=True)
+    for result in results:
+        deploy.show_notes(result)
     click.echo(f"glowplug serves {counted(len(functions), 'function')} at {client.endpoint}; Ctrl-C stops it")
     if where:
         click.echo(f"for other terminals:  export {where}")

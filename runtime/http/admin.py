@@ -12,9 +12,10 @@
     GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
     GET  /_glowplug/explain/<request-id>           text
     HEAD, GET, PUT /_glowplug/code/<sha256>        zip bytes
-    GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs
-    PUT  /_glowplug/stacks/<stack>                 body {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"};
-                                                   {"changes": [...], "functions": [...]} (*)
+    GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs, what was asked
+                                                   for (Definitions) and what was changed since (Drift)
+    PUT  /_glowplug/stacks/<stack>                 body as ``StackRequest.from_json`` reads it;
+                                                   {"changes": [...], "functions": [...], "notes": [...]} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     GET  /metrics                                  Prometheus text
 
@@ -180,7 +181,7 @@ class AdminApi:
         if request.method == "GET":
             listing = await self._control.stack(name)
             specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
-            asked = {"Definitions": dict(listing.stack.definitions)}
+            asked = {"Definitions": dict(listing.stack.definitions), "Drift": dict(listing.drift)}
             return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
         if request.method == "DELETE":
             return json_reply({"changes": [asdict(change) for change in await self._control.delete_stack(name)]})
@@ -237,6 +238,8 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Functions": dict(stack.functions),
         "Layers": dict(stack.layers),
         "Apis": dict(stack.apis),
+        "Exports": dict(stack.exports),
+        "Imports": dict(stack.imports),
     }
 
 

@@ -16,6 +16,7 @@ from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.spec import LayerSpec
 from glowplug.runtime.wanted import WantedFunction
 
+from .exports import refuse_missing, shared
 from .making import Making, StackLayers
 from .site import Site
 
@@ -27,6 +28,7 @@ class WantedStack:
     """A stack to be. ``functions`` by logical id, their models pinned; ``layers`` and ``apis`` are JSON as it was sent.
 
     ``sizes`` has the bytes of each zip that is named, by digest; ``definitions`` is what the stack's record keeps.
+    ``exports`` and ``imports`` are what it shares with other stacks.
     """
 
     name: str
@@ -36,6 +38,8 @@ class WantedStack:
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exports: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,11 @@ class FunctionChange:
 def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list[FunctionChange]]:
     """Make ``stack.name`` exactly ``stack``; one without functions deletes what it had.
 
-    Raises ``Conflict`` when a function belongs to somebody else, ``DefinitionError`` when a name or a URL's id is
-    taken, naming the logical id and who has it.
+    Raises ``Conflict`` when a function or an export belongs to somebody else, ``DefinitionError`` when a name or a
+    URL's id is taken, naming the logical id and who has it.
     """
     _refuse_names(catalog, stack)
+    exports, imports = shared(catalog, stack.name, stack.exports, stack.imports)
     before = catalog.stacks.get(stack.name)
     changes: list[FunctionChange] = []
     kept = {wanted.spec.name for wanted in stack.functions.values()}
@@ -89,12 +94,15 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
         layers=layers.names,
         apis=apis,
         definitions=stack.definitions,
+        exports=exports,
+        imports=imports,
     )
     return catalog.with_stack(record), changes
 
 
 def destroy(catalog: Catalog, name: str) -> tuple[Catalog, list[FunctionChange]]:
-    """Take a stack out with its functions, APIs and layers."""
+    """Take a stack out with its functions, APIs and layers. Raises ``Conflict`` where others import what it exports."""
+    refuse_missing(catalog, name, {})
     changes = []
     for function in sorted(catalog.functions):
         if catalog.functions[function].stack == name:

@@ -64,7 +64,7 @@ class Control:
         self.refusal: Exception | None = None
 
     async def health(self) -> Health:
-        return Health("ok", "0", 1.0, 1, 2, "/state")
+        return Health("ok", "0", 1.0, 1, 2, "/state", "x86_64", ("python3.11",))
 
     async def start(self, request_id: str) -> Any:
         raise ResourceNotFound(f"No start is recorded for request {request_id}")

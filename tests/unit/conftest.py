@@ -28,7 +28,7 @@ class Scripted(ThreadingHTTPServer):
         return NodeClient(f"http://127.0.0.1:{self.server_port}")
 
     def say(self, value: Any, status: int = 200, *, path: str | None = None, **headers: str) -> None:
-        """Answer so from now on: every request, or those for ``path``."""
+        """Answer so from now on: every request, or those for ``path`` (``/a``, or ``PUT /a`` for one method)."""
         names = {name.replace("_", "-"): text for name, text in headers.items()}
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         if path is None:
@@ -43,7 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.asked.append((self.command, self.path, dict(self.headers), body))
-        status, headers, data = self.server.answers.get(self.path.partition("?")[0], self.server.answer)
+        path = self.path.partition("?")[0]
+        by_path = self.server.answers.get(path, self.server.answer)
+        status, headers, data = self.server.answers.get(f"{self.command} {path}", by_path)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -51,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _answer  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

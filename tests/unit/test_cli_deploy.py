@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from glowplug.deploy.cli import main
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import StateError
+from glowplug.runtime.spec import ARCHITECTURE
 
 pytestmark = pytest.mark.slow  # the first one imports the SAM translator
 
@@ -52,6 +53,8 @@ def template(tmp_path: Path) -> Path:
 def run(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     scripted.say({"functions": [ECHO, EMBED]}, path="/_glowplug/functions")
     scripted.say({"starts": []}, path="/_glowplug/starts")
+    scripted.say({"stacks": []}, path="/_glowplug/stacks")
+    scripted.say({"runtimes": ["python3.11"], "architecture": ARCHITECTURE}, path="/_glowplug/health")
     monkeypatch.setenv("GLOWPLUG_ENDPOINT", scripted.client.endpoint)
 
     def run_(*arguments: str) -> Result:
@@ -85,7 +88,7 @@ def test_deploy_says_what_changed(run: Callable[..., Result], scripted: Any, tem
 
 def test_deploy_as_json(run: Callable[..., Result], scripted: Any, template: Path) -> None:
     said = json.loads(run("deploy", str(template), "--stack", "main", "--refresh", "--json").stdout)
-    assert said["changes"] == [{"function": "echo", "change": "create", "fields": []}]
+    assert said["changes"] == [{"function": "echo", "change": "create", "fields": [], "drift": []}]
     assert (said["stack"], said["endpoint"]) == ("main", scripted.client.endpoint)
     assert json.loads(scripted.asked[-1][3])["Refresh"] is True
 
@@ -175,3 +178,38 @@ def test_up_on_a_state_directory_in_use_says_so(run: Callable[..., Result], monk
     monkeypatch.setattr(importlib.import_module("glowplug.deploy.cli.up"), "serve", serve)
     result = run("up")
     assert (result.exit_code, result.stderr.startswith("glowplug: /s is in use by the node with pid 7")) == (1, True)
+
+
+def test_up_deploys_several_templates_as_stacks_of_their_own(
+    run: Callable[..., Result], node: list[NodeConfig], template: Path, scripted: Any
+) -> None:
+    other = template.with_name("other.yaml")
+    other.write_text(TEMPLATE.replace("echo,", "other,"))
+    result = run("up", str(template), str(other))
+    assert result.exit_code == 0, result.output
+    put = [path for method, path, _, _ in scripted.asked if method == "PUT" and "/stacks/" in path]
+    assert [path.rpartition("/")[2] for path in put][1:] == ["other"]
+    assert 2 == len(json.loads(run("up", str(template), str(other), "--json").stdout)["stacks"])
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        (["other/code.yaml", "code.yaml"], 1, "its stack would be code, as that of"),
+        (["code.yaml", "--strict"], 1, "Tracing has no effect here (Echo)"),
+        (["code.yaml", "--parameter", "Nobody=1"], 1, "the template has no parameter Nobody"),
+        (["code.yaml", "other/code.yaml", "--stack", "x"], 2, "several are named after them"),
+        (["--stack", "x"], 2, "names the stack of a template, and there is none"),
+    ],
+)
+def test_up_refuses_before_it_starts_a_node(
+    run: Callable[..., Result], node: list[NodeConfig], template: Path, more: list[str], status: int, said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(template.parent)
+    for path in (Path("code.yaml"), Path("other/code.yaml")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(TEMPLATE.replace("CodeUri", "Tracing: Active, CodeUri"))
+    result = run("up", *more)
+    assert (result.exit_code, said in result.stderr) == (status, True), result.output
+    assert [] == node

@@ -316,6 +316,12 @@ def test_what_the_node_refuses_of_a_route_is_found_at_its_event(tmp_path: Path) 
 
         def stack(self, name: str) -> None: ...
 
+        def stacks(self) -> list[dict[str, Any]]:
+            return []
+
+        def health(self) -> dict[str, Any]:
+            return {}
+
         def put_stack(self, name: str, body: Any, on_progress: Any = None) -> Any:
             bodies.append(body)
             raise DefinitionError("ServerlessHttpApi.Routes.0.FunctionName", "is not to my taste")

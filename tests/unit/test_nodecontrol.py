@@ -27,6 +27,7 @@ from glowplug.runtime.errors import (
     ResourceNotFound,
     StateError,
 )
+from glowplug.runtime.interpreters import OWN
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.neighbours import Baking, EngineState
@@ -410,9 +411,42 @@ async def test_unknown_names(rig: Rig) -> None:
             await missing
 
 
+async def test_a_stack_whose_function_the_api_has_deleted_is_listed_and_says_so(rig: Rig) -> None:
+    await rig.put(rig.definition("a"), rig.definition("b"))
+    [name] = [stack.name for stack in await rig.control.stacks()]
+    assert {} == (await rig.control.stack(name)).drift
+    await rig.deployments.change(lambda catalog: (catalog.without_function("b"), None))
+    listing = await rig.control.stack(name)
+    assert (["a"], [("deleted",)]) == ([one.name for one in listing.functions.values()], list(listing.drift.values()))
+
+
+async def test_a_stack_that_others_import_from_is_not_deleted(rig: Rig) -> None:
+    def request(name: str, **shared: Any) -> StackRequest:
+        return StackRequest(name, {name.title(): rig.definition(name)}, **shared)
+
+    await rig.control.put_stack(request("base", exports={"url": "http://a"}), lambda _: None)
+    await rig.control.put_stack(request("user", imports=("url",)), lambda _: None)
+    with pytest.raises(Conflict, match="url is imported by the stack user"):
+        await rig.control.delete_stack("base")
+    await rig.control.delete_stack("user")
+    await rig.control.delete_stack("base")
+    with pytest.raises(ResourceNotFound):
+        await rig.control.delete_stack("base")
+
+
+async def test_health_names_the_runtimes_of_the_node(rig: Rig) -> None:
+    health = await rig.control.health()
+    assert (ARCHITECTURE, True) == (health.architecture, OWN in health.runtimes)
+
+
 @pytest.mark.parametrize(
-    "body", [[], {}, {"Functions": []}, {"Functions": {}, "Function": {}}, {"Functions": {}, "Refresh": "yes"}]
-)
+    "body",
+    [
+        [], {}, {"Functions": []}, {"Functions": {}, "Function": {}}, {"Functions": {}, "Refresh": "yes"},
+        {"Functions": {}, "Exports": []}, {"Functions": {}, "Exports": {"a": 1}}, {"Functions": {}, "Imports": {}},
+        {"Functions": {}, "Imports": [1]},
+    ],
+)  # fmt: skip
 def test_a_body_that_is_no_stack(body: Any) -> None:
     with pytest.raises(InvalidRequestContent):
         StackRequest.from_json("main", body)

@@ -8,18 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from glowplug.deploy.apply import DeployResult, Progress, deploy, preview, stack_name
-from glowplug.deploy.errors import TemplateError
+from glowplug.deploy.apply import DeployResult, Progress, deploy, deploy_all, prepare
+from glowplug.deploy.errors import NodeUnreachable, StrictRefusal, TemplateError
 from glowplug.deploy.plan import Change, plan
-from glowplug.deploy.template import load
+from glowplug.deploy.template import parse
+from glowplug.deploy.together import stack_name
 from glowplug.deploy.translate import Stack
+from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.definition import spec_of
-from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.spec import FunctionSpec, LayerSpec, ModelSpec, SourceFile
+from glowplug.runtime.errors import Conflict, DefinitionError
+from glowplug.runtime.management.drift import drift
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import WantedStack, put
+from glowplug.runtime.spec import ARCHITECTURE, LayerSpec, SourceFile
+from glowplug.runtime.wanted import wanted_of
 
-ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="a" * 64)
-EMBED = replace(ECHO, name="embed", models=(ModelSpec(name="", source="s3://bucket/model"),))
+ECHO: dict[str, Any] = {
+    "FunctionName": "echo",
+    "Handler": "echo.handler",
+    "Runtime": "python3.11",
+    "CodeSha256": "a" * 64,
+}
+EMBED = {**ECHO, "FunctionName": "embed", "Glowplug": {"Model": {"Source": "s3://bucket/model"}}}
 
 TEMPLATE = """\
 Transform: AWS::Serverless-2016-10-31
@@ -35,28 +48,112 @@ Resources:
 """
 
 
+def wanted(layers: Mapping[str, Any] | None = None, **definitions: Mapping[str, Any]) -> Stack:
+    text = parse("Resources: {}", path=Path("/template.yaml"), name="template.yaml")
+    return Stack("main", text, definitions, {}, layers=layers or {})
+
+
+def held(*, drift: Mapping[str, Sequence[str]] | None = None, **definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The node's answer about a stack that was put so."""
+    functions = {key: spec_of(value).to_json() for key, value in definitions.items()}
+    return {"Definitions": definitions, "Functions": functions, "Drift": drift or {}}
+
+
+def words(changes: Sequence[Change]) -> list[str]:
+    return [str(change) for change in changes]
+
+
 def test_a_first_deploy_creates_everything_in_the_templates_order() -> None:
-    changes = plan({}, {"Echo": ECHO, "Embed": EMBED})
-    assert ["+ echo", "+ embed"] == [str(change) for change in changes]
+    assert ["+ echo", "+ embed"] == words(plan(None, wanted(Echo=ECHO, Embed=EMBED)))
 
 
 def test_the_same_again_changes_nothing_and_pinned_files_are_no_difference() -> None:
-    pinned = EMBED.resolved({"": (SourceFile("model.safetensors", 1, "b" * 64),)})
-    assert [Change("unchanged", "Embed", "embed")] == plan({"Embed": pinned}, {"Embed": EMBED})
+    known = held(Embed=EMBED)
+    pinned = spec_of(EMBED).resolved({"": (SourceFile("model.safetensors", 1, "b" * 64),)})
+    known["Functions"]["Embed"] = pinned.to_json()
+    assert [Change("unchanged", "Embed", "embed")] == plan(known, wanted(Embed=EMBED))
 
 
-def test_an_update_names_the_fields_that_differ() -> None:
-    wanted = replace(ECHO, timeout_s=30.0, code_digest="c" * 64)
-    assert ["~ echo (code_digest, timeout_s)"] == [str(change) for change in plan({"Echo": ECHO}, {"Echo": wanted})]
+def test_a_default_that_is_written_out_is_no_difference() -> None:
+    assert ["= echo"] == words(plan(held(Echo=ECHO), wanted(Echo={**ECHO, "Timeout": 3, "MemorySize": 128})))
+
+
+def test_an_update_names_the_fields_that_differ_as_a_template_does_and_their_values() -> None:
+    before = {**ECHO, "Environment": {"Variables": {"TOKEN": "secret", "SAME": "1"}}, "Urls": {"$LATEST": {"AuthType": "NONE"}},
+              "Settings": {"VpcConfig": {}}, "Versions": {"EchoVersion1": {}}}  # fmt: skip
+    after = {**ECHO, "Timeout": 30, "CodeSha256": "c" * 64, "Environment": {"Variables": {"TOKEN": "other", "SAME": "1"}},
+             "Urls": {"$LATEST": {"AuthType": "AWS_IAM"}}, "Settings": {"VpcConfig": {"SubnetIds": ["a"]}},
+             "Versions": {"EchoVersion2": {}}, "Glowplug": {"Warmup": {"Event": "x" * 100}, "MaxInstances": 2},
+             "Description": "d" * 61}  # fmt: skip
+    [change] = plan(held(Echo=before), wanted(Echo=after))
+    told = [str(one) for one in change.differences]
+    assert [
+        "Code", "Description", "Environment.Variables.TOKEN", "FunctionUrlConfig.$LATEST.AuthType: NONE -> AWS_IAM",
+        "Glowplug.MaxInstances: none -> 2", "Glowplug.Warmup.Event", "Timeout: none -> 30", "Versions", "VpcConfig.SubnetIds",
+    ] == sorted(told)  # fmt: skip
+    assert "secret" not in str(change) + str([one.to_json() for one in change.differences])
+    assert {"field": "Timeout", "before": None, "after": 30} in [one.to_json() for one in change.differences]
 
 
 def test_a_renamed_function_is_deleted_before_the_new_one_is_made() -> None:
-    changes = plan({"Echo": ECHO, "Embed": EMBED}, {"Echo": replace(ECHO, name="other"), "Embed": EMBED})
-    assert ["- echo", "+ other", "= embed"] == [str(change) for change in changes]
+    changes = plan(held(Echo=ECHO, Embed=EMBED), wanted(Echo={**ECHO, "FunctionName": "other"}, Embed=EMBED))
+    assert ["- echo", "+ other", "= embed"] == words(changes)
 
 
 def test_a_new_logical_id_for_the_same_function_changes_nothing() -> None:
-    assert [Change("unchanged", "Renamed", "echo")] == plan({"Echo": ECHO}, {"Renamed": ECHO})
+    assert [Change("unchanged", "Renamed", "echo")] == plan(held(Echo=ECHO), wanted(Renamed=ECHO))
+
+
+def test_what_was_changed_on_the_node_is_changed_back_and_said() -> None:
+    known = held(Echo=ECHO, Embed=EMBED, drift={"Echo": ["Timeout", "Aliases.live"], "Embed": ["deleted"]})
+    echo, embed = plan(known, wanted(Echo={**ECHO, "Timeout": 9}, Embed=EMBED))
+    assert ("~ echo (Timeout, Aliases.live)", "+ embed") == (str(echo), str(embed))
+    assert "echo was changed through the API: Timeout, Aliases.live" == echo.drifted
+    assert "embed was deleted through the API" == embed.drifted
+    [echo, embed] = plan(known, wanted(Echo=ECHO, Embed=EMBED))
+    assert ("update", ()) == (echo.action, echo.differences)
+    assert ["- echo"] == words(plan(known, wanted()))  # embed is gone already
+
+
+changes_of_a_template = st.fixed_dictionaries(
+    {},
+    optional={
+        "Timeout": st.integers(1, 9),
+        "MemorySize": st.sampled_from([128, 256]),
+        "Description": st.sampled_from(["", "a", "b"]),
+        "Tags": st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["1", "2"])),
+        "Environment": st.builds(
+            lambda given: {"Variables": given},
+            st.dictionaries(st.sampled_from(["AA", "BB"]), st.sampled_from(["1", "2"])),
+        ),
+        "ReservedConcurrentExecutions": st.integers(0, 2),
+        "Urls": st.sampled_from([{}, {"$LATEST": {"AuthType": "NONE"}}, {"$LATEST": {"AuthType": "AWS_IAM"}}]),
+    },
+)
+templates = st.dictionaries(st.sampled_from(["Aa", "Bb", "Cc"]), changes_of_a_template)
+
+
+def definitions_of(template: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: {**ECHO, "FunctionName": key.lower(), **more} for key, more in template.items()}
+
+
+@given(templates, templates)
+def test_a_plan_says_unchanged_exactly_where_putting_the_stack_changes_nothing(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> None:
+    before, after = definitions_of(first), definitions_of(second)
+    site = Site("arn:aws:lambda:us-east-1:000000000000:function:", "arn:layer:", "now", "now")
+
+    def put_into(catalog: Catalog, definitions: Mapping[str, Any]) -> tuple[Catalog, dict[str, str]]:
+        functions = {key: wanted_of(given) for key, given in definitions.items()}
+        catalog, changes = put(catalog, WantedStack("main", "", functions, definitions=definitions), site)
+        return catalog, {change.function: change.change for change in changes}
+
+    catalog, _ = put_into(Catalog(), before)
+    assert {} == drift(catalog, catalog.stacks["main"], site)
+    _, done = put_into(catalog, after)
+    tense = {"create": "created", "update": "updated", "delete": "deleted", "unchanged": "unchanged"}
+    assert done == {change.function: tense[change.action] for change in plan(held(**before), wanted(**after))}
 
 
 class NodeInMemory:
@@ -68,8 +165,10 @@ class NodeInMemory:
         self.codes: dict[str, bytes] = {}
         self.functions: dict[str, dict[str, Any]] = {}
         self.bodies: list[Mapping[str, Any]] = []
-        self.refusal: DefinitionError | None = None
+        self.refusal: Exception | None = None
         self.notes: list[str] = []
+        self.others: list[dict[str, Any]] = []
+        self.runtimes = ["python3.11"]
 
     def has_code(self, digest: str) -> bool:
         return digest in self.codes
@@ -77,8 +176,14 @@ class NodeInMemory:
     def put_code(self, digest: str, data: bytes) -> None:
         self.codes[digest] = data
 
+    def health(self) -> Mapping[str, Any]:
+        return {"runtimes": self.runtimes, "architecture": ARCHITECTURE}
+
+    def stacks(self) -> list[dict[str, Any]]:
+        return self.others
+
     def stack(self, name: str) -> Mapping[str, Any] | None:
-        return {"Functions": self.functions} if self.bodies else None
+        return {"Functions": self.functions, "Definitions": self.bodies[-1]["Functions"]} if self.bodies else None
 
     def put_stack(self, name: str, body: Mapping[str, Any], on_progress: Progress | None = None) -> Mapping[str, Any]:
         if self.refusal:
@@ -108,7 +213,7 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     assert ["+ echo", "+ embed"] == actions(first)
     assert ["translate", "plan", "upload"] == [step["step"] for step in steps]
     assert first.uploaded_bytes == sum(map(len, node.codes.values())) > 0
-    assert {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"} == set(node.bodies[0])
+    assert {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh", "Exports", "Imports"} == set(node.bodies[0])
 
     second = deploy(template, node, stack="main", refresh=True)
     assert (["= echo", "= embed"], 0) == (actions(second), second.uploaded_bytes)
@@ -116,22 +221,18 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
     assert 1 == len({body["TemplateDigest"] for body in node.bodies})
 
     (template.parent / "code" / "echo.py").write_text("def handler(event, context): return 1\n")
-    assert ["~ echo (code_digest)", "~ embed (code_digest)"] == actions(deploy(template, node, stack="main"))
+    assert ["~ echo (Code)", "~ embed (Code)"] == actions(deploy(template, node, stack="main"))
     assert 2 == len(node.codes)
 
 
-def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another(template: Path) -> None:
-    held = replace(ECHO, layers=(LayerSpec("arn:1", "1" * 64, 10), LayerSpec("arn:2", "2" * 64, 10)))
-    node = NodeInMemory()
-    node.functions, node.bodies = {"Echo": held.to_json()}, [{}]
-    definition = {"FunctionName": "echo", "Handler": "echo.handler", "Runtime": "python3.11", "CodeSha256": "a" * 64}
+def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another() -> None:
+    layers_held = (LayerSpec("arn:1", "1" * 64, 10), LayerSpec("arn:2", "2" * 64, 10))
+    known = held(Echo={**ECHO, "Layers": [{"Ref": "Deps"}, "arn:2"]})
+    known["Functions"]["Echo"] = replace(spec_of(ECHO), layers=layers_held).to_json()
 
     def previewed(layers: Sequence[object], digest: str = "1" * 64) -> list[str]:
-        wanted = Stack(
-            "main", load(template), {"Echo": {**definition, "Layers": layers}}, {},
-            layers={"Deps": {"LayerName": "deps", "CodeSha256": digest}},
-        )  # fmt: skip
-        return [str(change) for change in preview(wanted, node)]
+        deps = {"Deps": {"LayerName": "deps", "CodeSha256": digest}}
+        return words(plan(known, wanted(deps, Echo={**ECHO, "Layers": layers})))
 
     assert ["= echo"] == previewed([{"Ref": "Deps"}, "arn:2"])
     for layers, digest in (
@@ -140,7 +241,7 @@ def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another(tem
         ([{"Ref": "Deps"}], "1" * 64),
         ([{"Ref": "Deps"}, "arn:2", "arn:3"], "1" * 64),
     ):
-        assert ["~ echo (layers)"] == previewed(layers, digest)
+        assert ["~ echo (Layers)"] == previewed(layers, digest)
 
 
 def test_what_the_node_notes_follows_what_the_template_does(template: Path) -> None:
@@ -177,3 +278,130 @@ def test_what_the_node_refuses_is_named_with_file_and_line(template: Path) -> No
 )
 def test_a_stack_is_named_after_its_directory_or_its_file(path: str, name: str) -> None:
     assert name == stack_name(Path(path))
+
+
+def several(directory: Path, **texts: str) -> list[Path]:
+    (directory / "code").mkdir(exist_ok=True)
+    (directory / "code" / "echo.py").write_text("def handler(event, context): return event\n")
+    paths = []
+    for name, text in texts.items():
+        path = directory / f"{name}.yaml"
+        path.write_text(text)
+        paths.append(path)
+    return paths
+
+
+def one_function(name: str, more: str = "") -> str:
+    return (
+        "Transform: AWS::Serverless-2016-10-31\nResources:\n  Echo:\n    Type: AWS::Serverless::Function\n"
+        f"    Properties: {{FunctionName: {name}, Handler: echo.handler, Runtime: python3.11, CodeUri: code}}\n{more}"
+    )
+
+
+def test_several_templates_are_stacks_of_their_own_and_later_ones_import_of_earlier_ones(tmp_path: Path) -> None:
+    exporting = "Outputs: {Arn: {Value: !GetAtt Echo.Arn, Export: {Name: echo-arn}}}\n"
+    importing = "Outputs: {Base: {Value: !ImportValue echo-arn}}\n"
+    paths = several(tmp_path, base=one_function("a", exporting), user=one_function("b", importing))
+    node = NodeInMemory()
+    first, second = deploy_all(paths, node)
+    assert ("base", "user", first.outputs["Arn"]) == (first.stack, second.stack, second.outputs["Base"])
+    assert [({"echo-arn": first.outputs["Arn"]}, []), ({}, ["echo-arn"])] == [
+        (body["Exports"], body["Imports"]) for body in node.bodies
+    ]
+    with pytest.raises(TemplateError, match=r"user\.yaml:6: Outputs\.Base\.Value.*'echo-arn' is exported by no stack"):
+        deploy_all(paths[::-1], NodeInMemory())
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            {"one": one_function("a"), "two": one_function("a")},
+            r"two\.yaml:5: .*FunctionName: a belongs to the stack one",
+        ),
+        ({"one": one_function("taken")}, r"one\.yaml:5: .*FunctionName: taken belongs to the stack other"),
+        (
+            {"one": one_function("a", "Outputs: {A: {Value: a, Export: {Name: shared}}}\n")},
+            r"one\.yaml:6: Outputs: shared is exported by the stack other",
+        ),
+    ],
+)
+def test_what_two_stacks_claim_is_refused_before_anything_is_sent(
+    tmp_path: Path, texts: dict[str, str], message: str
+) -> None:
+    node = NodeInMemory()
+    node.others = [{"Name": "other", "Functions": {"T": "taken"}, "Exports": {"shared": "x"}}]
+    with pytest.raises(TemplateError, match=message) as caught:
+        deploy_all(several(tmp_path, **texts), node)
+    assert ({}, ["nothing was changed on the node"]) == (node.codes, caught.value.__notes__)
+
+
+def test_two_templates_whose_stacks_have_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    paths = [*several(tmp_path, app=one_function("a")), *several(tmp_path / "sub", app=one_function("b"))]
+    with pytest.raises(TemplateError, match=r"sub/app\.yaml: its stack would be app, as that of .*/app\.yaml"):
+        prepare(paths, NodeInMemory())
+
+
+def test_a_parameter_goes_to_the_templates_that_have_it(tmp_path: Path) -> None:
+    parameter = "Parameters: {Name: {Type: String}}\n"
+    paths = several(tmp_path, one=one_function("!Ref Name", parameter), two=one_function("b"))
+    prepared = prepare(paths, NodeInMemory(), parameters={"Name": "given"})
+    assert ["+ given", "+ b"] == [str(change) for one in prepared for change in one.changes]
+    with pytest.raises(TemplateError, match="none of them has a parameter Nam"):
+        prepare(paths, NodeInMemory(), parameters={"Name": "given", "Nam": "x"})
+
+
+def test_a_preparation_changes_nothing_on_the_node(template: Path) -> None:
+    node = NodeInMemory()
+    [prepared] = prepare([template], node, stack="main")
+    assert ({}, [], ["+ echo", "+ embed"]) == (node.codes, node.bodies, words(prepared.changes))
+
+
+def test_a_strict_deploy_refuses_what_is_noted_and_sends_nothing(template: Path) -> None:
+    node = NodeInMemory()
+    template.write_text(
+        TEMPLATE.replace("Handler:", "Tracing: Active, Handler:", 1).replace("python3.11", "python3.99")
+    )
+    with pytest.raises(StrictRefusal) as caught:
+        deploy(template, node, strict=True)
+    told = str(caught.value).splitlines()[1:]
+    assert "  Tracing has no effect here (Echo)" == told[0]
+    assert told[1].startswith("  echo: Runtime python3.99 runs on Python 3.")
+    assert ({}, []) == (node.codes, node.bodies)
+    node.runtimes.append("python3.99")
+    template.write_text(
+        TEMPLATE.replace("python3.11", "python3.99").replace("Model:", "Other:").partition("  Embed:")[0]
+    )
+    assert () == deploy(template, node, strict=True).notes
+
+
+def test_a_deploy_that_fails_says_what_became_of_the_stack(template: Path) -> None:
+    node = NodeInMemory()
+    for refusal, note in (
+        (
+            DefinitionError("Embed.Glowplug.Model.Source", "no such bucket"),
+            "the stack main is what it was: a stack is put",
+        ),
+        (Conflict("Echo: function echo belongs to nobody"), "the stack main is what it was: a stack is put"),
+        (NodeUnreachable("ended"), "whether the stack main was put is not known"),
+    ):
+        node.refusal = refusal
+        with pytest.raises(Exception, match=r".") as caught:
+            deploy(template, node, stack="main")
+        [told] = caught.value.__notes__
+        assert told.startswith(note)
+
+
+def test_a_deploy_of_several_that_fails_half_way_names_those_that_are_there(tmp_path: Path) -> None:
+    class Half(NodeInMemory):
+        def put_stack(self, name: str, body: Any, on_progress: Any = None) -> Mapping[str, Any]:
+            if name == "two":
+                raise Conflict("no")
+            return super().put_stack(name, body, on_progress)
+
+    with pytest.raises(Conflict) as caught:
+        deploy_all(several(tmp_path, one=one_function("a"), two=one_function("b")), Half())
+    assert ["the stack two is what it was", "deployed before that: one"] == [
+        note.partition(":")[0] if note.startswith("the") else note for note in caught.value.__notes__
+    ]

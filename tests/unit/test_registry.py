@@ -50,7 +50,7 @@ def of(specs: dict[str, FunctionSpec], name: str = "main", digest: str = "t1") -
     """Return the stack of functions by logical id; it remembers their URLs, as a real one's definitions do."""
     functions = {key: wanted(spec, url=spec.name in URL and spec.timeout_s != 9.0) for key, spec in specs.items()}
     definitions = {key: {"Urls": dict.fromkeys(one.urls)} for key, one in functions.items()}
-    return WantedStack(name, digest, functions, definitions=definitions)
+    return WantedStack(name, digest, functions, definitions=definitions, exports={f"{name}-url": "http://a"})
 
 
 async def put_stack(registry: Registry, stack: WantedStack) -> list[FunctionChange]:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.catalog import LATEST, Alias, Catalog, Provisioned
+from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function, Provisioned
 from glowplug.runtime.deployments import Stamp, activated, allocation_of, quota_of
 from glowplug.runtime.errors import Conflict, DefinitionError, PolicyTooLong
 from glowplug.runtime.management import policies
+from glowplug.runtime.management.drift import drift
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import FunctionChange, WantedStack, destroy, put
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.status import FunctionStatus
+from glowplug.runtime.spec import SourceFile
 from glowplug.runtime.wanted import wanted_of
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -30,14 +32,17 @@ class Node:
         self.catalog = Catalog()
         self._ids = itertools.count(1)
 
-    def put(self, name: str = "main", layers: Any = None, apis: Any = None, **functions: Any) -> list[FunctionChange]:
+    def put(
+        self, name: str = "main", layers: Any = None, apis: Any = None, exports: Any = None, imports: Any = (),
+        **functions: Any,
+    ) -> list[FunctionChange]:  # fmt: skip
         definitions = {
             key: {"FunctionName": key.lower(), "Handler": "h.f", "Runtime": "python3.11", "CodeSha256": CODE, **more}
             for key, more in functions.items()
         }
         stack = WantedStack(
             name, "t", {key: wanted_of(given) for key, given in definitions.items()}, layers or {}, apis or {},
-            {CODE: 10, OTHER: 20}, definitions,
+            {CODE: 10, OTHER: 20}, definitions, exports or {}, tuple(imports),
         )  # fmt: skip
         self.catalog, changes = put(self.catalog, stack, self.site())
         return changes
@@ -329,3 +334,123 @@ def test_more_is_not_provisioned_than_reserved_nor_twice_for_one_version() -> No
     for reserved, version, problem in ((1, {}, "should not be greater than"), (9, kept, "already Provisioned version")):
         with pytest.raises(DefinitionError, match=problem):
             node.put(Fn={"Versions": {"V1": version}, "Aliases": alias, "ReservedConcurrentExecutions": reserved})
+
+
+def test_what_a_stack_exports_is_its_own_and_stays_while_others_import_it() -> None:
+    node = Node()
+    node.put("base", exports={"url": "http://a"}, Fn={})
+    node.put("user", imports=["url"], Gn={})
+    assert ({"url": "http://a"}, {"url": "base"}) == (
+        node.catalog.stacks["base"].exports, node.catalog.stacks["user"].imports
+    )  # fmt: skip
+    before = node.catalog
+    for refused, message in (
+        (lambda: node.put("third", exports={"url": "http://b"}), "url is exported by the stack base already"),
+        (lambda: node.put("third", imports=["nothing"]), "no stack exports nothing"),
+        (lambda: node.put("base", Fn={}), "url is imported by the stack user"),
+        (lambda: destroy(node.catalog, "base"), "url is imported by the stack user"),
+    ):
+        with pytest.raises(Conflict, match=message):
+            refused()
+    assert before is node.catalog
+    node.put("base", exports={"url": "http://c"}, Fn={})
+    node.put("user", Gn={})
+    node.put("base", Fn={})
+    assert {} == node.catalog.stacks["base"].exports
+
+
+def test_a_stack_may_import_of_itself_only_what_another_exports() -> None:
+    node = Node()
+    with pytest.raises(Conflict, match="no stack exports own"):
+        node.put("main", exports={"own": "x"}, imports=["own"], Fn={})
+
+
+def drifted(node: Node) -> dict[str, tuple[str, ...]]:
+    before = node.catalog
+    found = drift(node.catalog, node.catalog.stacks["main"], node.site())
+    assert before is node.catalog
+    return found
+
+
+DEPLOYED = {
+    "Environment": {"Variables": {"AA": "1", "BB": "2"}}, "Tags": {"team": "a"}, "ReservedConcurrentExecutions": 5,
+    "Layers": [{"Ref": "Deps"}], "Urls": {"live": {"AuthType": "NONE"}}, "EventInvokeConfigs": {"live": {}},
+    "Versions": {"V1": {}}, "Permissions": [EVERYBODY],
+    "Aliases": {
+        "live": {"FunctionVersion": {"Ref": "V1"}, "ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 1}}
+    },
+}  # fmt: skip
+
+
+def deployed() -> Node:
+    node = Node()
+    node.put(layers={"Deps": {"LayerName": "deps", "CodeSha256": CODE}}, Fn=DEPLOYED, Gn={})
+    return node
+
+
+def test_a_stack_that_nobody_touched_has_no_drift() -> None:
+    assert {} == drifted(deployed())
+
+
+def changed_spec(function: Function, **fields: Any) -> Function:
+    return replace(function, latest=replace(function.latest, spec=replace(function.spec, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        (lambda fn: changed_spec(fn, timeout_s=9.0, memory_mb=512), ("Timeout", "MemorySize")),
+        (lambda fn: changed_spec(fn, code_digest=OTHER), ("Code",)),
+        (lambda fn: changed_spec(fn, environment={"AA": "1", "CC": "3"}), ("Environment.Variables.BB", "Environment.Variables.CC")),
+        (lambda fn: changed_spec(fn, layers=()), ("Layers",)),
+        (lambda fn: changed_spec(fn, log_format="JSON", log_level="DEBUG"), ("LoggingConfig",)),
+        (lambda fn: changed_spec(fn, max_instances=3, max_held=1), ("Glowplug",)),
+        (lambda fn: replace(fn, latest=replace(fn.latest, settings={"VpcConfig": {}})), ("VpcConfig",)),
+        (lambda fn: replace(fn, tags={"team": "b", "x": "y"}), ("Tags.team",)),  # the other is nobody's but the API's
+        (lambda fn: replace(fn, reserved=None), ("ReservedConcurrentExecutions",)),
+        (lambda fn: replace(fn, aliases={}), ("Aliases.live",)),
+        (lambda fn: replace(fn, urls={}), ("FunctionUrlConfig.live",)),
+        (lambda fn: fn.with_document("event-invoke/live", {"MaximumRetryAttempts": 0}), ("EventInvokeConfig.live",)),
+        (lambda fn: replace(fn, provisioned={"live": Provisioned(2, "t")}), ("ProvisionedConcurrencyConfig.live",)),
+        (lambda fn: fn.with_document("policy/", None), ("Permissions",)),
+        (lambda fn: replace(fn, versions={}, publications={}), ("Versions", "Aliases.live")),
+    ],
+)  # fmt: skip
+def test_drift_names_what_was_changed_since(change: Any, fields: tuple[str, ...]) -> None:
+    node = deployed()
+    node.catalog = node.catalog.with_function(change(node.catalog.functions["fn"]))
+    assert {"Fn": fields} == drifted(node)
+
+
+def test_what_no_template_has_named_is_no_drift() -> None:
+    node = deployed()
+    function = node.catalog.functions["fn"]
+    aliases, tags = {**function.aliases, "mine": Alias("mine", "1", "r")}, {**function.tags, "mine": "x"}
+    node.catalog = node.catalog.with_function(replace(function, aliases=aliases, tags=tags))
+    node.catalog, _ = policies.add(
+        node.catalog, "fn", "", {**SERVICE, "StatementId": "mine"}, node.site(), revision_id=None
+    )
+    assert {} == drifted(node)
+
+
+def test_a_function_that_was_deleted_or_made_anew_by_the_api_is_drift() -> None:
+    node = deployed()
+    gone = node.catalog.without_function("gn")
+    made = replace(node.catalog.functions["gn"], stack="")
+    for node.catalog in (gone, gone.with_function(made)):
+        assert {"Gn": ("deleted",)} == drifted(node)
+
+
+def test_a_layer_version_that_is_gone_is_drift_of_the_function_that_names_it() -> None:
+    node = deployed()
+    node.catalog = replace(node.catalog, layers={})
+    assert {"Fn": ("Layers",)} == drifted(node)
+
+
+def test_pinned_files_of_a_model_are_no_drift() -> None:
+    node = Node()
+    node.put(Fn={"Glowplug": {"Model": {"Source": "s3://bucket/model"}}})
+    function = node.catalog.functions["fn"]
+    pinned = function.spec.resolved({"": (SourceFile("model.safetensors", 1, "c" * 64),)})
+    node.catalog = node.catalog.with_function(replace(function, latest=replace(function.latest, spec=pinned)))
+    assert {} == drifted(node)

@@ -261,8 +261,8 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
             "template.yaml:10: Outputs.A.Value.Fn::GetAtt: Embed (AWS::Lambda::Function) has no attribute Url",
         ),
         (
-            HEAD + FUNCTION + "      Description: !ImportValue x\n",
-            "template.yaml:9: Embed.Properties.Description: Fn::ImportValue is not supported yet",
+            HEAD + FUNCTION + "      Description: !RefAll x\n",
+            "template.yaml:9: Embed.Properties.Description: Fn::RefAll is not supported",
         ),
         (
             HEAD + FUNCTION + "      FunctionName: !Sub '${Embed}'\n",
