@@ -42,7 +42,7 @@ def compile_tree(unpacked: Path, target: Path) -> list[Path]:
         )
     except subprocess.TimeoutExpired:
         log.warning("byte code of %s: not finished after %g s; modules without it start slower", target, TIME_LIMIT_S)
-    made = sorted(unpacked.rglob("__pycache__/*.pyc"))
+    made = sorted(path for path in unpacked.rglob("__pycache__/*.pyc") if path.is_file())
     for directory in {path.parent for path in made}:
         directory.chmod(0o755)
     for path in made:
