@@ -34,6 +34,7 @@ from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, PublicSurface
+from .http.downloads import Downloads
 from .http.function_url import FunctionUrls
 from .http.hosts import ControlGuard
 from .http.lambda_api.api import LambdaApi
@@ -270,7 +271,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         door = authenticator if access.required else None
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, admission, door)
+        downloads = Downloads(code, state.hmac_key(), clock)
+        await _listen(
+            http, config, registry, deployments, code, router, control, metrics, clock, admission, downloads, door
+        )
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -307,6 +311,7 @@ async def _listen(
     metrics: Metrics,
     clock: Clock,
     admission: Admission,
+    downloads: Downloads,
     door: Authenticator | None,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
@@ -331,12 +336,13 @@ async def _listen(
             account_id=config.account_id,
             endpoint=lambda: http.endpoint,
             packages=Packages(code, limits),
+            downloads=downloads,
             foreign=config.foreign_runtimes == "store",
         )
     )
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
-    await http.serve(control=ControlSurface(urls, api, admin, guard, door), public=PublicSurface(urls))
+    await http.serve(control=ControlSurface(urls, api, admin, guard, downloads, door), public=PublicSurface(urls))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

@@ -3,6 +3,7 @@
     listener   host                     path                     answered by
     control    <url-id>.lambda-url.*    any                      that function
     control    ours                     /_url/<url-id>[/…]       that function
+    control    ours                     /_glowplug/download/…    a zip of code, by a link
     control    ours                     /_glowplug/…, /metrics   admin API
     control    ours                     /20yy-mm-dd/…            Lambda API
     public     <url-id>.lambda-url.*    any                      that function
@@ -12,7 +13,8 @@
 Host is matched first, so a function's host never reaches ``/_*`` or the API.
 
 Where the node checks signatures, everything of ours on the control listener needs one, before anything else is made of
-the request; function URLs follow their own AuthType. ``/_glowplug/health`` without a signature says that the node is up
+the request; function URLs follow their own AuthType, and links to code carry a signature of the node's own
+(``downloads.py``). ``/_glowplug/health`` without a signature says that the node is up
 and nothing more: whoever restarts a node that does not answer has no key.
 """
 
@@ -25,6 +27,8 @@ from glowplug.runtime import sigv4
 from glowplug.runtime.errors import Forbidden, ResourceNotFound
 
 from .authentication import Authenticator
+from .downloads import PREFIX as DOWNLOADS
+from .downloads import Downloads
 from .function_url import FunctionUrls
 from .hosts import ControlGuard, hostname, url_id_of_host
 from .lambda_api.api import API_PATH, LambdaApi
@@ -67,12 +71,14 @@ class ControlSurface:
         lambda_api: LambdaApi,
         admin: Surface,
         guard: ControlGuard,
+        downloads: Downloads,
         authenticator: Authenticator | None = None,
     ) -> None:
         self._urls = urls
         self._lambda_api = lambda_api
         self._admin = admin
         self._guard = guard
+        self._downloads = downloads
         self._authenticator = authenticator
 
     async def answer(self, request: Request) -> Reply:
@@ -85,6 +91,8 @@ class ControlSurface:
             call = called_by_path(request)
         if call is not None:
             return await self._urls.answer(request, *call)
+        if request.path.startswith(DOWNLOADS):
+            return await self._downloads.answer(request)
         if self._authenticator is not None:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})
