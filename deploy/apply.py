@@ -20,6 +20,7 @@ from glowplug.runtime.wanted import WantedFunction, wanted_of
 
 from .building import Builder, built
 from .errors import TemplateError
+from .pending import settled
 from .plan import Change, plan
 from .resources import Account
 from .template import Template, load
@@ -95,7 +96,8 @@ def deploy(
     uploaded_bytes = _upload(wanted, client, report)
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = (*wanted.notes, *answer.get("notes", ()))
-    return DeployResult(name, changes, notes, wanted.outputs, answer, uploaded_bytes)
+    outputs = settled(wanted.outputs, answer.get("layers", {}))
+    return DeployResult(name, changes, notes, outputs, answer, uploaded_bytes)
 
 
 def preview(wanted: Stack, client: StackClient) -> list[Change]:
@@ -162,7 +164,7 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
 def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
     """Find the field that the node refused (``Embed.Glowplug.Model.Source``) in the template."""
     logical_id, _, field = error.field.partition(".")
-    if logical_id in wanted.definitions:
+    if logical_id in wanted.definitions or logical_id in wanted.layers:
         return wanted.error(logical_id, DefinitionError(field, error.problem))
     return TemplateError(wanted.template.name, 0, str(error))
 

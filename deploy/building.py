@@ -27,14 +27,12 @@ from glowplug.runtime.wanted import REQUIREMENTS
 
 from .archive import Archive, given, pack_below
 from .errors import ArchiveError, RequirementsError
+from .layers import PREFIX, content_path
 from .pythons import Python, Pythons
 from .requirements import Requirements, requirements_of
 from .translate import Stack
 
 Progress = Callable[[Mapping[str, Any]], None]
-
-PREFIX = "python"
-"""Where Python finds packages in a layer."""
 
 _KEPT_S = 30 * 86400.0
 _TOLD_LINES = 12
@@ -131,10 +129,12 @@ class Builder:
 
 
 def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
-    """Return the stack with a layer for each function whose local code has requirements.
+    """Return the stack with a layer for each function whose local code has requirements, and with the layers built that
+    are to be built.
 
-    Raises ``TemplateError`` at the function's code when they cannot be installed.
+    Raises ``TemplateError`` at the code, or the layer's content, whose requirements cannot be installed.
     """
+    stack = _with_layers(stack, builder, report)
     made: dict[str, Archive] = {}
     definitions, archives, layers = dict(stack.definitions), dict(stack.archives), dict(stack.layers)
     for logical_id, definition in stack.definitions.items():
@@ -162,6 +162,20 @@ def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
         }
         definitions[logical_id] = {**definition, "Layers": [{"Ref": name}, *definition.get("Layers", ())]}
     return replace(stack, definitions=definitions, archives=archives, layers=layers)
+
+
+def _with_layers(stack: Stack, builder: Builder, report: Progress) -> Stack:
+    """Return the stack with what its layers' requirements ask for in them."""
+    layers, archives = dict(stack.layers), dict(stack.archives)
+    for logical_id, build in stack.builds.items():
+        try:
+            archive = builder.content(build.directory, build.runtime, report)
+        except ArchiveError as error:
+            raise stack.template.error(content_path(stack.template, logical_id), str(error)) from error
+        layers[logical_id] = {**layers[logical_id], "CodeSha256": archive.digest}
+        archives[archive.digest] = archive
+    named = {str(one["CodeSha256"]) for one in (*stack.definitions.values(), *layers.values())}
+    return replace(stack, layers=layers, archives={key: value for key, value in archives.items() if key in named})
 
 
 def _says_skip(stack: Stack, logical_id: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from . import layers
 from .places import place_of
 from .resources import Resources
 from .template import KeyPath, Template, read_json_file
@@ -35,6 +36,8 @@ def definition_of(template: Template, resources: Resources, logical_id: str) -> 
         value = resources.intrinsics.evaluate(given.get(name), (*path, name))
         if value is not None:
             definition[name] = value if name == "Environment" else _numbers(value, name)
+    if attached := layers.of_function(template, resources, logical_id):
+        definition["Layers"] = attached
     glowplug = _glowplug(template, resources, logical_id)
     if glowplug:
         definition["Glowplug"] = glowplug

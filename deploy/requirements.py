@@ -57,8 +57,13 @@ def requirements_of(code: Path, python: Python) -> Requirements | None:
     return Requirements(file, python, digest.hexdigest()) if asks else None
 
 
+def is_sams(code: Path) -> bool:
+    """Return whether ``sam build`` has made this."""
+    return _BUILT_BY_SAM in code.resolve().parts
+
+
 def _is_built(code: Path) -> bool:
-    return _BUILT_BY_SAM in code.resolve().parts or next(code.glob("*.dist-info"), None) is not None
+    return is_sams(code) or next(code.glob("*.dist-info"), None) is not None
 
 
 def _inputs(file: Path, base: Path, seen: set[Path]) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,8 @@ from typing import Any
 from glowplug.runtime.spec import url_id_of
 
 from .intrinsics import Intrinsics
-from .supported import LAMBDA_FUNCTION, LAMBDA_URL
+from .pending import pending_arn
+from .supported import LAMBDA_FUNCTION, LAMBDA_LAYER, LAMBDA_URL
 from .template import KeyPath, Template
 
 
@@ -73,14 +74,21 @@ class Resources:
         return properties
 
     def ref(self, logical_id: str) -> Any:
-        """Return the value of ``Ref``: a function's name, a role's name, a URL's function."""
+        """Return the value of ``Ref``: a function's name, a role's name, a URL's function, a layer's version."""
         kind = self._kind(logical_id)
         if kind == LAMBDA_URL:
             return self.attribute(logical_id, "FunctionArn")
+        if kind == LAMBDA_LAYER:
+            return pending_arn(self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}"), logical_id)
         for key in ("FunctionName", "RoleName", "LogGroupName", "ManagedPolicyName", "PolicyName"):
             if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
                 return name
         return f"{self._stack}-{logical_id}"
+
+    def layer_name(self, logical_id: str) -> Any:
+        """Return the name of a layer; one that the template does not name is the stack's own, as functions are."""
+        named = "LayerName" in self.properties(logical_id) and self._named(logical_id, "LayerName")
+        return named or f"{self._stack}-{logical_id}"
 
     def attribute(self, logical_id: str, attribute: str) -> Any:
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` for an attribute that is not provided."""
@@ -91,6 +99,8 @@ class Resources:
             return self._account.arn("iam", f"role/{self.ref(logical_id)}", regional=False)
         if (kind, attribute) == ("AWS::Logs::LogGroup", "Arn"):
             return self._account.arn("logs", f"log-group:{self.ref(logical_id)}:*")
+        if (kind, attribute) == (LAMBDA_LAYER, "LayerVersionArn"):
+            return self.ref(logical_id)
         if kind == LAMBDA_URL and attribute in ("FunctionArn", "FunctionUrl"):
             target = self.url_target(logical_id)
             if attribute == "FunctionArn":

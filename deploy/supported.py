@@ -15,12 +15,14 @@ from .template import KeyPath, Template
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
 LAMBDA_FUNCTION = "AWS::Lambda::Function"
 LAMBDA_URL = "AWS::Lambda::Url"
+SERVERLESS_LAYER = "AWS::Serverless::LayerVersion"
+LAMBDA_LAYER = "AWS::Lambda::LayerVersion"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
 _NOTED_TYPES = frozenset(
-    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::Permission "
-    "AWS::Logs::LogGroup".split()
+    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
+    "AWS::Lambda::Permission AWS::Logs::LogGroup".split()
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -33,16 +35,19 @@ _ATTRIBUTES = frozenset(
 _ATTRIBUTES_NOT_YET = frozenset({"Connectors", "CreationPolicy", "UpdatePolicy"})
 _URL_KEYS = frozenset({"AuthType", "InvokeMode", "Cors"})
 
+_GLOBALS = {"Function": SERVERLESS_FUNCTION, "LayerVersion": SERVERLESS_LAYER}
+
 # Property -> what it means, per resource type. Both types share what has one name in both.
 _BUILT = frozenset(
-    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Role "
-    "ReservedConcurrentExecutions SnapStart Architectures PackageType".split()
+    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers "
+    "Role ReservedConcurrentExecutions SnapStart Architectures PackageType".split()
 )
 _NOTED = frozenset(
     "CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn RecursiveLoop RuntimeManagementConfig Tags "
     "TenancyConfig VpcConfig".split()
 )
-_NOT_YET = frozenset("CapacityProviderConfig FunctionScalingConfig ImageConfig Layers LoggingConfig".split())
+_NOT_YET = frozenset("CapacityProviderConfig FunctionScalingConfig ImageConfig LoggingConfig".split())
+_LAYER = frozenset("LayerName Description CompatibleRuntimes CompatibleArchitectures LicenseInfo".split())
 _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     SERVERLESS_FUNCTION: (
         _BUILT | {"CodeUri", "InlineCode", "FunctionUrlConfig"},
@@ -62,6 +67,8 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         _NOT_YET | {"DeadLetterConfig", "PublishToLatestPublished"},
     ),
     LAMBDA_URL: (_URL_KEYS | {"TargetFunctionArn"}, frozenset(), frozenset({"Qualifier"})),
+    SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
+    LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
 }  # fmt: skip
 
 
@@ -80,9 +87,10 @@ def check(template: Template) -> tuple[str, ...]:
     if not isinstance(resources, Mapping) or not resources:
         raise template.error(("Resources",), "must be a mapping with at least one function")
     noted: list[tuple[str, str]] = []
-    _only(template, ("Globals",), document.get("Globals") or {}, frozenset({"Function"}), ())
-    if "Function" in (document.get("Globals") or {}):
-        noted += _properties(template, ("Globals", "Function"), SERVERLESS_FUNCTION)
+    _only(template, ("Globals",), document.get("Globals") or {}, frozenset(_GLOBALS), ())
+    for section, kind in _GLOBALS.items():
+        if section in (document.get("Globals") or {}):
+            noted += _properties(template, ("Globals", section), kind)
     for logical_id, resource in resources.items():
         noted += _resource(template, ("Resources", logical_id), resource)
     return tuple(_gathered(noted))
@@ -107,7 +115,7 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
         return [(kind, str(path[-1]))]
     if kind not in _PROPERTIES:
         raise template.error((*path, "Type"), f"{kind} is not supported yet")
-    if kind == SERVERLESS_FUNCTION and "Transform" not in template.document:
+    if kind in _GLOBALS.values() and "Transform" not in template.document:
         raise template.error((*path, "Type"), f"{kind} needs `Transform: {_TRANSFORMS[0]}` at the top of the template")
     _only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
     metadata = resource.get("Metadata") or {}
@@ -116,9 +124,11 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
     for name in metadata:
         if name != "Glowplug" and str(name).lower() == "glowplug":
             raise template.error((*path, "Metadata", name), "unknown key; did you mean Glowplug?")
-    if "Glowplug" in metadata and kind == LAMBDA_URL:
+    if "Glowplug" in metadata and kind not in (SERVERLESS_FUNCTION, LAMBDA_FUNCTION):
         raise template.error((*path, "Metadata", "Glowplug"), "belongs to a function")
     noted = _properties(template, (*path, "Properties"), kind)
+    if kind in (SERVERLESS_LAYER, LAMBDA_LAYER):
+        return noted  # how it is built means something there
     return noted + [
         (f"Metadata.{name}", str(path[-1])) for name in ("BuildMethod", "BuildProperties") if name in metadata
     ]

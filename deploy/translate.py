@@ -4,17 +4,18 @@
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, each AWS::Lambda::Url
-   its FunctionUrlConfig.
+   its FunctionUrlConfig, each AWS::Lambda::LayerVersion a layer.
 5. ``definition.spec_of`` judges each; the field that it refuses is found again in the template.
 
-This file, with ``supported`` and ``resources`` beside it, is the only one that knows SAM's and CloudFormation's names.
+This file, with ``layers``, ``supported`` and ``resources`` beside it, is the only one that knows SAM's and
+CloudFormation's names.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glowplug.runtime.errors import DefinitionError
@@ -26,6 +27,7 @@ from .archive import Archive
 from .definitions import definition_of
 from .errors import TemplateError
 from .intrinsics import Intrinsics
+from .layers import LayerBuild, as_lambdas, layers_of, refuse_pending
 from .packing import Packer
 from .places import place_of
 from .resources import Account, Resources
@@ -40,7 +42,8 @@ class Stack:
     """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
     name.
 
-    ``notes`` are what the template says that has no effect here, one sentence each.
+    ``notes`` are what the template says that has no effect here, one sentence each. ``builds`` are the layers that are
+    to hold what a requirements.txt asks for. Outputs may name versions that are known after the deploy (``pending``).
     """
 
     name: str
@@ -50,6 +53,7 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    builds: Mapping[str, LayerBuild] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
@@ -72,16 +76,21 @@ def translate(
     notes = check(template)
     names = template_parameters.resolve(template, parameters or {}) | account.pseudo_parameters(stack)
     packed, archives = Packer(template, names).pack()
-    translated = _to_cloudformation(template, packed, names)
+    translated = _to_cloudformation(template, as_lambdas(packed), names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
     definitions = {
         logical_id: definition_of(template, resources, logical_id) for logical_id in resources.of_type(LAMBDA_FUNCTION)
     }
     for logical_id in resources.of_type(LAMBDA_URL):
         _add_url(template, resources, logical_id, definitions)
-    result = Stack(stack, template, definitions, archives, notes=notes)
+    refuse_pending(template, definitions)
+    layers = layers_of(template, resources)
+    result = Stack(
+        stack, template, definitions, {**archives, **layers.archives}, notes=(*notes, *layers.notes),
+        layers=layers.definitions, builds=layers.builds,
+    )  # fmt: skip
     _validate(result)
-    return Stack(stack, template, definitions, archives, _outputs(template, resources.intrinsics), notes)
+    return replace(result, outputs=_outputs(template, resources.intrinsics))
 
 
 @dataclass(frozen=True, slots=True)

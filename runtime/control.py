@@ -6,7 +6,7 @@ The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line tal
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
@@ -133,12 +133,14 @@ class StackListing:
 class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
-    ``notes`` are what was asked for and is otherwise on this node, one sentence each.
+    ``notes`` are what was asked for and is otherwise on this node, one sentence each; ``layers`` the ARNs of the
+    versions that the stack's layers are at, by logical id.
     """
 
     changes: tuple[FunctionChange, ...]
     functions: tuple[FunctionListing, ...]
     notes: tuple[str, ...] = ()
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ControlPlane(Protocol):

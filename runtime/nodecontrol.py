@@ -26,6 +26,7 @@ from .deployments import Deployments
 from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
 from .invocation import Tier
 from .listings import engine_listing, function_listing
+from .management import layers
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .registry import Registry
@@ -277,7 +278,8 @@ class NodeControl:
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        return StackResult(tuple(changes), listed, notes(request, self._pythons))
+        arns = layers.of_stack(self._registry.catalog, request.name, site)
+        return StackResult(tuple(changes), listed, notes(request, self._pythons), arns)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""

@@ -14,7 +14,7 @@
     HEAD, GET, PUT /_glowplug/code/<sha256>        zip bytes
     GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs
     PUT  /_glowplug/stacks/<stack>                 body {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"};
-                                                   {"changes": [...], "functions": [...]} (*)
+                                                   {"changes": [...], "functions": [...], "layers": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     GET  /metrics                                  Prometheus text
 
@@ -192,6 +192,7 @@ class AdminApi:
                 "changes": [asdict(change) for change in result.changes],
                 "functions": [asdict(listing) for listing in result.functions],
                 "notes": list(result.notes),
+                "layers": dict(result.layers),
             }
 
         return await _run(request, work)

@@ -205,6 +205,42 @@ def test_the_layer_is_beside_a_functions_own_five(builder: Builder, tmp_path: Pa
     assert 6 == len(wanted_of({**wanted.definitions["One"], "Layers": layers}).layers)
 
 
+LAYERED = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Common: {Type: "AWS::Serverless::LayerVersion", Metadata: {BuildMethod: METHOD}, Properties: {ContentUri: code/}}
+  App:
+    Type: AWS::Serverless::Function
+    Properties: {Runtime: python3.11, Handler: app.handler, InlineCode: "x = 1", Layers: [!Ref Common]}
+"""
+
+
+def layered(root: Path, requirements: str) -> Stack:
+    code(root, requirements_txt=requirements, mine_py="x = 2\n")
+    text = LAYERED.replace("METHOD", own().runtime)
+    return translate(parse(text, path=root / "template.yaml", name="template.yaml"), stack="s")
+
+
+def test_a_layer_with_a_build_method_is_built_in_the_place_of_its_bare_files(builder: Builder, tmp_path: Path) -> None:
+    wanted, report = layered(tmp_path, "helper\n"), Report()
+    done = built(wanted, builder, report)
+    made = done.archives[done.layers["Common"]["CodeSha256"]]
+    assert {"python/helper.py", "python/mine.py", "python/requirements.txt"} <= set(made.names)
+    assert wanted.layers["Common"]["CodeSha256"] not in done.archives  # nobody names it any more: it is not uploaded
+    assert 2 == len(done.archives)
+    assert "code/requirements.txt" in {event["file"] for event in report.events}
+    again = Report()
+    assert done.layers == built(wanted, builder, again).layers
+    assert [] == again.events
+
+
+def test_the_template_is_named_where_pip_fails_for_a_layer(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(
+        TemplateError, match=r"template\.yaml:4: Common\.Properties\.ContentUri: .*requirements\.txt: pip could"
+    ):
+        built(layered(tmp_path, "no-such-package\n"), builder, Report())
+
+
 def test_the_cache_is_where_xdg_says() -> None:
     assert Path("/c/glowplug") == cache_directory({"XDG_CACHE_HOME": "/c", "HOME": "/h"})
     assert Path("/h/.cache/glowplug") == cache_directory({"HOME": "/h"})

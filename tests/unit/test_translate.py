@@ -207,7 +207,7 @@ def test_what_has_no_effect_is_noted_once_with_everyone_who_asks_for_it(director
 
 
 NOT_YET = {
-    "AutoPublishAlias": "live", "DeploymentPreference": "{Type: AllAtOnce}", "Layers": "[arn]", "Events": "{A: {Type: SQS}}",
+    "AutoPublishAlias": "live", "DeploymentPreference": "{Type: AllAtOnce}", "Events": "{A: {Type: SQS}}",
     "ProvisionedConcurrencyConfig": "{ProvisionedConcurrentExecutions: 1}", "EventInvokeConfig": "{}",
     "DeadLetterQueue": "{Type: SQS, TargetArn: a}", "FunctionScalingConfig": "{MinExecutionEnvironments: 1}",
     "CapacityProviderConfig": "{Arn: a}", "ImageUri": "a", "ImageConfig": "{}", "LoggingConfig": "{LogFormat: JSON}",
