@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from .bake import all_baked, show_engines
 from .options import connect, of_a_node
 from .output import counted, show_json, size
 from .progress import display
+from .watch import watch
 
 no_build_option = click.option(
     "--no-build", "--skip-build", "no_build", is_flag=True, help="Install nothing that a requirements.txt asks for."
@@ -32,6 +35,7 @@ no_build_option = click.option(
 @click.option("--refresh", is_flag=True, help="Resolve model sources anew, for checkpoints that have changed.")
 @no_build_option
 @click.option("--wait", is_flag=True, help="Return when the engines are baked too.")
+@click.option("--watch", "watching", is_flag=True, help="Deploy again whenever template or code change, until Ctrl-C.")
 @of_a_node
 def deploy(
     template: Path,
@@ -40,6 +44,7 @@ def deploy(
     refresh: bool,
     no_build: bool,
     wait: bool,
+    watching: bool,
     endpoint: str | None,
     state: Path | None,
     as_json: bool,
@@ -51,6 +56,12 @@ def deploy(
     """
     given = pairs(parameters)
     client = connect(endpoint, state)
+    if watching:
+        if wait or as_json:
+            raise click.UsageError("--watch takes neither --wait nor --json")
+        carry_out = again(template, client, stack, given, builder(no_build=no_build), refresh=refresh)
+        watch([template], given, carry_out, ended=_pause)
+        return
     with display(quiet=as_json) as progress:
         result = apply.deploy(
             template, client, stack=stack, parameters=given, refresh=refresh, builder=builder(no_build=no_build),
@@ -65,6 +76,34 @@ def deploy(
             show_engines(name, listing)
     if not all(map(all_baked, engines.values())):
         sys.exit(1)  # deployed and serving, but not with what --wait waited for
+
+
+def again(
+    template: Path,
+    client: NodeClient,
+    stack: str | None,
+    parameters: dict[str, str],
+    builder: Builder | None,
+    *,
+    refresh: bool,
+) -> Callable[[], None]:
+    """Return what deploys the template and shows what has changed; sources are refreshed the first time only."""
+    left = [refresh]
+
+    def deploy() -> None:
+        with display(quiet=False) as progress:
+            result = apply.deploy(
+                template, client, stack=stack, parameters=parameters, refresh=bool(left) and left.pop(),
+                builder=builder, on_progress=progress,
+            )  # fmt: skip
+        show(result)
+
+    return deploy
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def builder(*, no_build: bool) -> Builder | None:

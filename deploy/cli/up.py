@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from .options import as_json as json_option
 from .options import state_option
 from .output import counted, show_json
 from .progress import display
+from .watch import watch
 
 
 @click.command()
@@ -37,6 +40,7 @@ from .progress import display
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A template parameter; repeatable."
 )
 @deploy.no_build_option
+@click.option("--watch", "watching", is_flag=True, help="Deploy the template again whenever it or its code change.")
 @state_option
 @json_option
 def up(
@@ -45,6 +49,7 @@ def up(
     public_port: int | None,
     parameters: tuple[str, ...],
     no_build: bool,
+    watching: bool,
     state: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,6 +60,8 @@ def up(
     """
     config = NodeConfig.from_env(os.environ, state=state, port=port, public_port=public_port)
     given = deploy.pairs(parameters)
+    if watching and (template is None or as_json):
+        raise click.UsageError("--watch takes a template, and no --json")
     if template is not None:
         check(load(template))  # what can be seen without translating is said before anything is started
     found = config.state == default_state(os.environ).expanduser().absolute()
@@ -65,8 +72,19 @@ def up(
         client = NodeClient(node.endpoint, operatorkey.read(config.state))
         builder, where = deploy.builder(no_build=no_build), "" if found else found_by(config.state, node.endpoint)
         await asyncio.to_thread(_serve_template, client, template, given, builder, as_json=as_json, where=where)
+        if watching and template is not None:
+            await _watched(template, given, deploy.again(template, client, None, given, builder, refresh=False))
 
     uvloop.run(serve(config, ready=ready))
+
+
+async def _watched(template: Path, parameters: dict[str, str], carry_out: Callable[[], None]) -> None:
+    """Deploy what changes, in a thread, until the node ends."""
+    ending = threading.Event()
+    try:
+        await asyncio.to_thread(watch, [template], parameters, carry_out, ended=ending.wait, deployed=True)
+    finally:
+        ending.set()
 
 
 def _serve_template(
