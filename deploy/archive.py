@@ -21,7 +21,8 @@ EXCLUDED_DIRECTORIES = frozenset({"__pycache__", ".git", ".hg", ".svn", ".mypy_c
 EXCLUDED_SUFFIXES = (".pyc", ".pyo")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 _COMPRESSION_LEVEL = 6
-_MAX_UNPACKED_BYTES = 250 * 1024 * 1024  # Lambda's limit, spec 1.5
+MAX_UNPACKED_BYTES = 250 * 1024 * 1024
+"""Lambda's limit, spec 1.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,8 @@ def _zip(files: Mapping[str, Path], origin: str) -> Archive:
 
 
 def _refuse_size(total: int, origin: str) -> None:
-    if total > _MAX_UNPACKED_BYTES:
-        raise ArchiveError(f"{origin} holds {total} bytes; a function's code may have {_MAX_UNPACKED_BYTES}")
+    if total > MAX_UNPACKED_BYTES:
+        raise ArchiveError(f"{origin} holds {total} bytes; a function's code may have {MAX_UNPACKED_BYTES}")
 
 
 def _is_executable(file: Path) -> bool:

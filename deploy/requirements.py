@@ -19,7 +19,7 @@ from .errors import ArchiveError
 from .pythons import Python
 
 FILE = "requirements.txt"
-_FORMAT = "glowplug-requirements-1"
+_FORMAT = "glowplug-requirements-2"
 _BUILT_BY_SAM = ".aws-sam"
 _INCLUDE = re.compile(r"(?:-[rc]\s*|--(?:requirement|constraint)(?:\s+|=))(?P<file>\S+)")
 _EDITABLE = re.compile(r"(?:-e\s*|--editable(?:\s+|=))")

@@ -97,13 +97,23 @@ def layer(builder: Builder, directory: Path, report: Report | None = None) -> Ar
     return builder.layer(requirements, report or Report())
 
 
-def test_packages_and_what_they_need_are_below_python_without_tests_and_byte_code(
-    builder: Builder, tmp_path: Path
-) -> None:
+def test_packages_and_what_they_need_are_below_python_without_byte_code(builder: Builder, tmp_path: Path) -> None:
     made = layer(builder, code(tmp_path, requirements_txt="tiny==1.0\n"))
     names = {name for name in made.names if "dist-info" not in name}
-    assert {"python/helper.py", "python/tiny/__init__.py", "python/tiny/data.txt"} == names
+    files = ("helper.py", "tiny/__init__.py", "tiny/data.txt", "tiny/tests/test_tiny.py")
+    assert {f"python/{name}" for name in files} == names
     assert "python/tiny-1.0.dist-info/METADATA" in made.names  # importlib.metadata, entry points
+
+
+def test_tests_of_packages_stay_out_where_the_layer_is_too_large_with_them(
+    builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glowplug.deploy.building.MAX_UNPACKED_BYTES", 10)
+    report = Report()
+    made = layer(builder, code(tmp_path, requirements_txt="tiny==1.0\n"), report)
+    assert not [name for name in made.names if "/tests/" in name]
+    assert "python/tiny/data.txt" in made.names
+    assert "over Lambda's limit: packages' own tests are left out" == report.events[-1]["message"]
 
 
 def test_the_same_requirements_are_installed_once_and_packed_the_same(builder: Builder, tmp_path: Path) -> None:
