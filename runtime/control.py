@@ -198,8 +198,8 @@ class ControlPlane(Protocol):
     def get_code(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a zip that is here."""
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        """Store a zip and return its bytes. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
 
     async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""

@@ -29,6 +29,7 @@ from .listings import engine_listing, function_listing
 from .management import layers
 from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
+from .receiving import receive
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
@@ -230,9 +231,9 @@ class NodeControl:
         """Yield the bytes of a zip that is here. Raises ``InvalidParameter``, ``StateError``."""
         return self._code.read(digest)
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
-        await self._code.put(digest, archive)
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        """Store a zip and return its bytes. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+        return await receive(self._code, digest, parts)
 
     async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""

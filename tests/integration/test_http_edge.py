@@ -85,8 +85,9 @@ class Control:
     async def has_code(self, digest: str) -> bool:
         return digest in self.code
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        self.code[digest] = archive
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        self.code[digest] = b"".join([part async for part in parts])
+        return len(self.code[digest])
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         on_event({"event": "progress", "file": "m", "done_bytes": 1, "total_bytes": 2})
