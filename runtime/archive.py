@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .config import Limits
 from .errors import InvalidParameter
@@ -31,6 +31,8 @@ Each costs an inode and an fsync, also the directories that only names imply."""
 _MAX_NAME_BYTES = 255  # NAME_MAX of Linux: one component
 _MAX_PATH_BYTES = 2048  # half of PATH_MAX: the other half is for the state directory's own path
 _MAX_DEPTH = 100  # directories: what walks a tree, here and in the standard library, calls itself for each
+_MAX_DIRECTORY_BYTES = 32 * 1024 * 1024  # half a kilobyte for each entry: its name, and what extensions say of it
+_RECORD = b"PK\x01\x02"
 _COPY_BYTES = 1024 * 1024
 _DAMAGED = "Could not unzip uploaded file. Please check your file, then try to upload again."
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -75,18 +77,18 @@ def inspect(archive: BinaryIO, limits: Limits) -> Iterator[Contents]:
     archive cannot be read.
     """
     size = archive.seek(0, io.SEEK_END)
+    guarded: Any = _Guarded(archive)
     try:
-        file = zipfile.ZipFile(archive)
+        file = zipfile.ZipFile(guarded)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OverflowError) as error:
         raise InvalidParameter(_DAMAGED) from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # that one says that the archive's own figures lead before its beginning
             raise
         raise InvalidParameter(_DAMAGED) from error
+    guarded.checking = False
     with file:
         entries = file.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise InvalidParameter(f"the uploaded code has {len(entries)} entries; {MAX_ENTRIES} are allowed")
         if sum(entry.file_size for entry in entries) > limits.code_unzipped_bytes:
             raise InvalidParameter(f"Unzipped size must be smaller than {limits.code_unzipped_bytes} bytes")
         members = tuple(_member(entry, size) for entry in entries)
@@ -94,6 +96,27 @@ def inspect(archive: BinaryIO, limits: Limits) -> Iterator[Contents]:
             raise InvalidParameter("Uploaded file must be a non-empty zip")
         _refuse_clashes(members)
         yield Contents(file, members)
+
+
+class _Guarded:
+    """A file that gives zipfile no directory of too many entries, of each of which it would make an object first: a
+    hundred bytes to send, half a kilobyte to hold."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.checking = True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does. Raises ``InvalidParameter`` for such a directory."""
+        if self.checking and size > _MAX_DIRECTORY_BYTES:
+            raise InvalidParameter(
+                f"the uploaded code's directory has {size} bytes; {_MAX_DIRECTORY_BYTES} are allowed"
+            )
+        data = self._file.read(size)
+        if self.checking and data.count(_RECORD) > MAX_ENTRIES:  # each entry begins with it
+            raise InvalidParameter(f"the uploaded code has more entries than the {MAX_ENTRIES} that are allowed")
+        return data
 
 
 def copy_member(archive: zipfile.ZipFile, member: Member, target: BinaryIO) -> None:

@@ -8,6 +8,7 @@ import io
 import stat
 import struct
 import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -140,7 +141,21 @@ async def test_a_bomb_of_entries_that_share_their_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_more_entries_than_inodes_are_worth(tmp_path: Path) -> None:
     data = zipped(*((f"{n}", b"", 0) for n in range(MAX_ENTRIES + 1)), method=zipfile.ZIP_STORED)
-    assert f"{MAX_ENTRIES} are allowed" in await refused(tmp_path, data)
+    assert f"more entries than the {MAX_ENTRIES} that are allowed" in await refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("count", [MAX_ENTRIES + 1, 800_000])
+async def test_a_directory_that_is_nothing_but_entries_is_not_even_read(tmp_path: Path, count: int) -> None:
+    # 46 bytes each to send; zipfile would hold half a kilobyte of each before anybody could count them.
+    record = b"PK\x01\x02" + bytes(42)
+    directory = record * count
+    data = directory + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), 0, 0)
+    tracemalloc.start()
+    message = await refused(tmp_path, data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "are allowed" in message
+    assert peak < 2 * len(data) + 2_000_000
 
 
 async def test_encrypted_entries(tmp_path: Path) -> None:
