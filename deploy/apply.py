@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from glowplug.runtime.errors import DefinitionError
@@ -20,9 +22,8 @@ from glowplug.runtime.wanted import WantedFunction, wanted_of
 
 from .building import Builder, built
 from .errors import TemplateError
-from .pending import settled
 from .plan import Change, plan
-from .resources import Account
+from .resources import Account, numbered
 from .template import Template, load
 from .translate import Stack, translate
 
@@ -30,6 +31,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
 
 _STACK_NAME_BYTES = 128
+_UPLOADS = 4
 
 
 class StackClient(Protocol):
@@ -96,7 +98,7 @@ def deploy(
     uploaded_bytes = _upload(wanted, client, report)
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = (*wanted.notes, *answer.get("notes", ()))
-    outputs = settled(wanted.outputs, answer.get("layers", {}))
+    outputs = numbered(wanted.outputs, answer.get("versions") or {})
     return DeployResult(name, changes, notes, outputs, answer, uploaded_bytes)
 
 
@@ -139,13 +141,20 @@ def template_digest(template: Template) -> str:
 
 
 def _upload(wanted: Stack, client: StackClient, report: Progress) -> int:
-    uploaded_bytes = 0
-    for digest, archive in wanted.archives.items():
-        if not client.has_code(digest):
+    """Upload what the node has not, several at a time: it makes byte code of each, and waits for its disk."""
+
+    def upload(digest: str) -> int:
+        archive = wanted.archives[digest]
+        if client.has_code(digest):
+            return 0
+        with telling:  # whoever hears of it need not know of threads
             report({"step": "upload", "code": archive.origin, "bytes": len(archive.data)})
-            client.put_code(digest, archive.data)
-            uploaded_bytes += len(archive.data)
-    return uploaded_bytes
+        client.put_code(digest, archive.data)
+        return len(archive.data)
+
+    telling = Lock()
+    with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
+        return sum(pool.map(upload, wanted.archives))
 
 
 def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress) -> Mapping[str, Any]:

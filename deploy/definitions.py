@@ -9,6 +9,7 @@ from typing import Any
 from . import layers
 from .places import place_of
 from .resources import Resources
+from .supported import SERVERLESS_FUNCTION
 from .template import KeyPath, Template, read_json_file
 
 _COPIED = tuple(  # from the Lambda function as it is
@@ -19,8 +20,21 @@ _COPIED = tuple(  # from the Lambda function as it is
 _NUMBERS = frozenset(
     "Timeout MemorySize Size ReservedConcurrentExecutions Concurrency MaxBatchSize MaxWaitMilliseconds "
     "IdleTimeoutSeconds ParkTimeoutSeconds InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances "
-    "MaxParkedAgeSeconds ColdWeight WarmCalls VramMiB ActiveThreadPercentage AcceleratorMemorySize".split()
+    "MaxParkedAgeSeconds ColdWeight WarmCalls VramMiB ActiveThreadPercentage AcceleratorMemorySize "
+    "ProvisionedConcurrentExecutions MinExecutionEnvironments MaxExecutionEnvironments MaximumRetryAttempts "
+    "MaximumEventAgeInSeconds MaxAge FunctionWeight PerExecutionEnvironmentMaxConcurrency "
+    "ExecutionEnvironmentMemoryGiBPerVCpu".split()
 )
+_FLAGS = frozenset("InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack".split())
+_SETTINGS = {  # CloudFormation's name -> that of the Lambda API, under which it is stored
+    "LoggingConfig": "LoggingConfig",
+    "VpcConfig": "VpcConfig",
+    "DeadLetterConfig": "DeadLetterConfig",
+    "KmsKeyArn": "KMSKeyArn",
+    "TracingConfig": "TracingConfig",
+    "FileSystemConfigs": "FileSystemConfigs",
+    "CapacityProviderConfig": "CapacityProviderConfig",
+}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -35,13 +49,49 @@ def definition_of(template: Template, resources: Resources, logical_id: str) -> 
     for name in _COPIED:
         value = resources.intrinsics.evaluate(given.get(name), (*path, name))
         if value is not None:
-            definition[name] = value if name == "Environment" else _numbers(value, name)
+            definition[name] = value if name == "Environment" else typed(value, name)
+    if tags := _tags(template, resources.intrinsics.evaluate(given.get("Tags"), (*path, "Tags")), (*path, "Tags")):
+        definition["Tags"] = tags
+    settings = {
+        stored: typed(value, name)
+        for name, stored in _SETTINGS.items()
+        if (value := resources.intrinsics.evaluate(given.get(name), (*path, name))) is not None
+    }
+    if settings:
+        definition["Settings"] = settings
+    scaling = _scaling(template, resources, logical_id)
+    if scaling is not None:
+        definition["FunctionScalingConfig"] = scaling
     if attached := layers.of_function(template, resources, logical_id):
         definition["Layers"] = attached
     glowplug = _glowplug(template, resources, logical_id)
     if glowplug:
         definition["Glowplug"] = glowplug
     return definition
+
+
+def _tags(template: Template, given: Any, path: KeyPath) -> dict[str, Any]:
+    """Return tags as a mapping; CloudFormation has a list of them."""
+    tags = {}
+    for tag in given if isinstance(given, list) else () if given is None else (None,):
+        if not isinstance(tag, Mapping) or tag.keys() != {"Key", "Value"}:
+            raise template.error(path, "must be a list of mappings with Key and Value")
+        tags[str(tag["Key"])] = text(tag["Value"])
+    return tags
+
+
+def _scaling(template: Template, resources: Resources, logical_id: str) -> Any:
+    """Return the bounds of a function's instances, from the template as written: the translator takes them with a
+    CapacityProviderConfig only."""
+    merged: Any = None
+    for base in (("Globals", "Function"), ("Resources", logical_id, "Properties")):
+        path: KeyPath = (*base, "FunctionScalingConfig")
+        if base[0] == "Globals" and template.get(("Resources", logical_id, "Type")) != SERVERLESS_FUNCTION:
+            continue
+        value = resources.intrinsics.evaluate(template.get(path), path)
+        both = isinstance(merged, Mapping) and isinstance(value, Mapping)
+        merged = _merged(merged, value) if both else merged if value is None else value
+    return typed(merged, "FunctionScalingConfig")
 
 
 def _glowplug(template: Template, resources: Resources, logical_id: str) -> Any:
@@ -56,7 +106,7 @@ def _glowplug(template: Template, resources: Resources, logical_id: str) -> Any:
     shared, own = dict(shared or {}), dict(own or {})
     if "Model" not in own and isinstance(shared.get("Model"), Mapping) and "Source" not in shared["Model"]:
         del shared["Model"]  # defaults of models (an engine): nothing to a function that has none
-    merged = _numbers(_merged(shared, own), "Glowplug")
+    merged = typed(_merged(shared, own), "Glowplug")
     if isinstance(merged.get("Warmup"), Mapping) and "Event" in merged["Warmup"]:
         where = place_of(template, logical_id, "Glowplug.Warmup.Event")
         merged["Warmup"]["Event"] = read_json_file(template, where, merged["Warmup"]["Event"])
@@ -72,10 +122,21 @@ def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     return out
 
 
-def _numbers(value: Any, name: str) -> Any:
-    """Return ``value`` with the text of every number-valued setting in it read as a number."""
+def typed(value: Any, name: str) -> Any:
+    """Return ``value`` with the text of every number and every flag in it read as what it says."""
     if isinstance(value, Mapping):
-        return {key: _numbers(item, key) for key, item in value.items()}
+        return {key: typed(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item, name) for item in value]
     if name in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value) if "." in value else int(value)
+    if name in _FLAGS and value in ("true", "false"):
+        return value == "true"
     return value
+
+
+def text(value: Any) -> Any:
+    """Return a scalar as the text that CloudFormation makes of it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value

@@ -18,11 +18,10 @@ from typing import Any
 
 from .archive import Archive, pack, pack_below
 from .errors import ArchiveError, TemplateError
-from .pending import first_pending, layer_of
 from .places import place_of
 from .requirements import is_sams
-from .resources import Resources
-from .supported import LAMBDA_LAYER, SERVERLESS_LAYER, without_noted
+from .resources import Resources, unpublished
+from .supported import LAMBDA_LAYER, SERVERLESS_LAYER, for_translator
 from .template import KeyPath, Template
 
 PREFIX = "python"
@@ -69,7 +68,7 @@ def _as_lambda(resource: Any) -> Any:
     kind = resource.get("Type")
     if kind != SERVERLESS_LAYER:
         return resource
-    properties = without_noted(kind, resource.get("Properties") or {})
+    properties = for_translator(kind, resource.get("Properties") or {})
     content = properties.pop("ContentUri", None)
     return {**resource, "Type": LAMBDA_LAYER, "Properties": properties | {"Content": content}}
 
@@ -110,13 +109,15 @@ def of_function(template: Template, resources: Resources, logical_id: str) -> li
     path: KeyPath = ("Resources", logical_id, "Properties", "Layers")
     given = resources.intrinsics.evaluate(resources.properties(logical_id).get("Layers"), path) or []
     where = place_of(template, logical_id, "Layers")
+    layers = resources.of_type(LAMBDA_LAYER)
     if not isinstance(given, list):
         raise template.error(where, f"must be a list, not {given!r}")
     found: list[Any] = []
     for item in given:
         if not isinstance(item, str):
             raise template.error(where, f"{item!r} is not the ARN of a layer's version")
-        if own := layer_of(item):
+        own = unpublished(item)
+        if own in layers and item == resources.ref(own):
             found.append({"Ref": own})
         elif _ARN.fullmatch(item):
             found.append(item)
@@ -125,17 +126,6 @@ def of_function(template: Template, resources: Resources, logical_id: str) -> li
                 where, f"{item!r} is not the ARN of a layer's version, nor a !Ref to a layer of this template"
             )
     return found
-
-
-def refuse_pending(template: Template, definitions: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ``TemplateError`` where a definition names the version of a layer outside of ``Layers``."""
-    for logical_id, definition in definitions.items():
-        for name, value in definition.items():
-            if name != "Layers" and (layer := first_pending(value)):
-                raise template.error(
-                    place_of(template, logical_id, name),
-                    f"names the version of {layer}, which is known after the deploy; only Layers and Outputs may",
-                )
 
 
 def _definition(template: Template, resources: Resources, logical_id: str) -> dict[str, Any]:
@@ -163,7 +153,6 @@ def _definition(template: Template, resources: Resources, logical_id: str) -> di
         if architecture not in _ARCHITECTURES:
             problem = f"{architecture!r} is none of {', '.join(_ARCHITECTURES)}"
             raise template.error((*path, "CompatibleArchitectures"), problem)
-    refuse_pending(template, {logical_id: definition})
     return definition
 
 

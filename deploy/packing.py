@@ -10,7 +10,7 @@ from .archive import Archive, pack, pack_text
 from .errors import ArchiveError
 from .intrinsics import Intrinsics
 from .resources import NoResources
-from .supported import LAMBDA_FUNCTION, SERVERLESS_FUNCTION, without_noted
+from .supported import LAMBDA_FUNCTION, SERVERLESS_FUNCTION, for_translator
 from .template import KeyPath, Template
 
 _BUCKET = "glowplug"  # the translator knows S3 only; the key is the digest
@@ -29,16 +29,16 @@ class Packer:
         document = copy.deepcopy(dict(self._template.document))
         shared = (document.get("Globals") or {}).get("Function")
         if shared:
-            shared = document["Globals"]["Function"] = without_noted(SERVERLESS_FUNCTION, shared)
+            shared = document["Globals"]["Function"] = for_translator(SERVERLESS_FUNCTION, shared)
             if "CodeUri" in shared:
                 shared["CodeUri"] = self._local(shared["CodeUri"], ("Globals", "Function", "CodeUri"))
         for logical_id, resource in document["Resources"].items():
             path: KeyPath = ("Resources", logical_id, "Properties")
             if resource.get("Type") == SERVERLESS_FUNCTION:
-                resource["Properties"] = without_noted(SERVERLESS_FUNCTION, resource.get("Properties") or {})
+                resource["Properties"] = for_translator(SERVERLESS_FUNCTION, resource.get("Properties") or {})
                 self._serverless(resource["Properties"], path, inherits="CodeUri" in (shared or {}))
             elif resource.get("Type") == LAMBDA_FUNCTION:
-                resource["Properties"] = without_noted(LAMBDA_FUNCTION, resource.get("Properties") or {})
+                resource["Properties"] = for_translator(LAMBDA_FUNCTION, resource.get("Properties") or {})
                 code = self._lambda(resource["Properties"].get("Code"), (*path, "Code"))
                 resource["Properties"]["Code"] = {"S3Bucket": _BUCKET, "S3Key": code.digest}
         return document, {archive.digest: archive for archive in self._packed.values()}

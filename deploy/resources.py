@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from glowplug.runtime.spec import url_id_of
 
 from .intrinsics import Intrinsics
-from .pending import pending_arn
-from .supported import LAMBDA_FUNCTION, LAMBDA_LAYER, LAMBDA_URL
+from .supported import LAMBDA_ALIAS, LAMBDA_FUNCTION, LAMBDA_LAYER, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
 from .template import KeyPath, Template
+
+_FUNCTION = re.compile(
+    r"(?:(?:arn:[^:]+:lambda:[^:]*:)?\d{12}:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>.+))?"
+)
+_NAMES = ("FunctionName", "RoleName", "LogGroupName", "ManagedPolicyName", "PolicyName")
+_NUMBER = re.compile(r"<version of (\w+)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,16 @@ class Account:
         return f"arn:aws:{service}:{self.region if regional else ''}:{self.account_id}:{resource}"
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The function that a resource belongs to: its name, a qualifier where one is meant, and its logical id, empty for
+    a function of another stack."""
+
+    name: str
+    qualifier: str
+    logical_id: str
+
+
 class Resources:
     """The resources of one translated template whose conditions hold, and how they refer to each other."""
 
@@ -51,10 +68,11 @@ class Resources:
         account: Account,
         endpoint: str,
     ) -> None:
-        self._stack = stack
+        self.stack = stack
         self._account = account
         self._endpoint = endpoint
-        self._naming: list[str] = []
+        self._template = template
+        self._naming: list[KeyPath] = []
         self.intrinsics = Intrinsics(template, names, self)
         self._resources: Mapping[str, Any] = {}  # while conditions are decided: they may name parameters only
         self._resources = {
@@ -74,46 +92,101 @@ class Resources:
         return properties
 
     def ref(self, logical_id: str) -> Any:
-        """Return the value of ``Ref``: a function's name, a role's name, a URL's function, a layer's version."""
+        """Return the value of ``Ref``: a function's or a role's name, an alias's or a version's ARN, the ARN of a URL's
+        function or of a layer's version, a permission's statement id."""
         kind = self._kind(logical_id)
         if kind == LAMBDA_URL:
             return self.attribute(logical_id, "FunctionArn")
+        if kind in (LAMBDA_ALIAS, LAMBDA_VERSION):
+            return self._arn(self.target(logical_id, "FunctionName").name, self._qualifier(logical_id))
         if kind == LAMBDA_LAYER:
-            return pending_arn(self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}"), logical_id)
-        for key in ("FunctionName", "RoleName", "LogGroupName", "ManagedPolicyName", "PolicyName"):
-            if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
-                return name
-        return f"{self._stack}-{logical_id}"
+            return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{_number_of(logical_id)}")
+        if kind != LAMBDA_PERMISSION:
+            for key in _NAMES:
+                if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
+                    return name
+        return f"{self.stack}-{logical_id}"
 
     def layer_name(self, logical_id: str) -> Any:
         """Return the name of a layer; one that the template does not name is the stack's own, as functions are."""
         named = "LayerName" in self.properties(logical_id) and self._named(logical_id, "LayerName")
-        return named or f"{self._stack}-{logical_id}"
+        return named or f"{self.stack}-{logical_id}"
 
     def attribute(self, logical_id: str, attribute: str) -> Any:
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` for an attribute that is not provided."""
         kind = self._kind(logical_id)
-        if (kind, attribute) == (LAMBDA_FUNCTION, "Arn"):
-            return self._account.arn("lambda", f"function:{self.ref(logical_id)}")
+        if kind == LAMBDA_FUNCTION:
+            if attribute == "Arn":
+                return self._arn(self.ref(logical_id))
+            if attribute in ("SnapStartResponse.ApplyOn", "SnapStartResponse.OptimizationStatus"):
+                return "Off" if attribute.endswith("Status") else self._apply_on(logical_id)
         if (kind, attribute) == ("AWS::IAM::Role", "Arn"):
             return self._account.arn("iam", f"role/{self.ref(logical_id)}", regional=False)
         if (kind, attribute) == ("AWS::Logs::LogGroup", "Arn"):
             return self._account.arn("logs", f"log-group:{self.ref(logical_id)}:*")
         if (kind, attribute) == (LAMBDA_LAYER, "LayerVersionArn"):
             return self.ref(logical_id)
+        if (kind, attribute) in ((LAMBDA_ALIAS, "AliasArn"), (LAMBDA_VERSION, "FunctionArn")):
+            return self.ref(logical_id)
+        if (kind, attribute) == (LAMBDA_VERSION, "Version"):
+            return self._qualifier(logical_id)
         if kind == LAMBDA_URL and attribute in ("FunctionArn", "FunctionUrl"):
-            target = self.url_target(logical_id)
+            target = self.target(logical_id, "TargetFunctionArn")
             if attribute == "FunctionArn":
-                return self.attribute(target, "Arn")
-            return f"{self._endpoint}/_url/{url_id_of(self.ref(target))}/"
+                return self._arn(target.name, target.qualifier)
+            return f"{self._endpoint}/_url/{url_id_of(target.name, target.qualifier)}/"
         raise LookupError(f"{logical_id} ({kind}) has no attribute {attribute}")
 
-    def url_target(self, logical_id: str) -> str:
-        """Return the logical id of the function that an AWS::Lambda::Url belongs to; empty when there is none."""
-        path: KeyPath = ("Resources", logical_id, "Properties", "TargetFunctionArn")
-        target = self.intrinsics.evaluate(self.properties(logical_id).get("TargetFunctionArn"), path)
-        name = str(target).rpartition(":")[2]
-        return next((function for function in self.of_type(LAMBDA_FUNCTION) if self.ref(function) == name), "")
+    def target(self, logical_id: str, key: str) -> Target:
+        """Return the function that a resource names at ``key``, by name or ARN. Its own Qualifier wins.
+
+        Raises ``TemplateError``.
+        """
+        properties, path = self.properties(logical_id), (*_properties(logical_id), key)
+        if path in self._naming:
+            raise self._template.error(path, "depends on itself")
+        self._naming.append(path)
+        try:
+            name, qualifier, function = self._function(properties.get(key), path)
+        finally:
+            self._naming.pop()
+        own = self.intrinsics.evaluate(properties.get("Qualifier"), (*_properties(logical_id), "Qualifier"))
+        return Target(name, str(own or qualifier), function)
+
+    def _function(self, value: Any, path: KeyPath) -> tuple[str, str, str]:
+        """Return the name, the qualifier and the logical id of the function that ``value`` stands for.
+
+        A reference to a resource is followed, so that no other resource need be named for it.
+        """
+        referred = value.get("Ref") if isinstance(value, Mapping) else None
+        kind = self._resources[referred]["Type"] if isinstance(referred, str) and referred in self._resources else ""
+        if kind == LAMBDA_FUNCTION:
+            return str(self.ref(str(referred))), "", str(referred)
+        if kind in (LAMBDA_ALIAS, LAMBDA_VERSION):
+            target = self.target(str(referred), "FunctionName")
+            return target.name, self._qualifier(str(referred)), target.logical_id
+        found = _FUNCTION.fullmatch(str(self.intrinsics.evaluate(value, path)))
+        if found is None:
+            return "", "", ""
+        return found["name"], found["qualifier"] or "", self._by_name.get(found["name"], "")
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, str]:
+        return {str(self.ref(function)): function for function in reversed(self.of_type(LAMBDA_FUNCTION))}
+
+    def _qualifier(self, logical_id: str) -> str:
+        """Return the name of an alias, or what stands for the number of a version until it is published."""
+        if self._kind(logical_id) == LAMBDA_VERSION:
+            return _number_of(logical_id)
+        return str(self._named(logical_id, "Name"))
+
+    def _arn(self, name: str, qualifier: str = "") -> str:
+        return self._account.arn("lambda", f"function:{name}{f':{qualifier}' if qualifier else ''}")
+
+    def _apply_on(self, logical_id: str) -> str:
+        path = (*_properties(logical_id), "SnapStart")
+        given = self.intrinsics.evaluate(self.properties(logical_id).get("SnapStart"), path)
+        return str(given["ApplyOn"]) if isinstance(given, Mapping) and "ApplyOn" in given else "None"
 
     def _kind(self, logical_id: str) -> str:
         if logical_id not in self._resources:
@@ -121,15 +194,38 @@ class Resources:
         return str(self._resources[logical_id]["Type"])
 
     def _named(self, logical_id: str, key: str) -> Any:
-        if logical_id in self._naming:
+        path = (*_properties(logical_id), key)
+        if path in self._naming:
             raise LookupError(f"the name of {logical_id} depends on itself")
-        self._naming.append(logical_id)
+        self._naming.append(path)
         try:
-            return self.intrinsics.evaluate(
-                self.properties(logical_id)[key], ("Resources", logical_id, "Properties", key)
-            )
+            return self.intrinsics.evaluate(self.properties(logical_id).get(key), path)
         finally:
             self._naming.pop()
+
+
+def _number_of(logical_id: str) -> str:
+    """Return what stands for the number of a version until it is published."""
+    return f"<version of {logical_id}>"
+
+
+def unpublished(value: object) -> str:
+    """Return the logical id of the version whose number ``value`` has to wait for; empty where it is complete."""
+    found = _NUMBER.search(value) if isinstance(value, str) else None
+    return found[1] if found else ""
+
+
+def numbered(value: Any, numbers: Mapping[str, str]) -> Any:
+    """Return ``value`` with the numbers of published versions, by logical id, where those were not known yet."""
+    if isinstance(value, str):
+        return _NUMBER.sub(lambda found: numbers.get(found[1], found[0]), value)
+    if isinstance(value, Mapping):
+        return {key: numbered(item, numbers) for key, item in value.items()}
+    return [numbered(item, numbers) for item in value] if isinstance(value, list) else value
+
+
+def _properties(logical_id: str) -> KeyPath:
+    return ("Resources", logical_id, "Properties")
 
 
 class NoResources:

@@ -1,7 +1,7 @@
 """Which parts of a SAM template mean something here: built, noted (accepted without effect, said once) or not yet.
 
 Checked on the template as written, where every key has its line. What is not yet built is refused by name: a template
-that deploys does what it says.
+that deploys does what it says. Some of what is noted is *stored*: the Lambda API shows it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
 LAMBDA_FUNCTION = "AWS::Lambda::Function"
+LAMBDA_ALIAS = "AWS::Lambda::Alias"
+LAMBDA_EVENT_INVOKE = "AWS::Lambda::EventInvokeConfig"
+LAMBDA_PERMISSION = "AWS::Lambda::Permission"
 LAMBDA_URL = "AWS::Lambda::Url"
 SERVERLESS_LAYER = "AWS::Serverless::LayerVersion"
 LAMBDA_LAYER = "AWS::Lambda::LayerVersion"
+LAMBDA_VERSION = "AWS::Lambda::Version"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
 _NOTED_TYPES = frozenset(
     "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
-    "AWS::Lambda::Permission AWS::Logs::LogGroup".split()
+    "AWS::Logs::LogGroup".split()
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -36,40 +40,77 @@ _ATTRIBUTES_NOT_YET = frozenset({"Connectors", "CreationPolicy", "UpdatePolicy"}
 _URL_KEYS = frozenset({"AuthType", "InvokeMode", "Cors"})
 
 _GLOBALS = {"Function": SERVERLESS_FUNCTION, "LayerVersion": SERVERLESS_LAYER}
+_EVENT_INVOKE_KEYS = frozenset({"MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig"})
 
-# Property -> what it means, per resource type. Both types share what has one name in both.
+# Property -> what it means, per resource type. Both types of functions share what has one name in both.
 _BUILT = frozenset(
-    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers "
-    "Role ReservedConcurrentExecutions SnapStart Architectures PackageType".split()
+    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers Role "
+    "LoggingConfig Tags ReservedConcurrentExecutions SnapStart Architectures PackageType FunctionScalingConfig".split()
+)
+_STORED = frozenset(  # noted, and shown by the Lambda API: nothing asynchronous runs, no VPC, no key, no file system
+    "CapacityProviderConfig DeadLetterConfig DeadLetterQueue EventInvokeConfig FileSystemConfigs KmsKeyArn Tracing "
+    "TracingConfig VpcConfig".split()
 )
 _NOTED = frozenset(
-    "CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn RecursiveLoop RuntimeManagementConfig Tags "
-    "TenancyConfig VpcConfig".split()
+    "CapacityProviderConfig CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn PublishToLatestPublished "
+    "RecursiveLoop RuntimeManagementConfig TenancyConfig VpcConfig".split()
 )
-_NOT_YET = frozenset("CapacityProviderConfig FunctionScalingConfig ImageConfig LoggingConfig".split())
+_NOT_YET = frozenset({"ImageConfig"})
 _LAYER = frozenset("LayerName Description CompatibleRuntimes CompatibleArchitectures LicenseInfo".split())
 _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     SERVERLESS_FUNCTION: (
-        _BUILT | {"CodeUri", "InlineCode", "FunctionUrlConfig"},
+        _BUILT | frozenset(
+            "CodeUri InlineCode FunctionUrlConfig Events AutoPublishAlias AutoPublishAliasAllProperties "
+            "AutoPublishCodeSha256 ProvisionedConcurrencyConfig VersionDescription".split()
+        ),
         _NOTED | frozenset(
-            "AssumeRolePolicyDocument PermissionsBoundary Policies PropagateTags RolePath SourceKMSKeyArn "
-            "Tracing".split()
+            "AssumeRolePolicyDocument DeadLetterQueue EventInvokeConfig PermissionsBoundary Policies PropagateTags "
+            "RolePath SourceKMSKeyArn Tracing VersionDeletionPolicy".split()
         ),
-        _NOT_YET | frozenset(
-            "AutoPublishAlias AutoPublishAliasAllProperties AutoPublishCodeSha256 DeadLetterQueue "
-            "DeploymentPreference EventInvokeConfig Events ImageUri ProvisionedConcurrencyConfig "
-            "PublishToLatestPublished VersionDeletionPolicy VersionDescription".split()
-        ),
+        _NOT_YET | {"DeploymentPreference", "ImageUri"},
     ),
     LAMBDA_FUNCTION: (
         _BUILT | {"AcceleratorConfig", "Code"},
-        _NOTED | {"TracingConfig"},
-        _NOT_YET | {"DeadLetterConfig", "PublishToLatestPublished"},
+        _NOTED | {"DeadLetterConfig", "TracingConfig"},
+        _NOT_YET,
     ),
-    LAMBDA_URL: (_URL_KEYS | {"TargetFunctionArn"}, frozenset(), frozenset({"Qualifier"})),
+    LAMBDA_VERSION: (
+        frozenset("FunctionName Description CodeSha256 ProvisionedConcurrencyConfig".split()),
+        frozenset({"RuntimePolicy"}),
+        frozenset({"FunctionScalingConfig"}),
+    ),
+    LAMBDA_ALIAS: (
+        frozenset(
+            "Name FunctionName FunctionVersion Description RoutingConfig ProvisionedConcurrencyConfig".split()
+        ),
+        frozenset(),
+        frozenset(),
+    ),
+    LAMBDA_URL: (_URL_KEYS | {"TargetFunctionArn", "Qualifier"}, frozenset(), frozenset()),
+    LAMBDA_PERMISSION: (
+        frozenset(
+            "FunctionName Action Principal EventSourceToken FunctionUrlAuthType InvokedViaFunctionUrl PrincipalOrgID "
+            "SourceAccount SourceArn".split()
+        ),
+        frozenset(),
+        frozenset(),
+    ),
+    LAMBDA_EVENT_INVOKE: (_EVENT_INVOKE_KEYS | {"FunctionName", "Qualifier"}, frozenset(), frozenset()),
     SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
     LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
 }  # fmt: skip
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    LAMBDA_VERSION: ("FunctionName",),
+    LAMBDA_ALIAS: ("FunctionName", "Name", "FunctionVersion"),
+    LAMBDA_URL: ("TargetFunctionArn", "AuthType"),
+    LAMBDA_PERMISSION: ("FunctionName", "Action", "Principal"),
+    LAMBDA_EVENT_INVOKE: ("FunctionName", "Qualifier"),
+}
+_EVENTS: frozenset[str] = frozenset()
+_EVENTS_NOT_YET = frozenset(
+    "AlexaSkill Api CloudWatchEvent CloudWatchLogs Cognito DocumentDB DynamoDB EventBridgeRule HttpApi IoTRule Kinesis "
+    "MQ MSK S3 SNS SQS Schedule ScheduleV2 SelfManagedKafka".split()
+)
 
 
 def check(template: Template) -> tuple[str, ...]:
@@ -96,9 +137,13 @@ def check(template: Template) -> tuple[str, ...]:
     return tuple(_gathered(noted))
 
 
-def without_noted(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the properties of a resource type less those without effect, which need not even be well-formed."""
-    return {name: value for name, value in properties.items() if name not in _PROPERTIES[kind][1]}
+def for_translator(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of a resource type less those without effect, which need not even be well-formed.
+
+    FunctionScalingConfig is left out too: the translator takes it with a CapacityProviderConfig only.
+    """
+    gone = (_PROPERTIES[kind][1] - _STORED) | {"FunctionScalingConfig"}
+    return {name: value for name, value in properties.items() if name not in gone}
 
 
 def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[str, str]]:
@@ -114,7 +159,9 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
     if kind in _NOTED_TYPES:
         return [(kind, str(path[-1]))]
     if kind not in _PROPERTIES:
-        raise template.error((*path, "Type"), f"{kind} is not supported yet")
+        near = difflib.get_close_matches(kind, [*_PROPERTIES, *_NOTED_TYPES], 1, cutoff=0.93)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise template.error((*path, "Type"), f"{kind} is not supported yet{hint}")
     if kind in _GLOBALS.values() and "Transform" not in template.document:
         raise template.error((*path, "Type"), f"{kind} needs `Transform: {_TRANSFORMS[0]}` at the top of the template")
     _only(template, path, resource, _ATTRIBUTES, _ATTRIBUTES_NOT_YET)
@@ -127,6 +174,10 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
     if "Glowplug" in metadata and kind not in (SERVERLESS_FUNCTION, LAMBDA_FUNCTION):
         raise template.error((*path, "Metadata", "Glowplug"), "belongs to a function")
     noted = _properties(template, (*path, "Properties"), kind)
+    for name in _REQUIRED.get(kind, ()):
+        if name not in (resource.get("Properties") or {}):
+            raise template.error((*path, "Properties"), f"{name} is missing")
+    noted += [(kind, str(path[-1]))] if kind == LAMBDA_EVENT_INVOKE else []
     if kind in (SERVERLESS_LAYER, LAMBDA_LAYER):
         return noted  # how it is built means something there
     return noted + [
@@ -141,11 +192,50 @@ def _properties(template: Template, path: KeyPath, kind: str) -> list[tuple[str,
     url = properties.get("FunctionUrlConfig")
     if url is not None:
         _only(template, (*path, "FunctionUrlConfig"), url, _URL_KEYS, ())
-        if "AuthType" not in url and path[0] == "Resources":
-            raise template.error((*path, "FunctionUrlConfig"), "AuthType is missing (NONE)")
+        shared = template.get(("Globals", "Function", "FunctionUrlConfig"))
+        inherited = isinstance(shared, Mapping) and "AuthType" in shared
+        if "AuthType" not in url and path[0] == "Resources" and not inherited:
+            raise template.error((*path, "FunctionUrlConfig"), "AuthType is missing (NONE or AWS_IAM)")
+    _event_invoke(template, (*path, "EventInvokeConfig"), properties.get("EventInvokeConfig"))
+    _events(template, (*path, "Events"), properties.get("Events"))
     if properties.get("PackageType", "Zip") != "Zip":
         raise template.error((*path, "PackageType"), f"{properties['PackageType']!r} is not supported yet; use Zip")
     return [(name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted]
+
+
+def _event_invoke(template: Template, path: KeyPath, config: Any) -> None:
+    """Refuse destinations for which the translator would make a queue or a topic."""
+    if config is None or _is_intrinsic(config):
+        return
+    _only(template, path, config, _EVENT_INVOKE_KEYS, ())
+    destinations = config.get("DestinationConfig")
+    for side, destination in destinations.items() if isinstance(destinations, Mapping) else ():
+        given = destination if isinstance(destination, Mapping) else {}
+        if given.get("Type") in ("SQS", "SNS") and "Destination" not in given:
+            made = f"an {given['Type']} resource that is made for it is not supported yet"
+            raise template.error((*path, "DestinationConfig", side), f"Destination is missing: {made}")
+
+
+def _events(template: Template, path: KeyPath, events: Any) -> None:
+    """Refuse event sources that are not built, each by its name."""
+    if events is None:
+        return
+    if not isinstance(events, Mapping):
+        raise template.error(path, f"must be a mapping, not {events!r}")
+    for name, event in events.items():
+        kind = event.get("Type") if isinstance(event, Mapping) else None
+        if not isinstance(kind, str):
+            raise template.error((*path, name), "must be a mapping with a Type")
+        if kind in _EVENTS_NOT_YET:
+            raise template.error((*path, name, "Type"), f"events of {kind} are not supported yet")
+        if kind not in _EVENTS:
+            near = difflib.get_close_matches(kind, [*_EVENTS, *_EVENTS_NOT_YET], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise template.error((*path, name, "Type"), f"{kind!r} is no type of an event{hint}")
+
+
+def _is_intrinsic(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(key == "Ref" or str(key).startswith("Fn::") for key in value)
 
 
 def _only(template: Template, path: KeyPath, values: Any, known: frozenset[str], not_yet: Iterable[str]) -> None:

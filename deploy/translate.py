@@ -3,12 +3,11 @@
 1. ``supported.check`` refuses, on the template as written, what is not built.
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
-4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, each AWS::Lambda::Url
-   its FunctionUrlConfig, each AWS::Lambda::LayerVersion a layer.
-5. ``definition.spec_of`` judges each; the field that it refuses is found again in the template.
+4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
+   (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer.
+5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
-This file, with ``layers``, ``supported`` and ``resources`` beside it, is the only one that knows SAM's and
-CloudFormation's names.
+This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
 from .archive import Archive
+from .belongings import Belongings
 from .definitions import definition_of
 from .errors import TemplateError
 from .intrinsics import Intrinsics
-from .layers import LayerBuild, as_lambdas, layers_of, refuse_pending
+from .layers import LayerBuild, as_lambdas, layers_of
 from .packing import Packer
-from .places import place_of
-from .resources import Account, Resources
-from .supported import LAMBDA_FUNCTION, LAMBDA_URL, check
+from .places import Written, place_of
+from .resources import Account, Resources, unpublished
+from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
 
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
@@ -42,8 +42,9 @@ class Stack:
     """What a template asks for. ``definitions`` and ``layers`` by logical id, ``archives`` by digest, ``outputs`` by
     name.
 
-    ``notes`` are what the template says that has no effect here, one sentence each. ``builds`` are the layers that are
-    to hold what a requirements.txt asks for. Outputs may name versions that are known after the deploy (``pending``).
+    ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
+    a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
+    ``builds`` are the layers that are to hold what a requirements.txt asks for.
     """
 
     name: str
@@ -53,11 +54,13 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    written: Mapping[str, Written] = field(default_factory=dict)
     builds: Mapping[str, LayerBuild] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
-        return self.template.error(place_of(self.template, logical_id, error.field), error.problem)
+        place = place_of(self.template, logical_id, error.field, self.written.get(logical_id))
+        return self.template.error(place, error.problem)
 
 
 def translate(
@@ -81,16 +84,16 @@ def translate(
     definitions = {
         logical_id: definition_of(template, resources, logical_id) for logical_id in resources.of_type(LAMBDA_FUNCTION)
     }
-    for logical_id in resources.of_type(LAMBDA_URL):
-        _add_url(template, resources, logical_id, definitions)
-    refuse_pending(template, definitions)
+    belongings = Belongings(template, resources, definitions)
+    belongings.put()
     layers = layers_of(template, resources)
     result = Stack(
         stack, template, definitions, {**archives, **layers.archives}, notes=(*notes, *layers.notes),
-        layers=layers.definitions, builds=layers.builds,
+        layers=layers.definitions, written=belongings.written, builds=layers.builds,
     )  # fmt: skip
+    _refuse_numbers(result)
     _validate(result)
-    return replace(result, outputs=_outputs(template, resources.intrinsics))
+    return replace(result, outputs=_outputs(template, resources.intrinsics, translated.get("Outputs") or {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +126,21 @@ def _to_cloudformation(template: Template, document: dict[str, Any], names: Mapp
         metrics.publish()  # to nobody; unpublished ones are complained about on stderr
 
 
-def _add_url(template: Template, resources: Resources, logical_id: str, definitions: dict[str, dict[str, Any]]) -> None:
-    """Give the function that an AWS::Lambda::Url points to its FunctionUrlConfig."""
-    path: KeyPath = ("Resources", logical_id, "Properties")
-    given = resources.intrinsics.evaluate(dict(resources.properties(logical_id)), path)
-    target = resources.url_target(logical_id)
-    if target not in definitions:
-        raise template.error((*path, "TargetFunctionArn"), "is not a function of this template")
-    definitions[target]["Urls"] = {
-        "$LATEST": {name: given[name] for name in ("AuthType", "InvokeMode", "Cors") if name in given}
-    }
+def _refuse_numbers(stack: Stack) -> None:
+    """Refuse the number of a version but in an alias, Layers and Outputs: it is given when the stack is put."""
+
+    def look(logical_id: str, value: Any, field_path: str) -> None:
+        if version := unpublished(value):
+            problem = f"the number of {version} is known when it is published: an alias, Layers and Outputs can have it"
+            raise stack.error(logical_id, DefinitionError(field_path, problem))
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
+            place = f"{field_path}.{key}" if field_path else str(key)
+            look(logical_id, str(key), place)
+            look(logical_id, item, place)
+
+    for logical_id, definition in {**stack.definitions, **stack.layers}.items():
+        look(logical_id, definition, "")
 
 
 def _validate(stack: Stack) -> None:
@@ -153,13 +161,14 @@ def _validate(stack: Stack) -> None:
             url_id = url_id_of(spec.name, "" if qualifier == "$LATEST" else qualifier)
             if url_id in urls:
                 problem = f"its URL id {url_id} is already that of {urls[url_id]}"
-                raise stack.error(logical_id, DefinitionError("FunctionUrlConfig", problem))
+                raise stack.error(logical_id, DefinitionError(f"Urls.{qualifier}", problem))
             urls[url_id] = logical_id
 
 
-def _outputs(template: Template, intrinsics: Intrinsics) -> dict[str, Any]:
+def _outputs(template: Template, intrinsics: Intrinsics, translated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of Outputs, as translated: SAM's own references (``Embed.Version``) are resolved there."""
     out = {}
-    for name, spec in (template.document.get("Outputs") or {}).items():
+    for name, spec in translated.items():
         path: KeyPath = ("Outputs", name)
         if not isinstance(spec, Mapping) or "Value" not in spec:
             raise template.error(path, "must be a mapping with a Value")

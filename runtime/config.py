@@ -77,7 +77,7 @@ class NodeConfig:
     cache_reserve_bytes: int | None = None
     auth: str = "auto"
     credentials: Path | None = None
-    enforce_policies: bool = False
+    enforce_policies: bool = True
     device: str = "cpu"
     context_pool: int = 1
     context_pool_mib: int = 2048

@@ -133,14 +133,14 @@ class StackListing:
 class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
-    ``notes`` are what was asked for and is otherwise on this node, one sentence each; ``layers`` the ARNs of the
-    versions that the stack's layers are at, by logical id.
+    ``notes`` are what was asked for and is otherwise on this node, one sentence each. ``versions`` says which number
+    the version of a function or a layer has, by its logical id.
     """
 
     changes: tuple[FunctionChange, ...]
     functions: tuple[FunctionListing, ...]
     notes: tuple[str, ...] = ()
-    layers: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class ControlPlane(Protocol):

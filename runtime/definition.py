@@ -60,7 +60,9 @@ def spec_of(definition: Mapping[str, Any], *, foreign: bool = False) -> Function
         raise DefinitionError("FunctionName", f"{name!r} does not match {_FUNCTION_NAME.pattern}")
     runtime = read.text("Runtime", required=True)
     if not (foreign or runtime.startswith("python3.")):
-        raise DefinitionError("Runtime", f"{runtime!r} is not supported; python3.x is")
+        custom = "a custom runtime, which is not supported yet"
+        problem = custom if runtime.startswith("provided") else "not supported"
+        raise DefinitionError("Runtime", f"{runtime!r} is {problem}; python3.x is")
     if read.values.get("Architectures") not in (None, ["x86_64"], ["arm64"]):
         raise DefinitionError("Architectures", "has one entry, x86_64 or arm64")
     snap_start = read.section("SnapStart", {"ApplyOn"}).choice("ApplyOn", ("None", "PublishedVersions"), "None")

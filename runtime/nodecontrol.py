@@ -27,7 +27,8 @@ from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, 
 from .invocation import Tier
 from .listings import engine_listing, function_listing
 from .management import layers
-from .management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from .management.site import Site
+from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
 from .receiving import receive
 from .registry import Registry
@@ -279,8 +280,10 @@ class NodeControl:
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
-        arns = layers.of_stack(self._registry.catalog, request.name, site)
-        return StackResult(tuple(changes), listed, notes(request, self._pythons), arns)
+        functions = [self._registry.catalog.functions[name] for name in names]
+        versions = {logical_id: number for one in functions for logical_id, number in one.publications.items()}
+        versions |= layers.of_stack(self._registry.catalog, request.name)
+        return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:
         """Take a stack out with all that belongs to it. Raises ``ResourceNotFound``."""

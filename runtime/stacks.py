@@ -100,14 +100,9 @@ class StackRequest:
 
 
 def refuse_unserved(request: StackRequest) -> None:
-    """Raise ``NotSupported`` for what could be stored and would not have its effect: routes of an API, permissions."""
+    """Raise ``NotSupported`` for what could be stored and would not have its effect: routes of an API."""
     for name in request.apis:
         raise NotSupported(f"{name}: APIs are not served; use FunctionUrlConfig")
-    for name, definition in request.definitions.items():
-        if definition.get("Permissions"):
-            raise NotSupported(
-                f"{name}: Permissions of a stack are not carried out; use AddPermission of the Lambda API"
-            )
 
 
 def validated(

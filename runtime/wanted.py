@@ -7,14 +7,17 @@ line before anything is sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .definition import spec_of
-from .errors import DefinitionError
+from .errors import DefinitionError, InvalidParameter
 from .reader import Reader, kind
+from .settings import settings_of
 from .spec import FunctionSpec
+from .statements import ACTION, STATEMENT_ID, statement_of
 
 REQUIREMENTS = "Requirements"
 """How the logical id of a layer ends that a deploy makes of a requirements.txt. It is none of a function's five: on AWS
@@ -24,6 +27,7 @@ _URL = frozenset("AuthType InvokeMode Cors".split())
 _CORS = frozenset("AllowCredentials AllowHeaders AllowMethods AllowOrigins ExposeHeaders MaxAge".split())
 _VERSION = frozenset("Description ProvisionedConcurrencyConfig".split())
 _ALIAS = frozenset("FunctionVersion RoutingConfig Description ProvisionedConcurrencyConfig".split())
+_ALIAS_NAME = re.compile(r"(?![0-9]+$)[a-zA-Z0-9-_]{1,128}")
 _INVOKE = frozenset("MaximumRetryAttempts MaximumEventAgeInSeconds DestinationConfig".split())
 _PERMISSION = frozenset(
     "Action Principal Qualifier FunctionUrlAuthType InvokedViaFunctionUrl SourceArn SourceAccount PrincipalOrgID "
@@ -42,7 +46,10 @@ class WantedVersion:
 
 @dataclass(frozen=True, slots=True)
 class WantedAlias:
-    """An alias. ``version`` is a number, or, where ``by_id``, the logical id of one of the template's versions."""
+    """An alias. ``version`` is a number, or, where ``by_id``, the logical id of one of the template's versions.
+
+    ``weights`` are by number or logical id; which of both, its first character tells.
+    """
 
     version: str
     by_id: bool
@@ -88,20 +95,25 @@ def wanted_of(definition: Mapping[str, Any]) -> WantedFunction:
     versions = {name: _version(section) for name, section in _sections(read, "Versions", _VERSION)}
     aliases = {name: _alias(section) for name, section in _sections(read, "Aliases", _ALIAS)}
     for name, alias in aliases.items():
+        if not _ALIAS_NAME.fullmatch(name):
+            raise DefinitionError(f"Aliases.{name}", f"{name!r} does not match {_ALIAS_NAME.pattern}")
         if alias.by_id and alias.version not in versions:
             raise DefinitionError(f"Aliases.{name}.FunctionVersion", f"{alias.version} is no version of this function")
+        for version in alias.weights:
+            if not version.isdigit() and version not in versions:
+                raise DefinitionError(f"Aliases.{name}.RoutingConfig", f"{version} is no version of this function")
     scaling = read.section("FunctionScalingConfig", _SCALING)
     return WantedFunction(
         spec=spec,
         layers=_layers(read),
         tags=_tags(read),
-        settings=Reader(read.values.get("Settings") or {}, read.at("Settings")).values,
+        settings=settings_of(read),
         reserved=read.optional_whole("ReservedConcurrentExecutions", low=0),
         scaling=_scaling(scaling) if scaling.values else None,
         versions=versions,
         aliases=aliases,
         urls={name: _url(section) for name, section in _sections(read, "Urls", _URL)},
-        event_invoke={name: section.values for name, section in _sections(read, "EventInvokeConfigs", _INVOKE)},
+        event_invoke={name: _event_invoke(one) for name, one in _sections(read, "EventInvokeConfigs", _INVOKE)},
         permissions=_permissions(read),
     )
 
@@ -157,6 +169,18 @@ def _url(section: Reader) -> WantedUrl:
     )
 
 
+def _event_invoke(section: Reader) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, low, high in (("MaximumRetryAttempts", 0, 2), ("MaximumEventAgeInSeconds", 60, 21600)):
+        if section.values.get(name) is not None:
+            found[name] = section.whole(name, low, low=low, high=high)
+    destinations = section.section("DestinationConfig", {"OnSuccess", "OnFailure"})
+    sides = {side: destinations.section(side, {"Destination"}).text("Destination") for side in destinations.values}
+    if chosen := {side: {"Destination": arn} for side, arn in sides.items() if arn}:
+        found["DestinationConfig"] = chosen
+    return found
+
+
 def _layers(read: Reader) -> tuple[tuple[str, bool], ...]:
     given = read.values.get("Layers") or []
     if not isinstance(given, list):
@@ -195,7 +219,22 @@ def _permissions(read: Reader) -> tuple[Mapping[str, Any], ...]:
     for number, permission in enumerate(given):
         section = Reader(permission, f"{read.at('Permissions')}.{number}")
         section.only(_PERMISSION)
-        for name in ("Action", "Principal", "StatementId"):
-            section.text(name, required=True)
-        found.append(section.values)
+        found.append(_permission(section))
     return tuple(found)
+
+
+def _permission(section: Reader) -> Mapping[str, Any]:
+    section.text("Principal", required=True)
+    for name, pattern in (("Action", ACTION), ("StatementId", STATEMENT_ID)):
+        if not re.fullmatch(pattern, section.text(name, required=True)):
+            raise DefinitionError(section.at(name), f"{section.values[name]!r} does not match {pattern}")
+    for name in ("Qualifier", "SourceArn", "SourceAccount", "PrincipalOrgID", "EventSourceToken"):
+        section.text(name)
+    section.choice("FunctionUrlAuthType", ("NONE", "AWS_IAM"), "NONE")
+    if not isinstance(section.values.get("InvokedViaFunctionUrl", False), bool):
+        raise DefinitionError(section.at("InvokedViaFunctionUrl"), "must be true or false")
+    try:
+        statement_of(section.values, "")
+    except InvalidParameter as error:
+        raise DefinitionError(section.at("Principal"), str(error)) from error
+    return section.values

@@ -191,7 +191,7 @@ class AdminApi:
                 "changes": [asdict(change) for change in result.changes],
                 "functions": [asdict(listing) for listing in result.functions],
                 "notes": list(result.notes),
-                "layers": dict(result.layers),
+                "versions": dict(result.versions),
             }
 
         return await _run(request, work)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function
 from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached
 
-from .stacks import Site
+from .site import Site
 from .updates import existing, refuse_stale
 
 
@@ -29,7 +29,7 @@ def create(catalog: Catalog, function_name: str, name: str, wanted: AliasChange,
     function = catalog.functions[function_name]
     if name in function.aliases:
         raise Conflict(f"Alias already exists: {site.function_arn}{function_name}:{name}")
-    _check(function, version, weights, site)
+    check_routing(function, version, weights, site)
     alias = Alias(name, version, site.new_id(), wanted.description or "", weights)
     return _with(catalog, function, alias), alias
 
@@ -48,7 +48,7 @@ def update(
     refuse_stale(replace(function.latest, revision_id=alias.revision_id), revision_id)
     version = alias.version if change.version is None else change.version
     weights = dict(alias.weights if change.weights is None else change.weights)
-    _check(function, version, weights, site)
+    check_routing(function, version, weights, site)
     description = alias.description if change.description is None else change.description
     made = Alias(name, version, site.new_id(), description, weights)
     return _with(catalog, function, made), made
@@ -59,21 +59,29 @@ def delete(catalog: Catalog, function_name: str, name: str, site: Site) -> tuple
     function = existing(catalog, function_name, site)
     if name not in function.aliases:
         return catalog, None
-    function = replace(
+    return catalog.with_function(without_alias(function, name)), None
+
+
+def without_alias(function: Function, name: str) -> Function:
+    """Return a function without an alias and all that is the alias's own."""
+    return replace(
         function,
         aliases={known: alias for known, alias in function.aliases.items() if known != name},
         urls={known: url for known, url in function.urls.items() if known != name},
         provisioned={known: one for known, one in function.provisioned.items() if known != name},
         documents={key: value for key, value in function.documents.items() if key.partition("/")[2] != name},
     )
-    return catalog.with_function(function), None
 
 
 def _with(catalog: Catalog, function: Function, alias: Alias) -> Catalog:
     return catalog.with_function(replace(function, aliases={**function.aliases, alias.name: alias}))
 
 
-def _check(function: Function, version: str, weights: Mapping[str, float], site: Site) -> None:
+def check_routing(function: Function, version: str, weights: Mapping[str, float], site: Site) -> None:
+    """Refuse versions that an alias cannot have.
+
+    Raises ``FunctionNotFound``, ``InvalidParameter``, ``LimitReached``.
+    """
     if len(weights) > 1:
         raise InvalidParameter("Number of items in AdditionalVersionWeights cannot be greater than 1")
     if weights and version == LATEST:

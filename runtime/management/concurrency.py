@@ -7,8 +7,13 @@ from dataclasses import replace
 from glowplug.runtime.catalog import LATEST, Catalog, Function, Provisioned
 from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter, LimitReached, ProvisionedNotFound
 
-from .stacks import Site
+from .site import Site
 from .updates import existing
+
+_OVER_RESERVED = (
+    "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
+)
+_PROVISIONED_VERSION = "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
 
 
 def reserve(
@@ -52,18 +57,14 @@ def provision(
     function = _qualified(catalog, name, qualifier, site)
     alias = function.aliases.get(qualifier)
     if alias is not None and alias.version in function.provisioned:
-        raise Conflict(
-            "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
-        )
+        raise Conflict(_PROVISIONED_VERSION)
     if alias is None and any(
         qualifier in function.versions_of(other) for other in function.provisioned if other in function.aliases
     ):
         raise Conflict("Version is pointed by a Provisioned Concurrency alias")
     others = sum(one.requested for known, one in function.provisioned.items() if known != qualifier)
     if function.reserved is not None and others + requested > function.reserved:
-        raise InvalidParameter(
-            "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
-        )
+        raise InvalidParameter(_OVER_RESERVED)
     if account and function.reserved is None:
         free = account - _reserved(catalog) - _provisioned(catalog, but=name)
         if requested > free:
@@ -79,6 +80,19 @@ def provision(
     made = Provisioned(requested, site.now)
     function = replace(function, provisioned={**function.provisioned, qualifier: made})
     return catalog.with_function(function), made
+
+
+def check_provisioned(function: Function) -> None:
+    """Refuse more provisioned than reserved instances, and a version that has some of its own and of an alias.
+
+    Raises ``InvalidParameter`` or ``Conflict``.
+    """
+    provisioned = sum(one.requested for one in function.provisioned.values())
+    if function.reserved is not None and provisioned > function.reserved:
+        raise InvalidParameter(_OVER_RESERVED)
+    both = (alias for alias in function.aliases.values() if alias.name in function.provisioned)
+    if any(alias.version in function.provisioned for alias in both):
+        raise Conflict(_PROVISIONED_VERSION)
 
 
 def unprovision(catalog: Catalog, name: str, qualifier: str, site: Site) -> tuple[Catalog, None]:

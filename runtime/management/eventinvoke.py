@@ -10,7 +10,7 @@ from typing import Any
 from glowplug.runtime.catalog import Catalog, Function
 from glowplug.runtime.errors import InvalidParameter, ResourceNotFound
 
-from .stacks import Site
+from .site import Site
 
 _DESTINATION = re.compile(r"arn:aws[a-zA-Z-]*:(lambda|sqs|sns|events|s3):[^:]*:\d{0,12}:.+|kafka://.+")
 

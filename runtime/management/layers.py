@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from glowplug.runtime.catalog import Catalog, Layer, LayerVersion
 from glowplug.runtime.errors import InvalidParameter, ResourceNotFound
 
-from .stacks import Site
+from .site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ def get(catalog: Catalog, name: str, number: int) -> LayerVersion:
     return version
 
 
-def of_stack(catalog: Catalog, name: str, site: Site) -> dict[str, str]:
-    """Return the ARNs of the versions that a stack's layers are at, by logical id."""
+def of_stack(catalog: Catalog, name: str) -> dict[str, str]:
+    """Return the numbers of the versions that a stack's layers are at, by logical id."""
     stack = catalog.stacks.get(name)
     found = {} if stack is None else {key: catalog.layers[layer] for key, layer in stack.layers.items()}
-    return {key: f"{site.layer_arn}{one.name}:{max(one.versions)}" for key, one in found.items() if one.versions}
+    return {key: str(max(one.versions)) for key, one in found.items() if one.versions}
 
 
 def check_number(number: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.errors import Conflict, InvalidParameter, NotSupported, ResourceNotFound
 
-from .stacks import Site
+from .site import Site
 
 KIND = "event-source-mapping"
 _STREAMS = ("kinesis", "dynamodb")

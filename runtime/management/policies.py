@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,42 +16,16 @@ from glowplug.runtime.errors import (
     PreconditionFailed,
     ResourceNotFound,
 )
+from glowplug.runtime.statements import statement_of
 
-from .stacks import Site
+from .site import Site
 
 _POLICY_BYTES = 20480
 _NO_POLICY = "No policy is associated with the given resource."
-_PRINCIPAL = re.compile(
-    r"\*|\d{12}|arn:aws[a-zA-Z-]*:iam::\d{12}:[a-zA-Z0-9+=,.@_/-]+|[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com|"
-    r"alexa-appkit\.amazon\.com"
-)
 _STALE = (
     "The Revision Id provided does not match the latest Revision Id. Call the {0} API to retrieve the latest "
     "Revision Id"
 )
-
-
-def statement_of(given: Mapping[str, Any], resource: str) -> dict[str, Any]:
-    """Return the statement of an AddPermission input. Raises ``InvalidParameter`` for a principal that is none."""
-    condition: dict[str, dict[str, str]] = {}
-    for operator, key, value in (
-        ("StringEquals", "AWS:SourceAccount", given.get("SourceAccount")),
-        ("StringEquals", "lambda:FunctionUrlAuthType", given.get("FunctionUrlAuthType")),
-        ("StringEquals", "lambda:EventSourceToken", given.get("EventSourceToken")),
-        ("StringEquals", "aws:PrincipalOrgID", given.get("PrincipalOrgID")),
-        ("ArnLike", "AWS:SourceArn", given.get("SourceArn")),
-        ("Bool", "lambda:InvokedViaFunctionUrl", _bool(given.get("InvokedViaFunctionUrl"))),
-    ):
-        if value:
-            condition.setdefault(operator, {})[key] = str(value)
-    statement = {
-        "Sid": given["StatementId"],
-        "Effect": "Allow",
-        "Principal": _principal(str(given["Principal"])),
-        "Action": given["Action"],
-        "Resource": resource,
-    }
-    return statement | ({"Condition": condition} if condition else {})
 
 
 def add(
@@ -80,10 +53,7 @@ def add(
             "remove the existing statement."
         )
     statements = [*statements, statement]
-    size = len(json.dumps(statements, separators=(",", ":")).encode())
-    if size > _POLICY_BYTES:
-        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
-    return catalog.with_function(_with(function, qualifier, statements, site)), statement
+    return catalog.with_function(with_statements(function, qualifier, statements, site)), statement
 
 
 def remove(
@@ -103,7 +73,7 @@ def remove(
     if revision_id is not None and revision_id != revision_of(function, qualifier):
         raise PreconditionFailed(_STALE.format("GetFunction/GetAlias"))
     left = [one for one in policy["Statement"] if one["Sid"] != sid]
-    return catalog.with_function(_with(function, qualifier, left, site)), None
+    return catalog.with_function(with_statements(function, qualifier, left, site)), None
 
 
 def revision_of(function: Function, qualifier: str) -> str:
@@ -115,8 +85,14 @@ def revision_of(function: Function, qualifier: str) -> str:
     return "" if version is None else version.revision_id
 
 
-def _with(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
-    """Return the function with a policy's statements, and a new RevisionId on what the policy is of."""
+def with_statements(function: Function, qualifier: str, statements: list[dict[str, Any]], site: Site) -> Function:
+    """Return the function with a policy's statements, and a new RevisionId on what the policy is of.
+
+    Raises ``PolicyTooLong``.
+    """
+    size = len(json.dumps(statements, separators=(",", ":")).encode())
+    if size > _POLICY_BYTES:
+        raise PolicyTooLong(f"The final policy size ({size}) is bigger than the limit ({_POLICY_BYTES}).")
     value = {"Version": "2012-10-17", "Id": "default", "Statement": statements} if statements else None
     return restamped(function.with_document(f"policy/{qualifier}", value), qualifier, site.new_id())
 
@@ -136,17 +112,3 @@ def _refuse_unknown(function: Function, qualifier: str, arn: str) -> None:
     if qualifier.isdigit() or "$" in qualifier:
         raise FunctionNotFound(f"Function not found: {arn}")
     raise FunctionNotFound(f"Cannot find alias arn: {arn}")
-
-
-def _principal(given: str) -> str | dict[str, str]:
-    if not _PRINCIPAL.fullmatch(given):
-        raise InvalidParameter("The provided principal was invalid. Please check the principal and try again.")
-    if given == "*":
-        return given
-    if given.isdigit():
-        return {"AWS": f"arn:aws:iam::{given}:root"}
-    return {"AWS": given} if given.startswith("arn:") else {"Service": given}
-
-
-def _bool(value: object) -> str:
-    return "" if value is None else str(value).lower()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.errors import InvalidParameter
 
-from .stacks import Site
+from .site import Site
 from .updates import existing
 
 MAX_TAGS = 50

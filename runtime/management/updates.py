@@ -11,7 +11,7 @@ from glowplug.runtime.errors import Conflict, FunctionNotFound, InvalidParameter
 from glowplug.runtime.spec import FunctionSpec, LayerSpec
 
 from .publishing import publish
-from .stacks import Site
+from .site import Site
 
 CREATING = "The function is being created."
 _STALE = (

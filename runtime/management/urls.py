@@ -10,7 +10,7 @@ from glowplug.runtime.catalog import LATEST, Catalog, Function, Url
 from glowplug.runtime.errors import Conflict, FunctionNotFound, ResourceNotFound
 from glowplug.runtime.spec import url_id_of
 
-from .stacks import Site
+from .site import Site
 
 CUSTOM_ID = "_custom_id_"
 """A tag of a function that fixes the id of its URL."""

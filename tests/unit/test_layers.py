@@ -12,7 +12,6 @@ import pytest
 
 from glowplug.deploy.apply import deploy
 from glowplug.deploy.errors import TemplateError
-from glowplug.deploy.pending import first_pending, layer_of, pending_arn, settled
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
 from glowplug.runtime.wanted import wanted_of
@@ -192,6 +191,7 @@ def test_an_empty_directory_is_no_layer(directory: Path) -> None:
     ("layers", "message"),
     [
         ("[!Ref App]", "'app' is not the ARN of a layer's version, nor a !Ref to a layer of this template"),
+        ("[!Ref Version]", "layer's version, nor a !Ref to a layer of this template"),
         ("[!Ref Nothing]", "no parameter or resource Nothing"),
         ("!Ref Common", "must be a list, not "),
         ("[{a: b}]", "{'a': 'b'} is not the ARN of a layer's version"),
@@ -200,7 +200,8 @@ def test_an_empty_directory_is_no_layer(directory: Path) -> None:
     ],
 )
 def test_what_is_no_layer_of_a_function(directory: Path, layers: str, message: str) -> None:
-    said = refused(directory, HEAD + COMMON + FUNCTION.replace("[!Ref Common]", layers))
+    version = "  Version: {Type: 'AWS::Lambda::Version', Properties: {FunctionName: !Ref App}}\n"
+    said = refused(directory, HEAD + COMMON + FUNCTION.replace("[!Ref Common]", layers) + version)
     assert said.startswith("template.yaml:6: App.Properties.Layers")
     assert message in said
 
@@ -216,9 +217,16 @@ def test_two_layers_of_one_name_are_refused(directory: Path) -> None:
 @pytest.mark.parametrize("value", ["!Ref Common", '!Sub "at ${Common}"', "!GetAtt Common.LayerVersionArn"])
 def test_a_version_is_not_known_to_the_functions_environment(directory: Path, value: str) -> None:
     text = HEAD + COMMON + FUNCTION.replace("Layers:", f"Environment: {{Variables: {{A: {value}}}}}, Layers:")
-    assert refused(directory, text) == (
-        "template.yaml:6: App.Properties.Environment: names the version of Common, which is known after the deploy; "
-        "only Layers and Outputs may"
+    assert refused(directory, text).startswith(
+        "template.yaml:6: App.Properties.Environment.Variables.A: the number of Common is known"
+    )
+
+
+def test_nor_to_what_another_layer_says_of_itself(directory: Path) -> None:
+    second = COMMON.replace("Common", "Second").replace("common/", "common/, Description: !Ref Common")
+    said = refused(directory, HEAD + COMMON + second + FUNCTION)
+    assert said.startswith(
+        "template.yaml:6: Second.Properties.Description: the number of Common is known when it is published"
     )
 
 
@@ -241,7 +249,7 @@ class Client:
 
     def put_stack(self, name: str, body: Mapping[str, Any], on_progress: Any = None) -> Mapping[str, Any]:
         self.body = body
-        return {"layers": {key: f"{PREFIX}{layer['LayerName']}:7" for key, layer in body["Layers"].items()}}
+        return {"versions": dict.fromkeys(body["Layers"], "7")}
 
 
 def test_outputs_have_the_version_that_the_node_has_published(directory: Path) -> None:
@@ -252,16 +260,3 @@ def test_outputs_have_the_version_that_the_node_has_published(directory: Path) -
     arn = f"{PREFIX}main-Common:7"
     assert {"Arn": arn, "Text": f"it is {arn}."} == result.outputs
     assert ["Common"] == list(client.body["Layers"])
-
-
-def test_held_places_say_what_they_wait_for() -> None:
-    arn = pending_arn(f"{PREFIX}common", "Common")
-    assert f"{PREFIX}common:{{version of Common, known after the deploy}}" == arn
-    assert ("Common", "", "") == (layer_of(arn), layer_of(f"{arn} "), layer_of(f"{PREFIX}common:1"))
-    assert ("Common", "Common", "") == (
-        first_pending({"a": ["b", (arn,)]}),
-        first_pending({arn: 1}),
-        first_pending([1, None]),
-    )
-    assert {"a": [f"{PREFIX}common:2", 1]} == settled({"a": [arn, 1]}, {"Common": f"{PREFIX}common:2"})
-    assert arn == settled(arn, {})

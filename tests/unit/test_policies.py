@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.management.policies import statement_of
 from glowplug.runtime.policies import INVOKE, INVOKE_URL, Context, allows, allows_url, policy_of
 from glowplug.runtime.principal import Principal, Right
 from glowplug.runtime.spec import FunctionSpec
+from glowplug.runtime.statements import statement_of
 from glowplug.runtime.testing.deployed import a_function
 
 HERE, THERE = "000000000000", "111122223333"

@@ -14,7 +14,8 @@ import pytest
 
 from glowplug.runtime.catalog import lambda_time
 from glowplug.runtime.errors import Conflict, DefinitionError, FunctionNotFound, StateError
-from glowplug.runtime.management.stacks import FunctionChange, Site, WantedStack, put
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import FunctionChange, WantedStack, put
 from glowplug.runtime.registry import Registry
 from glowplug.runtime.schema import MIGRATIONS
 from glowplug.runtime.spec import FunctionSpec, ModelSpec, SourceFile
@@ -302,7 +303,8 @@ def test_lambda_time_is_in_lambdas_form() -> None:
 KILLED = """
 import asyncio, os, pathlib, sys
 from dataclasses import replace
-from glowplug.runtime.management.stacks import Site, WantedStack, put
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import WantedStack, put
 from glowplug.runtime.registry import Registry
 from glowplug.runtime.testing.deployed import wanted
 

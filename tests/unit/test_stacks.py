@@ -10,8 +10,10 @@ import pytest
 
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Provisioned
 from glowplug.runtime.deployments import Stamp, activated, allocation_of, quota_of
-from glowplug.runtime.errors import Conflict, DefinitionError
-from glowplug.runtime.management.stacks import FunctionChange, Site, WantedStack, destroy, put
+from glowplug.runtime.errors import Conflict, DefinitionError, PolicyTooLong
+from glowplug.runtime.management import policies
+from glowplug.runtime.management.site import Site
+from glowplug.runtime.management.stacks import FunctionChange, WantedStack, destroy, put
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.wanted import wanted_of
@@ -159,7 +161,7 @@ def test_what_is_provisioned_for_an_alias_is_kept_by_its_versions() -> None:
     alias = {"live": {"FunctionVersion": {"Ref": "V1"}, **provisioned}}
     scaling = {"FunctionScalingConfig": {"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 4}}
     node.put(Fn={"Versions": {"V1": {}}, "Aliases": alias, "ReservedConcurrentExecutions": 5, **scaling})
-    assert Quota(5, {"1": 2}, {LATEST: (1, 4)}) == quota_of(node.catalog.functions["fn"])
+    assert Quota(5, {"1": 2}, {"1": (1, 4)}) == quota_of(node.catalog.functions["fn"])
     node.put(Fn=PUBLISHED)
     assert Quota() == quota_of(node.catalog.functions["fn"])
 
@@ -202,3 +204,128 @@ def test_provisioned_concurrency_tells_how_far_its_instances_are(
     made = allocation_of(Provisioned(2, "t"), [state(**fields) for fields in states])
     assert expected == (made.allocated, made.available, made.status)
     assert ("FUNCTION_ERROR_INIT_FAILURE" if made.status == "FAILED" else "") == made.reason
+
+
+EVERYBODY = {"Action": "lambda:InvokeFunctionUrl", "Principal": "*", "StatementId": "main-Public"}
+SERVICE = {"Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com", "StatementId": "main-S3"}
+
+
+def sids(node: Node, qualifier: str = "") -> list[str]:
+    policy = node.catalog.functions["fn"].documents.get(f"policy/{qualifier}", {"Statement": []})
+    return [one["Sid"] for one in policy["Statement"]]
+
+
+def test_permissions_of_a_template_are_statements_beside_those_of_the_api() -> None:
+    node = Node()
+    node.put(Fn={**PUBLISHED, "Permissions": [EVERYBODY, {**EVERYBODY, "Qualifier": "live"}]})
+    assert (["main-Public"], ["main-Public"]) == (sids(node), sids(node, "live"))
+    [statement] = node.catalog.functions["fn"].documents["policy/live"]["Statement"]
+    assert (f"{ARN}fn:live", "*") == (statement["Resource"], statement["Principal"])
+    by_hand = {**SERVICE, "StatementId": "mine"}
+    node.catalog, _ = policies.add(node.catalog, "fn", "", by_hand, node.site(), revision_id=None)
+    before = node.catalog.functions["fn"]
+    node.put(Fn={**PUBLISHED, "Permissions": [EVERYBODY, {**EVERYBODY, "Qualifier": "live"}]})
+    assert before == node.catalog.functions["fn"]
+    node.put(Fn={**PUBLISHED, "Permissions": [SERVICE]})
+    assert (["mine", "main-S3"], []) == (sids(node), sids(node, "live"))
+    assert "policy/live" not in node.catalog.functions["fn"].documents
+    assert before.latest.revision_id != node.catalog.functions["fn"].latest.revision_id
+    node.put(Fn=PUBLISHED)
+    assert ["mine"] == sids(node)
+
+
+def test_a_permission_that_cannot_be_put_is_refused_with_its_field() -> None:
+    node = Node()
+    node.put(Fn={})
+    node.catalog, _ = policies.add(node.catalog, "fn", "", SERVICE, node.site(), revision_id=None)
+    for permissions, problem in (
+        ([EVERYBODY, SERVICE], "Fn.Permissions.1: the API has added a statement main-S3 already"),
+        ([{**EVERYBODY, "Qualifier": "live"}], "Fn.Permissions.0: live is no alias or version of this function"),
+        ([{**EVERYBODY, "Qualifier": LATEST}], r"Fn.Permissions.0: \$LATEST has no policy of its own"),
+    ):
+        with pytest.raises(DefinitionError, match=problem):
+            node.put(Fn={"Permissions": permissions})
+    long = [{**SERVICE, "StatementId": f"s{number}", "SourceArn": "x" * 200} for number in range(100)]
+    with pytest.raises(PolicyTooLong):
+        node.put(Fn={"Permissions": long})
+
+
+def test_code_that_comes_back_is_published_again_and_never_as_it_once_was() -> None:
+    node = Node()
+    later = {"Versions": {"V2": {}}, "Aliases": {"live": {"FunctionVersion": {"Ref": "V2"}}}, "CodeSha256": OTHER}
+    node.put(Fn=PUBLISHED)
+    node.put(Fn=later)
+    node.put(Fn={**PUBLISHED, "Timeout": 9})
+    function = node.catalog.functions["fn"]
+    assert ("3", 9, CODE) == (
+        function.aliases["live"].version, function.versions[3].spec.timeout_s, function.versions[3].spec.code_digest
+    )  # fmt: skip
+
+
+def test_an_alias_that_the_template_no_longer_has_goes_with_all_that_is_its_own() -> None:
+    node = Node()
+    provisioned = {"ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 1}}
+    alias = {"live": {"FunctionVersion": {"Ref": "V1"}, **provisioned}}
+    permission = {**EVERYBODY, "Qualifier": "live"}
+    more = {"Urls": {"live": {}}, "EventInvokeConfigs": {"live": {}}, "Permissions": [permission]}
+    node.put(Fn={"Versions": {"V1": {}}, "Aliases": alias, **more})
+    node.put(Fn={})
+    function = node.catalog.functions["fn"]
+    assert ({}, {}, {}, {}, {1}) == (
+        function.aliases, function.urls, function.documents, function.provisioned, set(function.versions)
+    )  # fmt: skip
+    assert {} == node.catalog.urls
+
+
+def test_what_the_template_never_said_stays_as_the_api_set_it() -> None:
+    node = Node()
+    node.put(Fn={**PUBLISHED, "Tags": {"a": "1"}})
+    function = node.catalog.functions["fn"]
+    provisioned = {"live": Provisioned(2, "t")}
+    by_hand = replace(function, tags={**function.tags, "mine": "x"}, reserved=7, provisioned=provisioned)
+    node.catalog = node.catalog.with_function(by_hand)
+    node.put(Fn=PUBLISHED)
+    function = node.catalog.functions["fn"]
+    assert ({"mine": "x"}, 7, provisioned) == (function.tags, function.reserved, function.provisioned)
+    node.put(Fn={**PUBLISHED, "ReservedConcurrentExecutions": 3})
+    node.put(Fn=PUBLISHED)
+    assert node.catalog.functions["fn"].reserved is None
+
+
+def test_a_function_whose_logical_id_changes_keeps_what_the_template_gave_it_as_the_templates() -> None:
+    node = Node()
+    node.put(Fn={**PUBLISHED, "Permissions": [EVERYBODY]})
+    node.put(Renamed={"FunctionName": "fn", "Permissions": [SERVICE]})
+    assert ({}, ["main-S3"]) == (node.catalog.functions["fn"].aliases, sids(node))
+
+
+def test_a_weight_may_go_to_a_version_of_the_template() -> None:
+    node = Node()
+    node.put(Fn=PUBLISHED)
+    routed = {"FunctionVersion": "1", "RoutingConfig": {"AdditionalVersionWeights": {"V2": 0.1}}}
+    node.put(Fn={"Versions": {"V2": {}}, "Aliases": {"live": routed}, "CodeSha256": OTHER})
+    alias = node.catalog.functions["fn"].aliases["live"]
+    assert ("1", {"2": 0.1}) == (alias.version, alias.weights)
+    routed = {"FunctionVersion": "2", "RoutingConfig": {"AdditionalVersionWeights": {"2": 0.1}}}
+    with pytest.raises(DefinitionError, match=r"Fn.Aliases.live: Invalid function version 2"):
+        node.put(Fn={"Versions": {"V2": {}}, "Aliases": {"live": routed}, "CodeSha256": OTHER})
+
+
+def test_an_event_invoke_config_is_stamped_when_it_changes_and_needs_its_qualifier() -> None:
+    node = Node()
+    node.put(Fn={"EventInvokeConfigs": {LATEST: {"MaximumRetryAttempts": 1}}})
+    first = node.catalog.functions["fn"].documents[f"event-invoke/{LATEST}"]
+    assert {"MaximumRetryAttempts": 1, "LastModified": 0.0} == first
+    node.put(Fn={"EventInvokeConfigs": {LATEST: {"MaximumRetryAttempts": 1}}})
+    assert first is node.catalog.functions["fn"].documents[f"event-invoke/{LATEST}"]
+    with pytest.raises(DefinitionError, match=r"Fn.EventInvokeConfigs.live: is no alias or version"):
+        node.put(Fn={"EventInvokeConfigs": {"live": {}}})
+
+
+def test_more_is_not_provisioned_than_reserved_nor_twice_for_one_version() -> None:
+    node = Node()
+    kept = {"ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 2}}
+    alias = {"live": {"FunctionVersion": {"Ref": "V1"}, **kept}}
+    for reserved, version, problem in ((1, {}, "should not be greater than"), (9, kept, "already Provisioned version")):
+        with pytest.raises(DefinitionError, match=problem):
+            node.put(Fn={"Versions": {"V1": version}, "Aliases": alias, "ReservedConcurrentExecutions": reserved})

@@ -9,6 +9,8 @@ import pytest
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
+PERMIT = {"Action": "lambda:InvokeFunction", "Principal": "*", "StatementId": "s"}
+
 
 def wanted(**more: Any) -> WantedFunction:
     return wanted_of({"FunctionName": "f", "Handler": "h.f", "Runtime": "python3.11", "CodeSha256": "a" * 64, **more})
@@ -61,6 +63,39 @@ def test_versions_aliases_and_urls_are_read() -> None:
         ),
         ({"Permissions": [{"Action": "lambda:InvokeFunction"}]}, "Permissions.0.Principal", "must be a string"),
         ({"Versions": {"V": {"Descripton": "x"}}}, "Versions.V.Descripton", "did you mean Description?"),
+        ({"Permissions": [{**PERMIT, "Action": "s3:Get"}]}, "Permissions.0.Action", "'s3:Get' does not match"),
+        ({"Permissions": [{**PERMIT, "Principal": "me"}]}, "Permissions.0.Principal", "principal was invalid"),
+        ({"Permissions": [{**PERMIT, "StatementId": "a b"}]}, "Permissions.0.StatementId", "'a b' does not match"),
+        (
+            {"Permissions": [{**PERMIT, "InvokedViaFunctionUrl": "x"}]},
+            "Permissions.0.InvokedViaFunctionUrl",
+            "true or f",
+        ),
+        (
+            {"EventInvokeConfigs": {"l": {"MaximumRetryAttempts": 3}}},
+            "EventInvokeConfigs.l.MaximumRetryAttempts",
+            "0 and 2",
+        ),
+        ({"Settings": {"VpcConfig": {"SubnetIds": "a"}}}, "Settings.VpcConfig.SubnetIds", "must be a list of strings"),
+        ({"Aliases": {"12": {"FunctionVersion": "1"}}}, "Aliases.12", "'12' does not match"),
+        ({"Aliases": {"a b": {"FunctionVersion": "1"}}}, "Aliases.a b", "'a b' does not match"),
+        ({"Settings": {"VpcConfig": 5}}, "Settings.VpcConfig", "must be a mapping"),
+        (
+            {"Settings": {"TracingConfig": {"Mode": "On"}}},
+            "Settings.TracingConfig.Mode",
+            "not one of PassThrough, Active",
+        ),
+        (
+            {"Settings": {"FileSystemConfigs": [{"Arn": "a"}]}},
+            "Settings.FileSystemConfigs.0.LocalMountPath",
+            "a string",
+        ),
+        ({"Settings": {"Tracing": "Active"}}, "Settings.Tracing", "did you mean TracingConfig?"),
+        (
+            {"Aliases": {"l": {"FunctionVersion": "1", "RoutingConfig": {"AdditionalVersionWeights": {"V": 0.5}}}}},
+            "Aliases.l.RoutingConfig",
+            "V is no version of this function",
+        ),
     ],
 )
 def test_what_is_refused_names_its_field(definition: dict[str, Any], field: str, problem: str) -> None:
@@ -68,3 +103,30 @@ def test_what_is_refused_names_its_field(definition: dict[str, Any], field: str,
         wanted(**definition)
     assert field == raised.value.field
     assert problem in raised.value.problem
+
+
+def test_settings_have_the_shapes_of_lambdas_api() -> None:
+    made = wanted(
+        Environment={"Variables": {}},
+        Architectures=["arm64"],
+        Settings={
+            "LoggingConfig": {"LogFormat": "JSON"},
+            "VpcConfig": {"SubnetIds": ["subnet-1"]},
+            "DeadLetterConfig": {"TargetArn": "arn:q"},
+            "KMSKeyArn": "arn:k",
+            "TracingConfig": {"Mode": "Active"},
+            "FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}],
+        },
+    )
+    vpc = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": [], "VpcId": "vpc-none", "Ipv6AllowedForDualStack": False}
+    assert {
+        "LoggingConfig": {"LogFormat": "JSON"},
+        "VpcConfig": vpc,
+        "DeadLetterConfig": {"TargetArn": "arn:q"},
+        "KMSKeyArn": "arn:k",
+        "TracingConfig": {"Mode": "Active"},
+        "FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}],
+        "Environment": {},
+        "Architectures": ["arm64"],
+    } == made.settings
+    assert {} == wanted(Settings={"DeadLetterConfig": {"TargetArn": ""}}).settings

@@ -17,7 +17,7 @@ from glowplug.runtime.http import names
 from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
-from glowplug.runtime.management.stacks import Site
+from glowplug.runtime.management.site import Site
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 

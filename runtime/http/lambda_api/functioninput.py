@@ -8,6 +8,7 @@ from typing import Any
 
 from glowplug.runtime.errors import InvalidParameter, NotSupported
 from glowplug.runtime.http import names
+from glowplug.runtime.settings import vpc_config
 from glowplug.runtime.spec import FunctionSpec
 
 from .call import Services
@@ -207,7 +208,7 @@ def _check_environment(variables: dict[str, str]) -> None:
 
 
 def _vpc(given: Body) -> dict[str, Any]:
-    """Return a VpcConfig as it is shown. It has no effect here: there is no VPC, and no id is looked up."""
+    """Return a VpcConfig as it is shown. Raises ``InvalidParameter``."""
     subnets, groups = given.texts("SubnetIds") or [], given.texts("SecurityGroupIds") or []
     rule = (
         "Member must satisfy constraint: [Member must have length less than or equal to 1024, Member must have length "
@@ -219,9 +220,4 @@ def _vpc(given: Body) -> dict[str, Any]:
     ):
         if any(matches(value, field, pattern) for value in values):
             refuse(problem(values, field, rule.format(pattern)))
-    return {
-        "SubnetIds": subnets,
-        "SecurityGroupIds": groups,
-        "VpcId": "vpc-none" if subnets else "",
-        "Ipv6AllowedForDualStack": given.flag("Ipv6AllowedForDualStack"),
-    }
+    return vpc_config(subnets, groups, given.flag("Ipv6AllowedForDualStack"))

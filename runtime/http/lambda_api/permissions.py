@@ -8,12 +8,11 @@ from http import HTTPStatus
 from glowplug.runtime.errors import ResourceNotFound
 from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import policies
+from glowplug.runtime.statements import ACTION, STATEMENT_ID
 
 from .call import Call, Services
 from .constraints import ARN, matches, missing, one_of, refuse
 
-_SID = r"([a-zA-Z0-9-_]+)"
-_ACTION = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"
 _GIVEN = tuple(
     "StatementId Action Principal SourceArn SourceAccount EventSourceToken FunctionUrlAuthType InvokedViaFunctionUrl "
     "PrincipalOrgID".split()
@@ -28,8 +27,8 @@ async def add_permission(services: Services, call: Call) -> Reply:
         missing(sid, "statementId"),
         missing(action, "action"),
         missing(body.text("Principal"), "principal"),
-        matches(sid, "statementId", _SID),
-        matches(action, "action", _ACTION),
+        matches(sid, "statementId", STATEMENT_ID),
+        matches(action, "action", ACTION),
         matches(body.text("SourceArn"), "sourceArn", ARN),
         matches(body.text("SourceAccount"), "sourceAccount", r"\d{12}"),
         matches(body.text("EventSourceToken"), "eventSourceToken", r"[a-zA-Z0-9._\-]+"),
