@@ -234,7 +234,7 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
 def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
     """Find the field that the node refused (``Embed.Glowplug.Model.Source``) in the template."""
     logical_id, _, field = error.field.partition(".")
-    if logical_id in wanted.definitions:
+    if logical_id in wanted.definitions or logical_id in wanted.layers:
         return wanted.error(logical_id, DefinitionError(field, error.problem))
     if logical_id in wanted.apis:
         return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))

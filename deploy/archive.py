@@ -17,11 +17,12 @@ from pathlib import Path
 
 from .errors import ArchiveError
 
-_EXCLUDED_DIRECTORIES = frozenset({"__pycache__", ".git", ".hg", ".svn", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
-_EXCLUDED_SUFFIXES = (".pyc", ".pyo")
+EXCLUDED_DIRECTORIES = frozenset({"__pycache__", ".git", ".hg", ".svn", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+EXCLUDED_SUFFIXES = (".pyc", ".pyo")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 _COMPRESSION_LEVEL = 6
-_MAX_UNPACKED_BYTES = 250 * 1024 * 1024  # Lambda's limit, spec 1.5
+MAX_UNPACKED_BYTES = 250 * 1024 * 1024
+"""Lambda's limit, spec 1.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,10 @@ def _walk(directory: Path, root: Path, within: tuple[Path, ...]) -> Iterator[tup
         if entry.is_symlink() and not target.is_relative_to(root):
             raise ArchiveError(f"{entry} is a link to {target}, which is outside {root}")
         if entry.is_dir():
-            if entry.name not in _EXCLUDED_DIRECTORIES:
+            if entry.name not in EXCLUDED_DIRECTORIES:
                 for name, file in _walk(entry, root, (*within, real)):
                     yield f"{entry.name}/{name}", file
-        elif entry.name.endswith(_EXCLUDED_SUFFIXES):
+        elif entry.name.endswith(EXCLUDED_SUFFIXES):
             continue
         elif entry.is_file():
             yield entry.name, entry
@@ -128,8 +129,8 @@ def _zip(files: Mapping[str, Path], origin: str) -> Archive:
 
 
 def _refuse_size(total: int, origin: str) -> None:
-    if total > _MAX_UNPACKED_BYTES:
-        raise ArchiveError(f"{origin} holds {total} bytes; a function's code may have {_MAX_UNPACKED_BYTES}")
+    if total > MAX_UNPACKED_BYTES:
+        raise ArchiveError(f"{origin} holds {total} bytes; a function's code may have {MAX_UNPACKED_BYTES}")
 
 
 def _is_executable(file: Path) -> bool:

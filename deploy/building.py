@@ -2,9 +2,10 @@
 
     CACHE/requirements/<key>.zip    the layer, as it is uploaded; not used for 30 days, it goes with the next build
 
-``CACHE`` is ``XDG_CACHE_HOME/glowplug``, else ``~/.cache/glowplug``. Packages lie below ``python/`` in a layer. Byte
-code and packages' own tests stay out, what describes a package (``*.dist-info``) stays in. The function lists the layer
-first, so that its own layers hide what is also in theirs.
+``CACHE`` is ``XDG_CACHE_HOME/glowplug``, else ``~/.cache/glowplug``. Packages lie below ``python/`` in a layer, as pip
+installs them but for byte code, with what describes them (``*.dist-info``). Packages' own tests stay in as well, since
+there are packages that import theirs, unless the layer would be over Lambda's limit with them. The function lists the
+layer first, so that its own layers hide what is also in theirs.
 """
 
 from __future__ import annotations
@@ -25,20 +26,18 @@ from typing import Any
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.wanted import REQUIREMENTS
 
-from .archive import Archive, given, pack_below
+from .archive import MAX_UNPACKED_BYTES, Archive, given, pack_below
 from .errors import ArchiveError, RequirementsError
+from .layers import PREFIX, content_path
 from .pythons import Python, Pythons
 from .requirements import Requirements, requirements_of
 from .translate import Stack
 
 Progress = Callable[[Mapping[str, Any]], None]
 
-PREFIX = "python"
-"""Where Python finds packages in a layer."""
-
 _KEPT_S = 30 * 86400.0
 _TOLD_LINES = 12
-_LEFT_OUT = frozenset({"tests", "__pycache__"})
+_TESTS = "tests"
 _QUIET = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_PROGRESS_BAR": "off",
     "PIP_ROOT_USER_ACTION": "ignore", "PYTHONUNBUFFERED": "1",
@@ -80,7 +79,9 @@ class Builder:
             with tempfile.TemporaryDirectory(prefix=".making-", dir=kept.parent) as directory:
                 target = Path(directory) / PREFIX
                 self._install(requirements, target, report)
-                _leave_out(target)
+                if _size(target) > MAX_UNPACKED_BYTES:
+                    report({**_about(requirements), "message": "over Lambda's limit: packages' own tests are left out"})
+                    _leave_tests_out(target)
                 made = _packed(target, requirements)
                 packed = Path(directory) / "layer.zip"
                 packed.write_bytes(made.data)
@@ -104,7 +105,7 @@ class Builder:
             "--requirement", requirements.file.name,
         ]  # fmt: skip
         environ = {name: value for name, value in self.environ.items() if name not in _NOT_PIPS}
-        about = {"step": "install", "file": f"{requirements.file.parent.name}/{requirements.file.name}"}
+        about = _about(requirements)
         report({**about, "message": f"for {requirements.python.runtime}"})
         last: deque[str] = deque(maxlen=_TOLD_LINES)
         with subprocess.Popen(
@@ -131,10 +132,12 @@ class Builder:
 
 
 def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
-    """Return the stack with a layer for each function whose local code has requirements.
+    """Return the stack with a layer for each function whose local code has requirements, and with the layers built that
+    are to be built.
 
-    Raises ``TemplateError`` at the function's code when they cannot be installed.
+    Raises ``TemplateError`` at the code, or the layer's content, whose requirements cannot be installed.
     """
+    stack = _with_layers(stack, builder, report)
     made: dict[str, Archive] = {}
     definitions, archives, layers = dict(stack.definitions), dict(stack.archives), dict(stack.layers)
     for logical_id, definition in stack.definitions.items():
@@ -164,6 +167,20 @@ def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
     return replace(stack, definitions=definitions, archives=archives, layers=layers)
 
 
+def _with_layers(stack: Stack, builder: Builder, report: Progress) -> Stack:
+    """Return the stack with what its layers' requirements ask for in them."""
+    layers, archives = dict(stack.layers), dict(stack.archives)
+    for logical_id, build in stack.builds.items():
+        try:
+            archive = builder.content(build.directory, build.runtime, report)
+        except ArchiveError as error:
+            raise stack.template.error(content_path(stack.template, logical_id), str(error)) from error
+        layers[logical_id] = {**layers[logical_id], "CodeSha256": archive.digest}
+        archives[archive.digest] = archive
+    named = {str(one["CodeSha256"]) for one in (*stack.definitions.values(), *layers.values())}
+    return replace(stack, layers=layers, archives={key: value for key, value in archives.items() if key in named})
+
+
 def _says_skip(stack: Stack, logical_id: str) -> bool:
     metadata = stack.template.get(("Resources", logical_id, "Metadata")) or {}
     return str(metadata.get("SkipBuild", False)).lower() == "true"
@@ -187,6 +204,10 @@ def _pip(python: Python) -> list[str]:
 
 def _has_pip() -> bool:
     return find_spec("pip") is not None
+
+
+def _about(requirements: Requirements) -> dict[str, str]:
+    return {"step": "install", "file": f"{requirements.file.parent.name}/{requirements.file.name}"}
 
 
 def _cached(kept: Path, requirements: Requirements) -> Archive | None:
@@ -219,8 +240,14 @@ def _packed(target: Path, requirements: Requirements) -> Archive:
         ) from error
 
 
-def _leave_out(target: Path) -> None:
+def _size(target: Path) -> int:
+    return sum(
+        os.stat(os.path.join(directory, name)).st_size for directory, _, names in os.walk(target) for name in names
+    )
+
+
+def _leave_tests_out(target: Path) -> None:
     for directory, names, _ in os.walk(target):
-        for name in [name for name in names if name in _LEFT_OUT]:
-            shutil.rmtree(Path(directory) / name)
-            names.remove(name)
+        if _TESTS in names:
+            shutil.rmtree(Path(directory) / _TESTS)
+            names.remove(_TESTS)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from . import layers
 from .places import place_of
 from .resources import Resources
 from .supported import SERVERLESS_FUNCTION
@@ -61,6 +62,8 @@ def definition_of(template: Template, resources: Resources, logical_id: str) -> 
     scaling = _scaling(template, resources, logical_id)
     if scaling is not None:
         definition["FunctionScalingConfig"] = scaling
+    if attached := layers.of_function(template, resources, logical_id):
+        definition["Layers"] = attached
     glowplug = _glowplug(template, resources, logical_id)
     if glowplug:
         definition["Glowplug"] = glowplug

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 _PATIENCE_S = 10.0
 _PROBE = (
     "import json, platform, sys, sysconfig; "
-    "print(json.dumps([list(sys.version_info[:2]), platform.python_version(), sysconfig.get_platform()]))"
+    "print(json.dumps([list(sys.version_info[:2]), platform.python_version(), "
+    "f'{sysconfig.get_platform()} {sysconfig.get_config_var(\"SOABI\") or str()}']))"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Python:
     """An interpreter. ``runtime`` such as ``python3.12``; ``version`` and ``platform`` decide what is installed for
-    it (``3.12.1``, ``linux-x86_64``)."""
+    it: ``3.12.1``, and ``linux-x86_64 cpython-312-x86_64-linux-gnu``, which also tells the C library."""
 
     runtime: str
     path: str
@@ -34,10 +35,13 @@ class Python:
     platform: str
 
 
+_PLATFORM = f"{sysconfig.get_platform()} {sysconfig.get_config_var('SOABI') or ''}"
+
+
 def own() -> Python:
     """Return glowplug's own."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return Python(name, sys.executable, platform.python_version(), sysconfig.get_platform())
+    return Python(name, sys.executable, platform.python_version(), _PLATFORM)
 
 
 class Pythons:

@@ -19,7 +19,7 @@ from .errors import ArchiveError
 from .pythons import Python
 
 FILE = "requirements.txt"
-_FORMAT = "glowplug-requirements-1"
+_FORMAT = "glowplug-requirements-2"
 _BUILT_BY_SAM = ".aws-sam"
 _INCLUDE = re.compile(r"(?:-[rc]\s*|--(?:requirement|constraint)(?:\s+|=))(?P<file>\S+)")
 _EDITABLE = re.compile(r"(?:-e\s*|--editable(?:\s+|=))")
@@ -49,7 +49,8 @@ def requirements_of(code: Path, python: Python) -> Requirements | None:
     digest = hashlib.sha256("\0".join((_FORMAT, python.runtime, python.version, python.platform)).encode())
     asks = False
     try:
-        for name, content in _inputs(file, file.parent, set()):
+        for name, path in _inputs(file, file.parent, set()):
+            content = pack(path).digest.encode() if path.is_dir() else path.read_bytes()
             digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
             asks = asks or any(_asks(line) for line in _lines(content.decode(errors="replace")))
     except OSError as error:
@@ -57,28 +58,38 @@ def requirements_of(code: Path, python: Python) -> Requirements | None:
     return Requirements(file, python, digest.hexdigest()) if asks else None
 
 
+def local_files(code: Path) -> list[Path]:
+    """Return every file and directory of this machine that the code's requirements name, their own file included.
+    Raises ``OSError``."""
+    file = code / FILE
+    return [path for _, path in _inputs(file, file.parent, set())] if file.is_file() else []
+
+
+def is_sams(code: Path) -> bool:
+    """Return whether ``sam build`` has made this."""
+    return _BUILT_BY_SAM in code.resolve().parts
+
+
 def _is_built(code: Path) -> bool:
-    return _BUILT_BY_SAM in code.resolve().parts or next(code.glob("*.dist-info"), None) is not None
+    return is_sams(code) or next(code.glob("*.dist-info"), None) is not None
 
 
-def _inputs(file: Path, base: Path, seen: set[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of a requirements file and of everything local that it names.
+def _inputs(file: Path, base: Path, seen: set[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield (name, path) of a requirements file and of everything local that it names.
 
     Included files are found beside the file that includes them, packages below ``base``, which pip is run in. What is
     not there is left to pip, which says so.
     """
-    content = file.read_bytes()
-    yield file.name, content
+    yield file.name, file
     seen.add(file.resolve())
-    for line in _lines(content.decode(errors="replace")):
+    for line in _lines(file.read_text(errors="replace")):
         included = _INCLUDE.match(line)
         if included is not None:
             path = file.parent / included["file"]
             if path.is_file() and path.resolve() not in seen:
                 yield from _inputs(path, base, seen)
         elif (local := _local(line)) and (base / local).exists():
-            path = base / local
-            yield local, pack(path).digest.encode() if path.is_dir() else path.read_bytes()
+            yield local, base / local
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.spec import url_id_of
 
 from .intrinsics import Intrinsics
-from .supported import LAMBDA_ALIAS, LAMBDA_FUNCTION, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
+from .supported import LAMBDA_ALIAS, LAMBDA_FUNCTION, LAMBDA_LAYER, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
 from .template import KeyPath, Template
 
 HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
@@ -102,7 +102,7 @@ class Resources:
 
     def ref(self, logical_id: str) -> Any:
         """Return the value of ``Ref``: a function's or a role's name, an alias's or a version's ARN, the ARN of a URL's
-        function, a permission's statement id, an API's id."""
+        function or of a layer's version, a permission's statement id, an API's id."""
         if logical_id.endswith(".Stage"):  # SAM's name for the stage that it makes
             return self.attribute(logical_id.removesuffix(".Stage"), "Stage")
         kind = self._kind(logical_id)
@@ -114,11 +114,18 @@ class Resources:
             return api_id_of(self.stack, logical_id)
         if kind in (HTTP_STAGE, REST_STAGE):
             return self._named(logical_id, "StageName")
+        if kind == LAMBDA_LAYER:
+            return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{_number_of(logical_id)}")
         if kind != LAMBDA_PERMISSION:
             for key in _NAMES:
                 if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
                     return name
         return f"{self.stack}-{logical_id}"
+
+    def layer_name(self, logical_id: str) -> Any:
+        """Return the name of a layer; one that the template does not name is the stack's own, as functions are."""
+        named = "LayerName" in self.properties(logical_id) and self._named(logical_id, "LayerName")
+        return named or f"{self.stack}-{logical_id}"
 
     def attribute(self, logical_id: str, attribute: str) -> Any:
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` for an attribute that is not provided."""
@@ -132,6 +139,8 @@ class Resources:
             return self._account.arn("iam", f"role/{self.ref(logical_id)}", regional=False)
         if (kind, attribute) == ("AWS::Logs::LogGroup", "Arn"):
             return self._account.arn("logs", f"log-group:{self.ref(logical_id)}:*")
+        if (kind, attribute) == (LAMBDA_LAYER, "LayerVersionArn"):
+            return self.ref(logical_id)
         if (kind, attribute) in ((LAMBDA_ALIAS, "AliasArn"), (LAMBDA_VERSION, "FunctionArn")):
             return self.ref(logical_id)
         if (kind, attribute) == (LAMBDA_VERSION, "Version"):
@@ -191,7 +200,7 @@ class Resources:
     def _qualifier(self, logical_id: str) -> str:
         """Return the name of an alias, or what stands for the number of a version until it is published."""
         if self._kind(logical_id) == LAMBDA_VERSION:
-            return f"<version of {logical_id}>"
+            return _number_of(logical_id)
         return str(self._named(logical_id, "Name"))
 
     def _arn(self, name: str, qualifier: str = "") -> str:
@@ -224,6 +233,11 @@ class Resources:
             return self.intrinsics.evaluate(self.properties(logical_id).get(key), path)
         finally:
             self._naming.pop()
+
+
+def _number_of(logical_id: str) -> str:
+    """Return what stands for the number of a version until it is published."""
+    return f"<version of {logical_id}>"
 
 
 def unpublished(value: object) -> str:

@@ -20,12 +20,15 @@ LAMBDA_ALIAS = "AWS::Lambda::Alias"
 LAMBDA_EVENT_INVOKE = "AWS::Lambda::EventInvokeConfig"
 LAMBDA_PERMISSION = "AWS::Lambda::Permission"
 LAMBDA_URL = "AWS::Lambda::Url"
+SERVERLESS_LAYER = "AWS::Serverless::LayerVersion"
+LAMBDA_LAYER = "AWS::Lambda::LayerVersion"
 LAMBDA_VERSION = "AWS::Lambda::Version"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
 _NOTED_TYPES = frozenset(
-    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Logs::LogGroup".split()
+    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
+    "AWS::Logs::LogGroup".split()
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -38,12 +41,13 @@ _ATTRIBUTES = frozenset(
 _ATTRIBUTES_NOT_YET = frozenset({"Connectors", "CreationPolicy", "UpdatePolicy"})
 _URL_KEYS = frozenset({"AuthType", "InvokeMode", "Cors"})
 
+_GLOBALS = {"Function": SERVERLESS_FUNCTION, "LayerVersion": SERVERLESS_LAYER, **GLOBALS}
 _EVENT_INVOKE_KEYS = frozenset({"MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig"})
 
 # Property -> what it means, per resource type. Both types of functions share what has one name in both.
 _BUILT = frozenset(
-    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Role LoggingConfig Tags "
-    "ReservedConcurrentExecutions SnapStart Architectures PackageType FunctionScalingConfig".split()
+    "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers Role "
+    "LoggingConfig Tags ReservedConcurrentExecutions SnapStart Architectures PackageType FunctionScalingConfig".split()
 )
 _STORED = frozenset(  # noted, and shown by the Lambda API: nothing asynchronous runs, no VPC, no key, no file system
     "CapacityProviderConfig DeadLetterConfig DeadLetterQueue EventInvokeConfig FileSystemConfigs KmsKeyArn Tracing "
@@ -53,7 +57,8 @@ _NOTED = frozenset(
     "CapacityProviderConfig CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn PublishToLatestPublished "
     "RecursiveLoop RuntimeManagementConfig TenancyConfig VpcConfig".split()
 )
-_NOT_YET = frozenset("ImageConfig Layers".split())
+_NOT_YET = frozenset({"ImageConfig"})
+_LAYER = frozenset("LayerName Description CompatibleRuntimes CompatibleArchitectures LicenseInfo".split())
 _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     SERVERLESS_FUNCTION: (
         _BUILT | frozenset(
@@ -94,6 +99,8 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
     ),
     LAMBDA_EVENT_INVOKE: (_EVENT_INVOKE_KEYS | {"FunctionName", "Qualifier"}, frozenset(), frozenset()),
     **API_PROPERTIES,
+    SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
+    LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
 }  # fmt: skip
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_VERSION: ("FunctionName",),
@@ -119,10 +126,8 @@ def check(template: Template) -> tuple[str, ...]:
     if not isinstance(resources, Mapping) or not resources:
         raise template.error(("Resources",), "must be a mapping with at least one function")
     noted: list[tuple[str, str]] = []
-    only(template, ("Globals",), document.get("Globals") or {}, {"Function", *GLOBALS}, ())
-    if "Function" in (document.get("Globals") or {}):
-        noted += _properties(template, ("Globals", "Function"), SERVERLESS_FUNCTION)
-    for section, kind in GLOBALS.items():
+    only(template, ("Globals",), document.get("Globals") or {}, _GLOBALS.keys(), ())
+    for section, kind in _GLOBALS.items():
         if section in (document.get("Globals") or {}):
             noted += _properties(template, ("Globals", section), kind)
     for logical_id, resource in resources.items():
@@ -170,6 +175,8 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
         if name not in (resource.get("Properties") or {}):
             raise template.error((*path, "Properties"), f"{name} is missing")
     noted += [(kind, str(path[-1]))] if kind == LAMBDA_EVENT_INVOKE else []
+    if kind in (SERVERLESS_LAYER, LAMBDA_LAYER):
+        return noted  # how it is built means something there
     return noted + [
         (f"Metadata.{name}", str(path[-1])) for name in ("BuildMethod", "BuildProperties") if name in metadata
     ]

@@ -5,8 +5,8 @@
 2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
-   (versions, aliases, URLs, permissions, ...) a part of that; each API is read from its OpenAPI document
-   (``apis``).
+   (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
+   API is read from its OpenAPI document (``apis``).
 5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
 This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
@@ -31,6 +31,7 @@ from .definitions import definition_of
 from .errors import TemplateError
 from .expansion import expand, exports_of
 from .intrinsics import Intrinsics
+from .layers import LayerBuild, as_lambdas, layers_of
 from .packing import Packer
 from .places import Written, place_of
 from .resources import Account, Resources, unpublished
@@ -49,6 +50,7 @@ class Stack:
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
     ``exports`` and ``imports`` are what it shares with other stacks: text by export name, and the names that it took
     from them.
+    ``builds`` are the layers that are to hold what a requirements.txt asks for.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Stack:
     written: Mapping[str, Written] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
+    builds: Mapping[str, LayerBuild] = field(default_factory=dict)
 
     def error(self, logical_id: str, error: DefinitionError) -> TemplateError:
         """Return the refusal of a definition as an error of the template: the same problem, with its file and line."""
@@ -88,14 +91,18 @@ def translate(
     template, imports = expand(template, names, exports)
     notes = check(template)
     packed, archives = Packer(template, names).pack()
-    translated = _to_cloudformation(template, packed, names)
+    translated = _to_cloudformation(template, as_lambdas(packed), names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
     definitions = {
         logical_id: definition_of(template, resources, logical_id) for logical_id in resources.of_type(LAMBDA_FUNCTION)
     }
     belongings = Belongings(template, resources, definitions)
     belongings.put()
-    result = Stack(stack, template, definitions, archives, notes=notes, written=belongings.written)
+    layers = layers_of(template, resources)
+    result = Stack(
+        stack, template, definitions, {**archives, **layers.archives}, notes=(*notes, *layers.notes),
+        layers=layers.definitions, written=belongings.written, builds=layers.builds,
+    )  # fmt: skip
     _refuse_numbers(result)
     _validate(result)
     apis = apis_of(template, resources, definitions)
@@ -138,11 +145,11 @@ def _to_cloudformation(template: Template, document: dict[str, Any], names: Mapp
 
 
 def _refuse_numbers(stack: Stack) -> None:
-    """Refuse the number of a version anywhere but in an alias and in Outputs: it is given when the stack is put."""
+    """Refuse the number of a version but in an alias, Layers and Outputs: it is given when the stack is put."""
 
     def look(logical_id: str, value: Any, field_path: str) -> None:
         if version := unpublished(value):
-            problem = f"the number of {version} is known when it is published: an alias and Outputs can have it"
+            problem = f"the number of {version} is known when it is published: an alias, Layers and Outputs can have it"
             raise stack.error(logical_id, DefinitionError(field_path, problem))
         items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
         for key, item in items:
@@ -150,7 +157,7 @@ def _refuse_numbers(stack: Stack) -> None:
             look(logical_id, str(key), place)
             look(logical_id, item, place)
 
-    for logical_id, definition in stack.definitions.items():
+    for logical_id, definition in {**stack.definitions, **stack.layers}.items():
         look(logical_id, definition, "")
 
 

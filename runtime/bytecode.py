@@ -57,7 +57,7 @@ class ByteCompiler:
         except TimeoutError:
             message = "byte code of %s: not finished after %g s; modules without it start slower"
             log.warning(message, target, TIME_LIMIT_S)
-        made = sorted(unpacked.rglob("__pycache__/*.pyc"))
+        made = sorted(path for path in unpacked.rglob("__pycache__/*.pyc") if path.is_file())
         for directory in {path.parent for path in made}:
             directory.chmod(0o755)
         for path in made:

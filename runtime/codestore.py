@@ -3,7 +3,7 @@
     S/code/<sha256>.zip     as uploaded, 0444
     S/code/<sha256>/        unpacked: directories 0755, files 0444, 0555 where the archive says executable
     S/code/opt-<sha256>/    several layers in one directory, by the list of their digests (``merging.py``)
-    S/code/.incoming-*      being unpacked; deleted when the store is opened
+    S/code/.incoming-*      being received or unpacked; deleted when the store is opened
 
 A layer is code like any other. A directory appears by rename, after everything in it has reached the disk: it is there
 completely or not at all. What an archive may hold is decided by ``archive.py`` before a byte is unpacked.
@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .archive import Member, copy_member, inspect
 from .bytecode import ByteCompiler
@@ -123,6 +126,26 @@ class CodeStore:
         """
         return await asyncio.to_thread(self._put, _checked(digest), archive)
 
+    @contextmanager
+    def incoming(self) -> Iterator[BinaryIO]:
+        """A file for a zip that is too large for memory, for ``put_file``; gone after the block, unless stored.
+
+        An ``OSError`` of the block is the disk's and becomes ``StateError``.
+        """
+        path = self._directory / f".incoming-zip-{secrets.token_hex(8)}"
+        try:
+            with path.open("xb") as file:
+                yield file
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def put_file(self, digest: str, file: Path) -> Path:
+        """Store the zip in a file from ``incoming``, which is the store's from then on. ``digest`` is what the file's
+        writer has made of its bytes. Otherwise as ``put``."""
+        return await asyncio.to_thread(self._put_file, _checked(digest), file)
+
     async def prune(
         self, keep: Iterable[str], layers: Iterable[Sequence[str]] = (), *, grace_s: float = PRUNE_GRACE_S
     ) -> list[str]:
@@ -140,6 +163,25 @@ class CodeStore:
         actual = hashlib.sha256(archive).hexdigest()
         if actual != digest:
             raise InvalidParameter(f"the uploaded code has SHA-256 {actual}, not {digest}")
+        with io.BytesIO(archive) as source:
+            return self._publish(digest, source, lambda path: _write_file(path, archive, 0o444))
+
+    def _put_file(self, digest: str, file: Path) -> Path:
+        def move(path: Path) -> None:
+            file.chmod(0o444)
+            _sync(file, os.O_RDONLY)
+            file.rename(path)
+
+        try:
+            with file.open("rb") as source:
+                return self._publish(digest, source, move)
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _publish(self, digest: str, archive: BinaryIO, bring: Callable[[Path], None]) -> Path:
+        """Unpack an archive and give it its name; ``bring`` puts the archive itself, on disk, at a path."""
         target = self._directory / digest
         incoming = self._directory / f".incoming-{digest[:16]}-{secrets.token_hex(4)}"
         try:
@@ -152,7 +194,7 @@ class CodeStore:
                 _unpack(contents.file, contents.members, unpacked)
             for path in self._compiler.compile_tree(unpacked, target):
                 _sync(path, os.O_RDONLY)
-            _write_file(incoming / "zip", archive, 0o444)
+            bring(incoming / "zip")
             (incoming / "zip").rename(self._directory / f"{digest}.zip")
             try:
                 unpacked.rename(target)

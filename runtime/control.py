@@ -146,7 +146,7 @@ class StackResult:
     """What ``put_stack`` did, and the stack's functions as they are now.
 
     ``notes`` are what was asked for and is otherwise on this node, one sentence each. ``versions`` says which number
-    the version of a logical id has.
+    the version of a function or a layer has, by its logical id.
     """
 
     changes: tuple[FunctionChange, ...]
@@ -210,8 +210,8 @@ class ControlPlane(Protocol):
     def get_code(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a zip that is here."""
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        """Store a zip and return its bytes. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
 
     async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""

@@ -34,6 +34,7 @@ from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, Door, Front, PublicSurface
+from .http.downloads import Downloads
 from .http.function_url import FunctionUrls
 from .http.gateway import Gateway
 from .http.hosts import ControlGuard
@@ -272,10 +273,22 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         door = authenticator if access.required else None
-        retries = Retries(clock)
+        retries, downloads = Retries(clock), Downloads(code, state.hmac_key(), clock)
         stack.push_async_callback(retries.close)
         await _listen(
-            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door
+            http,
+            config,
+            registry,
+            deployments,
+            code,
+            router,
+            retries,
+            control,
+            metrics,
+            clock,
+            admission,
+            downloads,
+            door,
         )
         state.announce(http.endpoint)
 
@@ -314,6 +327,7 @@ async def _listen(
     metrics: Metrics,
     clock: Clock,
     admission: Admission,
+    downloads: Downloads,
     door: Authenticator | None,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls URLs and routes, ``door`` who control."""
@@ -349,13 +363,15 @@ async def _listen(
             account_id=config.account_id,
             endpoint=lambda: http.endpoint,
             packages=Packages(code, limits),
+            downloads=downloads,
             foreign=config.foreign_runtimes == "store",
         )
     )
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
     fronts: dict[Door, Front] = {"url": urls, "api": gateway}
-    await http.serve(control=ControlSurface(fronts, api, admin, guard, door), public=PublicSurface(fronts))
+    surface = ControlSurface(fronts, api, admin, guard, downloads, door)
+    await http.serve(control=surface, public=PublicSurface(fronts))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

@@ -27,10 +27,12 @@ from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, 
 from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
+from .management import layers
 from .management.drift import drift
 from .management.site import Site
 from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
+from .receiving import receive
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
@@ -241,9 +243,9 @@ class NodeControl:
         """Yield the bytes of a zip that is here. Raises ``InvalidParameter``, ``StateError``."""
         return self._code.read(digest)
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        """Store a zip. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
-        await self._code.put(digest, archive)
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        """Store a zip and return its bytes. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
+        return await receive(self._code, digest, parts)
 
     async def stacks(self) -> list[Stack]:
         """Return every stack, by name."""
@@ -293,6 +295,7 @@ class NodeControl:
         listed = tuple([item for item in await self.functions() if item.name in names])
         functions = [self._registry.catalog.functions[name] for name in names]
         versions = {logical_id: number for one in functions for logical_id, number in one.publications.items()}
+        versions |= layers.of_stack(self._registry.catalog, request.name)
         return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
 
     async def delete_stack(self, name: str) -> list[FunctionChange]:

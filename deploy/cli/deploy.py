@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .options import (
 )
 from .output import counted, show_json, size
 from .progress import display
+from .watch import watch
 
 no_build_option = click.option(
     "--no-build", "--skip-build", "no_build", is_flag=True, help="Install nothing that a requirements.txt asks for."
@@ -41,6 +43,7 @@ no_build_option = click.option(
 @no_build_option
 @click.option("--wait", is_flag=True, help="Return when the engines are baked too.")
 @strict_option
+@click.option("--watch", "watching", is_flag=True, help="Deploy again whenever template or code change, until Ctrl-C.")
 @of_a_node
 def deploy(
     templates: tuple[Path, ...],
@@ -50,6 +53,7 @@ def deploy(
     no_build: bool,
     wait: bool,
     strict: bool,
+    watching: bool,
     endpoint: str | None,
     state: Path | None,
     as_json: bool,
@@ -62,6 +66,14 @@ def deploy(
     given = pairs(parameters)
     refuse_one_name_for_several(stack, templates)
     client = connect(endpoint, state)
+    if watching:
+        if wait or as_json:
+            raise click.UsageError("--watch takes neither --wait nor --json")
+        carry_out = again(
+            templates, client, stack, given, builder(no_build=no_build), refresh=refresh, strict=strict
+        )  # fmt: skip
+        watch(templates, given, carry_out, ended=_pause)
+        return
     with display(quiet=as_json) as progress:
         results = apply.deploy_all(
             templates, client, stack=stack, parameters=given, refresh=refresh, strict=strict,
@@ -77,6 +89,36 @@ def deploy(
             show_engines(name, listing)
     if not all(map(all_baked, engines.values())):
         sys.exit(1)  # deployed and serving, but not with what --wait waited for
+
+
+def again(
+    templates: Sequence[Path],
+    client: NodeClient,
+    stack: str | None,
+    parameters: dict[str, str],
+    builder: Builder | None,
+    *,
+    refresh: bool,
+    strict: bool,
+) -> Callable[[], None]:
+    """Return what deploys the templates and shows what has changed; sources are refreshed the first time only."""
+    left = [refresh]
+
+    def deploy() -> None:
+        with display(quiet=False) as progress:
+            results = apply.deploy_all(
+                templates, client, stack=stack, parameters=parameters, refresh=bool(left) and left.pop(),
+                strict=strict, builder=builder, on_progress=progress,
+            )  # fmt: skip
+        for result in results:
+            show(result)
+
+    return deploy
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def builder(*, no_build: bool) -> Builder | None:

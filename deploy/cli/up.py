@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .options import as_json as json_option
 from .options import pairs, parameter_option, refuse_one_name_for_several, stack_option, state_option, strict_option
 from .output import counted, show_json
 from .progress import display
+from .watch import watch
 
 
 @click.command()
@@ -38,6 +40,7 @@ from .progress import display
 @parameter_option
 @deploy.no_build_option
 @strict_option
+@click.option("--watch", "watching", is_flag=True, help="Deploy the template again whenever it or its code change.")
 @state_option
 @json_option
 def up(
@@ -48,6 +51,7 @@ def up(
     parameters: tuple[str, ...],
     no_build: bool,
     strict: bool,
+    watching: bool,
     state: Path | None,
     as_json: bool,
 ) -> None:
@@ -61,6 +65,8 @@ def up(
     refuse_one_name_for_several(stack, templates)
     if stack is not None and not templates:
         raise click.BadParameter("names the stack of a template, and there is none", param_hint="--stack")
+    if watching and (not templates or as_json):
+        raise click.UsageError("--watch takes a template, and no --json")
     look_over(templates, given, strict=strict)
     found = config.state == default_state(os.environ).expanduser().absolute()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -68,14 +74,25 @@ def up(
     async def ready(node: Node) -> None:
         # In a thread: the client waits for the node, whose loop this is.
         client = NodeClient(node.endpoint, operatorkey.read(config.state))
-        where = "" if found else found_by(config.state, node.endpoint)
+        builder, where = deploy.builder(no_build=no_build), "" if found else found_by(config.state, node.endpoint)
         carry_out = partial(
-            deploy_all, templates, client, stack=stack, parameters=given, strict=strict,
-            builder=deploy.builder(no_build=no_build),
+            deploy_all, templates, client, stack=stack, parameters=given, strict=strict, builder=builder,
         ) if templates else None  # fmt: skip
         await asyncio.to_thread(_serve_templates, client, carry_out, as_json=as_json, where=where)
+        if watching:
+            again = deploy.again(templates, client, stack, given, builder, refresh=False, strict=strict)
+            await _watched(templates, given, again)
 
     uvloop.run(serve(config, ready=ready))
+
+
+async def _watched(templates: Sequence[Path], parameters: dict[str, str], carry_out: Callable[[], None]) -> None:
+    """Deploy what changes, in a thread, until the node ends."""
+    ending = threading.Event()
+    try:
+        await asyncio.to_thread(watch, templates, parameters, carry_out, ended=ending.wait, deployed=True)
+    finally:
+        ending.set()
 
 
 def _serve_templates(

@@ -15,7 +15,8 @@
     GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs, what was asked
                                                    for (Definitions) and what was changed since (Drift)
     PUT  /_glowplug/stacks/<stack>                 body as ``StackRequest.from_json`` reads it;
-                                                   {"changes": [...], "functions": [...], "notes": [...]} (*)
+                                                   {"changes": [...], "functions": [...], "notes": [...],
+                                                   "layers": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     GET  /metrics                                  Prometheus text
 
@@ -165,9 +166,8 @@ class AdminApi:
         _only(request, "HEAD", "GET", "PUT")
         if request.method == "PUT":
             # As from S3 on AWS: what limits it is the size of its contents.
-            archive = await request.read(self._limits.code_unzipped_bytes, what="a code upload")
-            await self._control.put_code(digest, archive)
-            return json_reply({"code": digest, "bytes": len(archive)})
+            parts = request.parts(self._limits.code_unzipped_bytes, what="a code upload")
+            return json_reply({"code": digest, "bytes": await self._control.put_code(digest, parts)})
         if not await self._control.has_code(digest):
             raise ResourceNotFound(f"Code not found: {digest}")
         if request.method == "GET":

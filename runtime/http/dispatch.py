@@ -5,6 +5,7 @@
     control    <api-id>.execute-api.*   any                      that API
     control    ours                     /_url/<url-id>[/…]       that function
     control    ours                     /_apis/<api-id>[/…]      that API
+    control    ours                     /_glowplug/download/…    a zip of code, by a link
     control    ours                     /_glowplug/…, /metrics   admin API
     control    ours                     /20yy-mm-dd/…            Lambda API
     public     <url-id>.lambda-url.*    any                      that function
@@ -16,8 +17,9 @@
 Host is matched first, so a host of a function or an API never reaches ``/_*`` or the Lambda API.
 
 Where the node checks signatures, everything of ours on the control listener needs one, before anything else is made of
-the request; function URLs and routes of APIs follow their own AuthType. ``/_glowplug/health`` without a signature says
-that the node is up and nothing more: whoever restarts a node that does not answer has no key.
+the request; function URLs and routes of APIs follow their own AuthType, and links to code carry a signature of the
+node's own (``downloads.py``). ``/_glowplug/health`` without a signature says that the node is up and nothing more:
+whoever restarts a node that does not answer has no key.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from glowplug.runtime import sigv4
 from glowplug.runtime.errors import Forbidden, ResourceNotFound
 
 from .authentication import Authenticator
+from .downloads import PREFIX as DOWNLOADS
+from .downloads import Downloads
 from .hosts import ControlGuard, api_id_of_host, hostname, url_id_of_host
 from .lambda_api.api import API_PATH, LambdaApi
 from .messages import Reply, Request, json_reply
@@ -91,12 +95,14 @@ class ControlSurface:
         lambda_api: LambdaApi,
         admin: Surface,
         guard: ControlGuard,
+        downloads: Downloads,
         authenticator: Authenticator | None = None,
     ) -> None:
         self._fronts = fronts
         self._lambda_api = lambda_api
         self._admin = admin
         self._guard = guard
+        self._downloads = downloads
         self._authenticator = authenticator
 
     async def answer(self, request: Request) -> Reply:
@@ -110,6 +116,8 @@ class ControlSurface:
             self._guard.check_origin(request.host, request.headers)
         if call is not None:
             return await self._fronts[call.door].answer(request, call.front_id, call.path)
+        if request.path.startswith(DOWNLOADS):
+            return await self._downloads.answer(request)
         if self._authenticator is not None:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})

@@ -120,7 +120,7 @@ BAD_TEMPLATES = {
     "no mapping": ("just text", "bad.yaml:1:", "a template is a mapping"),
     "empty": ("", "bad.yaml:1:", "is empty"),
     "unknown property": (TEMPLATE.replace("Handler:", "Handlr:"), "bad.yaml:5:", "did you mean Handler?"),
-    "unbuilt property": (TEMPLATE.replace("Handler:", "Layers: [a], Handler:"), "bad.yaml:5:", "Layers: is not supp"),
+    "unbuilt property": (TEMPLATE.replace("Handler:", "ImageConfig: {}, Handler:"), "bad.yaml:5:", "ImageConfig: is not supp"),
     "unknown metadata": (
         TEMPLATE + "    Metadata: {Glowplug: {IdleTimoutSeconds: 5}}\n", "bad.yaml:6:", "did you mean IdleTimeoutSeconds?",
     ),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import subprocess
 import sys
+import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +115,26 @@ def test_nobody_gets_in_without_a_signature(signed: Signed, path: str) -> None:
     status, headers, text = signed.node.request_raw("GET", path)
     assert (403, "MissingAuthenticationTokenException") == (status, headers["x-amzn-errortype"])
     assert {"message": "Missing Authentication Token"} == json.loads(text)
+
+
+def test_the_link_of_get_function_downloads_the_code_without_credentials(signed: Signed) -> None:
+    found = signed.client("ops").get_function(FunctionName="hello")
+    content = signed.client("ops").publish_layer_version(LayerName="same", Content={"ZipFile": _zip()})["Content"]
+    for location, described in ((found["Code"]["Location"], found["Configuration"]), (content["Location"], content)):
+        with urllib.request.urlopen(location, timeout=10) as answer:
+            data = answer.read()
+        assert base64.b64encode(hashlib.sha256(data).digest()).decode() == described["CodeSha256"]
+        assert len(data) == described["CodeSize"]
+    assert data == _zip()
+    bare = location.partition("?")[0].removeprefix(signed.node.endpoint)
+    assert 403 == signed.node.request_raw("GET", bare)[0]
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(zipfile.ZipInfo("python/a.py"), "a = 1\n")
+    return buffer.getvalue()
 
 
 def test_that_the_node_is_up_is_all_that_strangers_learn(signed: Signed) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import stat
 import struct
+import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glowplug.runtime.archive import MAX_ENTRIES
 from glowplug.runtime.codestore import CodeStore
@@ -136,7 +141,21 @@ async def test_a_bomb_of_entries_that_share_their_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_more_entries_than_inodes_are_worth(tmp_path: Path) -> None:
     data = zipped(*((f"{n}", b"", 0) for n in range(MAX_ENTRIES + 1)), method=zipfile.ZIP_STORED)
-    assert f"{MAX_ENTRIES} are allowed" in await refused(tmp_path, data)
+    assert f"more entries than the {MAX_ENTRIES} that are allowed" in await refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("count", [MAX_ENTRIES + 1, 800_000])
+async def test_a_directory_that_is_nothing_but_entries_is_not_even_read(tmp_path: Path, count: int) -> None:
+    # 46 bytes each to send; zipfile would hold half a kilobyte of each before anybody could count them.
+    record = b"PK\x01\x02" + bytes(42)
+    directory = record * count
+    data = directory + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), 0, 0)
+    tracemalloc.start()
+    message = await refused(tmp_path, data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "are allowed" in message
+    assert peak < 2 * len(data) + 2_000_000
 
 
 async def test_encrypted_entries(tmp_path: Path) -> None:
@@ -203,3 +222,106 @@ async def test_what_was_changed_behind_the_stores_back_is_linked_and_never_follo
     path = await store.prepare_opt(digests)
     assert path is not None
     assert (path / "python").is_symlink()  # a link over a directory, as a file would be: not what it points to
+
+
+async def test_names_that_imply_more_directories_than_inodes_are_worth(tmp_path: Path) -> None:
+    # Two hundred bytes each to send, a hundred directories each to make.
+    entries = ((f"{n}/" + "d/" * 97 + "a", b"", 0) for n in range(MAX_ENTRIES // 98 + 2))
+    data = zipped(*entries, method=zipfile.ZIP_STORED)
+    assert f"makes more than {MAX_ENTRIES} files and directories" in await refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("offset", [2**31, 2**62, 2**63, 2**64 - 1])
+async def test_an_entry_that_the_64_bit_extension_puts_outside_of_the_archive(tmp_path: Path, offset: int) -> None:
+    data = bytearray(plain("a.py"))
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    record = data[start:end]
+    struct.pack_into("<I", record, 42, 0xFFFFFFFF)  # "see the extension"
+    struct.pack_into("<H", record, 30, 12)
+    record += struct.pack("<HHQ", 1, 8, offset)
+    tail = data[end:]
+    struct.pack_into("<I", tail, 12, len(record))
+    message = await refused(tmp_path, bytes(data[:start] + record + tail))
+    assert "a.py: damaged in the uploaded code: it begins outside of it" == message
+
+
+async def test_a_directory_that_is_called_byte_code_can_be_deleted_again(tmp_path: Path) -> None:
+    data = zipped(("a.py", b"", 0), ("__pycache__/a.pyc/x", b"", 0))
+    store = CodeStore(tmp_path / "code")
+    path = await store.put(hashlib.sha256(data).hexdigest(), data)
+    assert 0o755 == stat.S_IMODE((path / "__pycache__" / "a.pyc").stat().st_mode)
+
+
+NAMES = st.one_of(
+    st.text(max_size=12),
+    st.lists(
+        st.sampled_from(
+            ["", ".", "..", "a", "b", "a" * 255, "a" * 256, "é" * 130, "~", "C:", "\\", "\0", "__pycache__"]
+        ),
+        max_size=6,
+    ).map("/".join),
+    st.integers(1, 1100).map(lambda depth: "d/" * depth + "f"),
+)
+MODES = st.one_of(st.integers(0, 0xFFFF), st.sampled_from([0, 0o100644, 0o40755, 0o120777, 0o104755]))
+ENTRIES = st.lists(st.tuples(NAMES, st.binary(max_size=40), MODES), max_size=5)
+METHODS = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+EXTREME = st.one_of(
+    st.integers(0, 255).map(lambda value: bytes([value])),
+    st.sampled_from([b"\xff" * 8, b"\xff" * 4, b"\xff" * 2, b"\0" * 4, b"\0\0\0\x80", b"PK\x01\x02", b"PK\x05\x06"]),
+    st.binary(min_size=1, max_size=8),
+)
+DAMAGES = st.lists(st.tuples(st.integers(0, 10_000), EXTREME), max_size=4)
+EXTRAS = st.one_of(
+    st.just(b""),
+    st.binary(max_size=40),
+    st.lists(st.integers(0, 2**64 - 1), max_size=4).map(
+        lambda values: struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values)
+    ),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@settings(max_examples=300, deadline=None)
+@given(ENTRIES, METHODS, EXTRAS, DAMAGES, st.booleans(), st.booleans())
+def test_whatever_is_uploaded_is_stored_inside_or_refused(
+    entries: list[tuple[str, bytes, int]],
+    method: int,
+    extra: bytes,
+    damages: list[tuple[int, bytes]],
+    large: bool,
+    from_disk: bool,
+) -> None:
+    """No other error than the uploader's, nothing beside the store, nothing left of what was refused."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data, mode in entries:
+            entry = zipfile.ZipInfo("x")
+            entry.filename, entry.external_attr, entry.compress_type = name, mode << 16, method
+            entry.extra = extra
+            with file.open(entry, "w", force_zip64=large) as target:
+                target.write(data)
+    archive = bytearray(buffer.getvalue())
+    for place, value in damages:
+        at = place % len(archive)
+        archive[at : at + len(value)] = value
+    digest = hashlib.sha256(archive).hexdigest()
+    with tempfile.TemporaryDirectory() as directory:
+        outside, store = Path(directory), CodeStore(Path(directory) / "code", Limits(code_unzipped_bytes=10_000))
+        try:
+            asyncio.run(_put(store, digest, bytes(archive), from_disk=from_disk))
+        except InvalidParameter:
+            assert left(outside) == ["code"]
+        else:
+            assert [digest, f"{digest}.zip"] == sorted(path.name for path in (outside / "code").iterdir())
+            assert ["code"] == [path.name for path in outside.iterdir()]
+            assert not any(path.is_symlink() for path in store.path(digest).rglob("*"))
+
+
+async def _put(store: CodeStore, digest: str, archive: bytes, *, from_disk: bool) -> None:
+    if not from_disk:
+        await store.put(digest, archive)
+        return
+    with store.incoming() as file:
+        file.write(archive)
+        file.flush()
+        await store.put_file(digest, Path(file.name))

@@ -24,6 +24,7 @@ from glowplug.runtime.catalog import Alias
 from glowplug.runtime.codestore import CodeStore
 from glowplug.runtime.config import Limits
 from glowplug.runtime.errors import GlowplugError
+from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
@@ -222,7 +223,7 @@ async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
     services = Services(
         directory=deployed, deployments=deployed, invoke=unused, retries=Retries(ManualClock()), clock=ManualClock(), limits=limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: "http://127.0.0.1:9000",
-        packages=Packages(store, limits, client=_no_s3),
+        packages=Packages(store, limits, client=_no_s3), downloads=Downloads(store, b"", ManualClock()),
     )  # fmt: skip
     api = LambdaApi(services)
     for name, path, query, body in BEFORE:

@@ -6,13 +6,15 @@ import asyncio
 import base64
 import json
 import os
+import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import boto3
 import pytest
 from botocore.config import Config
@@ -24,6 +26,7 @@ from glowplug.runtime.config import Limits, NodeConfig
 from glowplug.runtime.control import EngineListing, Health, StackResult
 from glowplug.runtime.errors import (
     DefinitionError,
+    Forbidden,
     HandlerTimeout,
     HoldTimeout,
     InternalError,
@@ -34,12 +37,14 @@ from glowplug.runtime.errors import (
 from glowplug.runtime.http.admin import AdminApi
 from glowplug.runtime.http.admission import Admission
 from glowplug.runtime.http.dispatch import ControlSurface, Door, Front, PublicSurface
+from glowplug.runtime.http.downloads import VALID_S, Downloads
 from glowplug.runtime.http.function_url import FunctionUrls
 from glowplug.runtime.http.gateway import Gateway
 from glowplug.runtime.http.hosts import ControlGuard
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
+from glowplug.runtime.http.messages import Request
 from glowplug.runtime.http.server import HttpServer
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.management.stacks import FunctionChange
@@ -47,6 +52,7 @@ from glowplug.runtime.metrics import Metrics
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
+from glowplug.runtime.testing.clock import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -81,8 +87,9 @@ class Control:
     async def has_code(self, digest: str) -> bool:
         return digest in self.code
 
-    async def put_code(self, digest: str, archive: bytes) -> None:
-        self.code[digest] = archive
+    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
+        self.code[digest] = b"".join([part async for part in parts])
+        return len(self.code[digest])
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         on_event({"event": "progress", "file": "m", "done_bytes": 1, "total_bytes": 2})
@@ -149,6 +156,20 @@ def an_api(cors: dict[str, Any]) -> dict[str, Any]:
     return {"ProtocolType": "HTTP", "StageName": "$default", "Routes": routes, "CorsConfiguration": cors}
 
 
+class Zips:
+    """One zip."""
+
+    def has(self, digest: str) -> bool:
+        return digest == ECHO.code_digest
+
+    def size(self, digest: str) -> int:
+        return 7
+
+    async def read(self, digest: str) -> AsyncGenerator[bytes, None]:
+        for piece in (b"the", b" zip"):
+            yield piece
+
+
 @asynccontextmanager
 async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     clock = SystemClock()
@@ -168,16 +189,18 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
         registry, invoke, admission, arn_prefix=ARN, account_id="000000000000", clock=clock,
         request_bytes=LIMIT_BYTES, observer=metrics,
     )  # fmt: skip
+    downloads = Downloads(Zips(), b"k" * 32, clock)
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
+        downloads=downloads,
     )  # fmt: skip
     api = LambdaApi(services)
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]
     server.bind()
     try:
         fronts: dict[Door, Front] = {"url": urls, "api": gateway}
-        surface = ControlSurface(fronts, api, admin, ControlGuard(config.hosts))
+        surface = ControlSurface(fronts, api, admin, ControlGuard(config.hosts), downloads)
         await server.serve(control=surface, public=PublicSurface(fronts))
         yield edge
     finally:
@@ -560,13 +583,62 @@ async def test_boto3_sees_errors_by_code(edge: Edge, parameters: dict[str, Any],
 
 
 async def test_boto3_sees_operations_that_are_not_built(edge: Edge) -> None:
-    with pytest.raises(ClientError, match=r"GET /2025-12-01/durable-executions/\S+ is not supported"):
+    with pytest.raises(ClientError, match="GetDurableExecution is not supported"):
         await call(edge, "get_durable_execution", DurableExecutionArn="arn:aws:lambda:us-east-1:000000000000:x")
 
 
 async def test_boto3_lists_and_describes_functions(edge: Edge) -> None:
     assert ["echo"] == [one["FunctionName"] for one in (await call(edge, "list_functions"))["Functions"]]
     assert "Active" == (await call(edge, "get_function", FunctionName="echo"))["Configuration"]["State"]
+
+
+async def test_the_code_is_downloaded_by_its_link_and_by_no_other(edge: Edge) -> None:
+    location = (await call(edge, "get_function", FunctionName="echo"))["Code"]["Location"]
+    assert location.startswith(f"{edge.server.endpoint}/_glowplug/download/{ECHO.code_digest}?Expires=")
+    async with aiohttp.ClientSession() as session:
+
+        async def get(url: str, method: str = "GET") -> tuple[int, str, str | None]:
+            async with session.request(method, url) as response:
+                return response.status, await response.text(), response.headers.get("Content-Length")
+
+        assert (200, "the zip", "7") == await get(location)
+        bare, other = location.partition("?")[0], ECHO.code_digest[::-1]
+        later = re.sub(r"Expires=(\d+)", lambda found: f"Expires={int(found[1]) + 1}", location)
+        for forged in (
+            bare,
+            later,
+            location[:-1],
+            location + "0",
+            location.replace(ECHO.code_digest, other),
+            f"{bare}?Expires=%ff&Signature=%ff",
+        ):
+            status, text, _ = await get(forged)
+            assert (403, True) == (status, "signature of this link" in text), forged
+        assert 405 == (await get(location, "PUT"))[0]
+        public = location.replace(f":{edge.server.port}/", f":{edge.server.public_port}/")
+        assert 403 == (await get(public))[0]
+
+
+async def test_a_link_expires_and_is_not_found_when_the_code_is_gone() -> None:
+    clock = ManualClock()
+    downloads = Downloads(Zips(), b"k" * 32, clock)
+    request = Request("r-1", "GET", "/", "", "localhost:9000", {}, "HTTP/1.1", "127.0.0.1", 9000, 0.0)
+
+    def asked(digest: str) -> Request:
+        _, _, target = downloads.location(request, digest).partition("localhost:9000")
+        path, _, query = target.partition("?")
+        return replace(request, path=path, query=query)
+
+    link, gone = asked(ECHO.code_digest), asked("0" * 64)
+    with pytest.raises(ResourceNotFound, match="Code not found"):
+        await downloads.answer(gone)
+    await clock.advance(VALID_S)
+    assert 200 == (await downloads.answer(link)).status
+    await clock.advance(1.0)
+    with pytest.raises(Forbidden, match="expired"):
+        await downloads.answer(link)
+    with pytest.raises(Forbidden, match="signature"):
+        await Downloads(Zips(), b"l" * 32, clock).answer(link)
 
 
 async def test_boto3_dry_run(edge: Edge) -> None:

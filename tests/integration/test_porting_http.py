@@ -101,7 +101,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     nothing: Any = None
     server.bind()
     try:
-        surface = ControlSurface(nothing, nothing, admin, ControlGuard(()))
+        surface = ControlSurface(nothing, nothing, admin, ControlGuard(()), nothing)
         await server.serve(control=surface, public=nothing)
         yield Rig(NodeClient(server.endpoint), store, tmp_path)
     finally:

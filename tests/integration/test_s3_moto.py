@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,6 +19,10 @@ from moto.server import ThreadedMotoServer
 
 from glowplug.cache.errors import SourceChanged, SourceNotFound
 from glowplug.cache.sources.table import open_source
+from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.config import Limits
+from glowplug.runtime.errors import InvalidParameter
+from glowplug.runtime.packages import Packages
 
 BYTES = os.urandom(3_000_000)
 
@@ -106,3 +114,28 @@ def test_no_other_source_pays_for_boto3() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout
+
+
+async def test_a_package_over_the_limit_of_requests_is_taken_from_a_bucket(client: Any, tmp_path: Path) -> None:
+    limits = Limits()
+    incompressible, packed = os.urandom(limits.code_zipped_bytes + 1), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("app.py", "def handler(event, context): ...\n")
+        file.writestr("weights.bin", incompressible)
+    client.create_bucket(Bucket="packages")
+    client.put_object(Bucket="packages", Key="large.zip", Body=packed.getvalue())
+    store = CodeStore(tmp_path / "code", limits)
+    packages = Packages(store, limits)
+    package = await packages.take({"S3Bucket": "packages", "S3Key": "large.zip"})
+    assert hashlib.sha256(packed.getvalue()).hexdigest() == package.digest
+    assert len(incompressible) == (store.path(package.digest) / "weights.bin").stat().st_size
+    for code, message in (
+        ({"S3Bucket": "packages", "S3Key": "nothing"}, "S3 Error Code: NoSuchKey"),
+        ({"S3Bucket": "nowhere", "S3Key": "k"}, "S3 Error Code: NoSuchBucket"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            await packages.take(code)
+    small = Packages(store, Limits(code_unzipped_bytes=1_000_000))
+    with pytest.raises(InvalidParameter, match="Unzipped size must be smaller than 1000000 bytes"):
+        await small.take({"S3Bucket": "packages", "S3Key": "large.zip"})
+    assert 2 == len(list((tmp_path / "code").iterdir()))

@@ -97,13 +97,23 @@ def layer(builder: Builder, directory: Path, report: Report | None = None) -> Ar
     return builder.layer(requirements, report or Report())
 
 
-def test_packages_and_what_they_need_are_below_python_without_tests_and_byte_code(
-    builder: Builder, tmp_path: Path
-) -> None:
+def test_packages_and_what_they_need_are_below_python_without_byte_code(builder: Builder, tmp_path: Path) -> None:
     made = layer(builder, code(tmp_path, requirements_txt="tiny==1.0\n"))
     names = {name for name in made.names if "dist-info" not in name}
-    assert {"python/helper.py", "python/tiny/__init__.py", "python/tiny/data.txt"} == names
+    files = ("helper.py", "tiny/__init__.py", "tiny/data.txt", "tiny/tests/test_tiny.py")
+    assert {f"python/{name}" for name in files} == names
     assert "python/tiny-1.0.dist-info/METADATA" in made.names  # importlib.metadata, entry points
+
+
+def test_tests_of_packages_stay_out_where_the_layer_is_too_large_with_them(
+    builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glowplug.deploy.building.MAX_UNPACKED_BYTES", 10)
+    report = Report()
+    made = layer(builder, code(tmp_path, requirements_txt="tiny==1.0\n"), report)
+    assert not [name for name in made.names if "/tests/" in name]
+    assert "python/tiny/data.txt" in made.names
+    assert "over Lambda's limit: packages' own tests are left out" == report.events[-1]["message"]
 
 
 def test_the_same_requirements_are_installed_once_and_packed_the_same(builder: Builder, tmp_path: Path) -> None:
@@ -203,6 +213,42 @@ def test_the_layer_is_beside_a_functions_own_five(builder: Builder, tmp_path: Pa
     layers = built(wanted, builder, Report()).definitions["One"]["Layers"]
     assert [{"Ref": "OneRequirements"}, *own_five] == layers
     assert 6 == len(wanted_of({**wanted.definitions["One"], "Layers": layers}).layers)
+
+
+LAYERED = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Common: {Type: "AWS::Serverless::LayerVersion", Metadata: {BuildMethod: METHOD}, Properties: {ContentUri: code/}}
+  App:
+    Type: AWS::Serverless::Function
+    Properties: {Runtime: python3.11, Handler: app.handler, InlineCode: "x = 1", Layers: [!Ref Common]}
+"""
+
+
+def layered(root: Path, requirements: str) -> Stack:
+    code(root, requirements_txt=requirements, mine_py="x = 2\n")
+    text = LAYERED.replace("METHOD", own().runtime)
+    return translate(parse(text, path=root / "template.yaml", name="template.yaml"), stack="s")
+
+
+def test_a_layer_with_a_build_method_is_built_in_the_place_of_its_bare_files(builder: Builder, tmp_path: Path) -> None:
+    wanted, report = layered(tmp_path, "helper\n"), Report()
+    done = built(wanted, builder, report)
+    made = done.archives[done.layers["Common"]["CodeSha256"]]
+    assert {"python/helper.py", "python/mine.py", "python/requirements.txt"} <= set(made.names)
+    assert wanted.layers["Common"]["CodeSha256"] not in done.archives  # nobody names it any more: it is not uploaded
+    assert 2 == len(done.archives)
+    assert "code/requirements.txt" in {event["file"] for event in report.events}
+    again = Report()
+    assert done.layers == built(wanted, builder, again).layers
+    assert [] == again.events
+
+
+def test_the_template_is_named_where_pip_fails_for_a_layer(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(
+        TemplateError, match=r"template\.yaml:4: Common\.Properties\.ContentUri: .*requirements\.txt: pip could"
+    ):
+        built(layered(tmp_path, "no-such-package\n"), builder, Report())
 
 
 def test_the_cache_is_where_xdg_says() -> None:

@@ -27,6 +27,7 @@ from glowplug.runtime.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.faults import error_reply
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
@@ -96,7 +97,7 @@ class Fixture:
             Services(
                 directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
-                endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED,
+                endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=Downloads(UNUSED, b"", ManualClock()),
             )
         )  # fmt: skip
         raw: Any = Body(body if isinstance(body, list) else [body])

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 
 from glowplug.runtime.codestore import CodeStore
 from glowplug.runtime.config import Limits
-from glowplug.runtime.errors import GlowplugError, InvalidParameter, NotSupported, RequestTooLarge
+from glowplug.runtime.errors import GlowplugError, InvalidParameter, NotSupported, RequestTooLarge, StateError
 from glowplug.runtime.packages import Package, Packages
 
 LIMITS = Limits(code_zipped_bytes=400, code_unzipped_bytes=1000)
@@ -90,6 +90,63 @@ async def test_what_s3_says_is_passed_on_as_lambda_does(tmp_path: Path, error: E
     with pytest.raises(InvalidParameter) as refused:
         await packages(tmp_path, Bucket(error=error)).take({"S3Bucket": "b", "S3Key": "k"})
     assert message == str(refused.value)
+
+
+async def test_an_object_that_says_it_is_too_large_is_not_read_at_all(tmp_path: Path) -> None:
+    class Unread(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise AssertionError("was read")
+
+    bucket = Bucket()
+    bucket.get_object = lambda **_: {"Body": Unread(), "ContentLength": 1001}  # type: ignore[method-assign]
+    with pytest.raises(InvalidParameter, match=r"^Unzipped size must be smaller than 1000 bytes$"):
+        await packages(tmp_path, bucket).take({"S3Bucket": "b", "S3Key": "k"})
+
+
+async def test_an_object_goes_to_the_disk_piece_by_piece_and_leaves_only_what_is_stored(tmp_path: Path) -> None:
+    data = zipped()
+    stored = tmp_path / "code"
+    seen: list[list[str]] = []
+
+    class Dripping(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append(sorted(path.name[:13] for path in stored.iterdir()))
+            return super().read(50)
+
+    bucket = Bucket()
+    bucket.get_object = lambda **_: {"Body": Dripping(data)}  # type: ignore[method-assign]
+    package = await packages(tmp_path, bucket).take({"S3Bucket": "b", "S3Key": "k"})
+    assert len(seen) > 2
+    assert [[".incoming-zip"]] * len(seen) == seen
+    assert [package.digest, f"{package.digest}.zip"] == sorted(path.name for path in stored.iterdir())
+    zip_file = stored / f"{package.digest}.zip"
+    assert (data, 0o444) == (zip_file.read_bytes(), zip_file.stat().st_mode & 0o777)
+
+
+@pytest.mark.parametrize("data", [b"no zip", b""])
+async def test_an_object_that_is_no_zip_leaves_nothing(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(InvalidParameter):
+        await packages(tmp_path, Bucket(data)).take({"S3Bucket": "b", "S3Key": "k"})
+    assert [] == list((tmp_path / "code").iterdir())
+
+
+async def test_a_connection_that_breaks_is_s3s_fault_and_a_full_disk_the_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise ConnectionResetError("reset by peer")
+
+    bucket = Bucket()
+    bucket.get_object = lambda **_: {"Body": Breaking()}  # type: ignore[method-assign]
+    with pytest.raises(InvalidParameter, match="Error occurred while GetObject: reset by peer"):
+        await packages(tmp_path, bucket).take({"S3Bucket": "b", "S3Key": "k"})
+    taking, really = packages(tmp_path, Bucket(zipped())), Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: really(Path("/dev/full"), "wb") if mode == "xb" else really(path, mode)
+    )
+    with pytest.raises(StateError, match="No space left"):
+        await taking.take({"S3Bucket": "b", "S3Key": "k"})
 
 
 async def test_an_object_without_end_is_read_no_further_than_the_limit(tmp_path: Path) -> None:

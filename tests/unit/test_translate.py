@@ -207,7 +207,7 @@ def test_what_has_no_effect_is_noted_once_with_everyone_who_asks_for_it(director
 
 
 NOT_YET = {
-    "DeploymentPreference": "{Type: AllAtOnce}", "Layers": "[arn]", "ImageUri": "a", "ImageConfig": "{}",
+    "DeploymentPreference": "{Type: AllAtOnce}", "ImageUri": "a", "ImageConfig": "{}",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
 from glowplug.runtime.http import names
+from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.management.site import Site
@@ -103,6 +104,7 @@ class Services:
     account_id: str
     endpoint: Callable[[], str]
     packages: Packages
+    downloads: Downloads
     foreign: bool = False
 
     @property

@@ -119,7 +119,7 @@ async def get_function(services: Services, call: Call) -> Reply:
     ref = services.parse(call)
     version = _found(services, ref)
     function = services.directory.get(ref.name)
-    location = f"{services.endpoint()}/_glowplug/code/{version.spec.code_digest}"
+    location = services.downloads.location(call.request, version.spec.code_digest)
     shown: dict[str, Any] = {
         "Configuration": configuration_of(services, version, suffix=ref.given),
         "Code": {"RepositoryType": "S3", "Location": location},

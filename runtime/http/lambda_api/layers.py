@@ -58,7 +58,7 @@ async def publish_layer_version(services: Services, call: Call) -> Reply:
     )
     version = await services.deployments.change(lambda catalog: layers.publish(catalog, new, site), about="layer")
     given = {"CompatibleRuntimes": runtimes, "CompatibleArchitectures": architectures}
-    shown = _detail(services, new.name, version)
+    shown = _detail(services, call, new.name, version)
     shown |= {name: value for name, value in given.items() if value is not None}
     return json_reply(shown, HTTPStatus.CREATED)
 
@@ -67,7 +67,7 @@ async def get_layer_version(services: Services, call: Call) -> Reply:
     """Answer GetLayerVersion."""
     name = _short(services, call.path["LayerName"])
     version = layers.get(services.deployments.catalog, name, _number(call))
-    return json_reply(_detail(services, name, version))
+    return json_reply(_detail(services, call, name, version))
 
 
 async def list_layers(services: Services, call: Call) -> Reply:
@@ -115,12 +115,12 @@ def _by_arn(services: Services, call: Call) -> Reply:
     refuse(matches(arn, "arn", LAYER_VERSION))
     name, _, number = arn.removeprefix(services.layer_prefix).rpartition(":")
     version = layers.get(services.deployments.catalog, name, int(number) if number.isdigit() else 0)
-    return json_reply(_detail(services, name, version))
+    return json_reply(_detail(services, call, name, version))
 
 
-def _detail(services: Services, name: str, version: LayerVersion) -> dict[str, Any]:
+def _detail(services: Services, call: Call, name: str, version: LayerVersion) -> dict[str, Any]:
     content = {
-        "Location": f"{services.endpoint()}/_glowplug/code/{version.digest}",
+        "Location": services.downloads.location(call.request, version.digest),
         "CodeSha256": base64.b64encode(bytes.fromhex(version.digest)).decode(),
         "CodeSize": version.size,
     }
