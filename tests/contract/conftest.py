@@ -43,3 +43,6 @@ def client(empty: ServedNode) -> Iterator[Any]:
     for page in client.get_paginator("list_functions").paginate():
         for function in page["Functions"]:
             client.delete_function(FunctionName=function["FunctionName"])
+    for layer in client.list_layers()["Layers"]:
+        for version in client.list_layer_versions(LayerName=layer["LayerName"])["LayerVersions"]:
+            client.delete_layer_version(LayerName=layer["LayerName"], VersionNumber=version["Version"])

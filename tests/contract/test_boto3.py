@@ -165,9 +165,6 @@ class TestPaginators:
         assert names == [one["LayerName"] for one in found("list_layers", "Layers")]
         versions = found("list_layer_versions", "LayerVersions", LayerName="paged-b")
         assert [3, 2, 1] == [one["Version"] for one in versions]
-        for name in names:
-            for one in found("list_layer_versions", "LayerVersions", LayerName=name):
-                client.delete_layer_version(LayerName=name, VersionNumber=one["Version"])
 
     def test_event_source_mappings(self, client: Any, found: Callable[..., list[Any]]) -> None:
         queues = [f"arn:aws:sqs:us-east-1:000000000000:queue-{number}" for number in range(5)]
