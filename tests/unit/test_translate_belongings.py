@@ -361,8 +361,8 @@ def test_two_of_one_name_are_refused() -> None:
     ("properties", "message"),
     [
         ("FunctionUrlConfig: {AuthType: NONE, InvokeMode: SOMETIMES}", "FunctionUrlConfig.InvokeMode: 'SOMETIMES' is not"),
-        ("FunctionUrlConfig: {AuthType: NONE, Cors: {AllowOrigins: [!ImportValue x]}}",
-         "FunctionUrlConfig.Cors.AllowOrigins.0: Fn::ImportValue is not supported yet"),
+        ("FunctionUrlConfig: {AuthType: NONE, Cors: {AllowOrigins: [!RefAll x]}}",
+         "FunctionUrlConfig.Cors.AllowOrigins.0: Fn::RefAll is not supported"),
         ("LoggingConfig: {LogFormat: XML}", "LoggingConfig.LogFormat: 'XML' is not one of Text, JSON"),
         ("KmsKeyArn: {a: b}", "KmsKeyArn: must be a string"),
         ("EventInvokeConfig: {MaximumRetryAttempts: 3}", "EventInvokeConfig.MaximumRetryAttempts: 3 is not between 0"),
