@@ -124,7 +124,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterato
 
 
 def _changed(path: tuple[str, ...], before: Any, after: Any) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    if isinstance(before, Mapping | None) and isinstance(after, Mapping | None) and (before or after) is not None:
+    nested = isinstance(before, Mapping | None) and isinstance(after, Mapping | None)
+    if nested and (before or after) is not None and "Ref" not in {**(before or {}), **(after or {})}:
         old, new = before or {}, after or {}
         for key in dict.fromkeys((*old, *new)):
             if path == () and key == "Settings":

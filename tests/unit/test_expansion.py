@@ -216,6 +216,20 @@ def test_exports_are_text_by_the_name_that_they_say() -> None:
             exports_of(template, NAMES, outputs)
 
 
+def test_a_version_that_is_not_published_yet_cannot_be_exported() -> None:
+    template = parsed(
+        """\
+Resources:
+  Fn:
+    Type: AWS::Serverless::Function
+    Properties: {Handler: h.f, Runtime: python3.11, InlineCode: "x = 1", AutoPublishAlias: live}
+Outputs: {V: {Value: !Ref Fn.Version, Export: {Name: version}}}
+"""
+    )
+    with pytest.raises(TemplateError, match=r"template\.yaml:6: Outputs\.V\.Export: exports the number of a version"):
+        translate(template, stack="main")
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),

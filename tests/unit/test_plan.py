@@ -80,15 +80,17 @@ def test_a_default_that_is_written_out_is_no_difference() -> None:
 
 def test_an_update_names_the_fields_that_differ_as_a_template_does_and_their_values() -> None:
     before = {**ECHO, "Environment": {"Variables": {"TOKEN": "secret", "SAME": "1"}}, "Urls": {"$LATEST": {"AuthType": "NONE"}},
-              "Settings": {"VpcConfig": {}}, "Versions": {"EchoVersion1": {}}}  # fmt: skip
+              "Settings": {"VpcConfig": {}}, "Versions": {"EchoVersion1": {}},
+              "Aliases": {"live": {"FunctionVersion": {"Ref": "EchoVersion1"}}}}  # fmt: skip
     after = {**ECHO, "Timeout": 30, "CodeSha256": "c" * 64, "Environment": {"Variables": {"TOKEN": "other", "SAME": "1"}},
              "Urls": {"$LATEST": {"AuthType": "AWS_IAM"}}, "Settings": {"VpcConfig": {"SubnetIds": ["a"]}},
-             "Versions": {"EchoVersion2": {}}, "Glowplug": {"Warmup": {"Event": "x" * 100}, "MaxInstances": 2},
+             "Versions": {"EchoVersion2": {}}, "Aliases": {"live": {"FunctionVersion": {"Ref": "EchoVersion2"}}},
+             "Glowplug": {"Warmup": {"Event": "x" * 100}, "MaxInstances": 2},
              "Description": "d" * 61}  # fmt: skip
     [change] = plan(held(Echo=before), wanted(Echo=after))
     told = [str(one) for one in change.differences]
     assert [
-        "Code", "Description", "Environment.Variables.TOKEN", "FunctionUrlConfig.$LATEST.AuthType: NONE -> AWS_IAM",
+        "Aliases.live.FunctionVersion", "Code", "Description", "Environment.Variables.TOKEN", "FunctionUrlConfig.$LATEST.AuthType: NONE -> AWS_IAM",
         "Glowplug.MaxInstances: none -> 2", "Glowplug.Warmup.Event", "Timeout: none -> 30", "Versions", "VpcConfig.SubnetIds",
     ] == sorted(told)  # fmt: skip
     assert "secret" not in str(change) + str([one.to_json() for one in change.differences])
