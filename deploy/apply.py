@@ -20,7 +20,7 @@ from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalErro
 from .apis import in_template
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
-from .plan import Change, plan
+from .plan import Change, plan, plan_apis
 from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
@@ -60,18 +60,23 @@ class StackClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A stack that can be put: ``changes`` is what that would change, ``notes`` what has no effect on that node."""
+    """A stack that can be put.
+
+    ``changes`` is what that would do to functions, ``apis`` to APIs; ``notes`` say what has no effect on that node.
+    """
 
     stack: Stack
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    apis: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
     """What a deploy did. ``answer`` is the node's own account of it; ``uploaded_bytes`` is 0 when it had all code.
 
-    ``notes`` are what the template says that has no effect, or another one, on that node.
+    ``notes`` are what the template says that has no effect, or another one, on that node. ``changes`` are of functions,
+    ``apis`` of APIs.
     """
 
     stack: str
@@ -80,6 +85,7 @@ class DeployResult:
     outputs: Mapping[str, Any]
     answer: Mapping[str, Any]
     uploaded_bytes: int = 0
+    apis: tuple[Change, ...] = ()
 
 
 def prepare(
@@ -109,9 +115,10 @@ def prepare(
         found = wanted if builder is None else built(wanted, builder, report)
         noted = site.notes(found)
         refuse_notes(found.template, noted if strict else ())
-        changes = tuple(plan(client.stack(found.name), found))
+        held = client.stack(found.name)
+        changes = tuple(plan(held, found))
         report({"step": "plan", "stack": found.name, "changes": [str(change) for change in changes]})
-        done.append(Prepared(found, changes, noted))
+        done.append(Prepared(found, changes, noted, tuple(plan_apis(held, found))))
     return done
 
 
@@ -181,7 +188,7 @@ def _carried_out(prepared: Prepared, client: StackClient, *, refresh: bool, repo
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = tuple(dict.fromkeys((*prepared.notes, *answer.get("notes", ()))))
     outputs = numbered(wanted.outputs, answer.get("versions") or {})
-    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes)
+    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes, prepared.apis)
 
 
 def template_digest(template: Template) -> str:

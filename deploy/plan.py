@@ -100,6 +100,22 @@ def plan(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
     return changes
 
 
+def plan_apis(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
+    """Return what happens to the stack's APIs, by logical id: these have no other name."""
+    before = {
+        key: {name: value for name, value in api.items() if name != "Stack"}
+        for key, api in ((held or {}).get("ApiDefinitions") or {}).items()
+    }
+    changes = [Change("delete", key, f"API {key}") for key in before if key not in wanted.apis]
+    for key, api in wanted.apis.items():
+        if key not in before:
+            changes.append(Change("create", key, f"API {key}"))
+        else:
+            differences = tuple(_differences(before[key], api))
+            changes.append(Change("update" if differences else "unchanged", key, f"API {key}", differences))
+    return changes
+
+
 def _means_another(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether two definitions differ in what they mean: a default that is written out is no difference."""
     if asked == wanted:

@@ -259,7 +259,8 @@ class NodeControl:
             raise ResourceNotFound(f"Stack not found: {name}")
         known = {key: catalog.functions.get(value) for key, value in stack.functions.items()}
         functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
-        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()))
+        apis = {key: catalog.documents.get(f"api/{api}", {}) for key, api in stack.apis.items()}
+        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()), apis)
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.

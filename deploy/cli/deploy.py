@@ -175,7 +175,7 @@ def show_notes(result: DeployResult) -> None:
 def show(result: DeployResult) -> None:
     """Print what a deploy changed."""
     show_notes(result)
-    for change in result.changes:
+    for change in (*result.changes, *result.apis):
         click.echo(str(change))
     there = sum(change.action != "delete" for change in result.changes)
     uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""

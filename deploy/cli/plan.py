@@ -75,7 +75,7 @@ def _described(one: Prepared) -> dict[str, Any]:
             "function": change.function, "change": change.action,
             "fields": [difference.to_json() for difference in change.differences], "drift": list(change.drift),
         }
-        for change in one.changes
+        for change in (*one.changes, *one.apis)
     ]  # fmt: skip
     return {"stack": one.stack.name, "changes": changes, "notes": list(one.notes)}
 
@@ -83,9 +83,9 @@ def _described(one: Prepared) -> dict[str, Any]:
 def _show(one: Prepared) -> None:
     for note in one.notes:
         click.echo(f"note: {note}", err=True)
-    for change in one.changes:
+    for change in (*one.changes, *one.apis):
         _show_change(change)
-    counts = Counter(change.action for change in one.changes)
+    counts = Counter(change.action for change in (*one.changes, *one.apis))
     told = ", ".join(f"{counts[action]} {words}" for action, words in _VERBS.items() if counts[action])
     click.echo(f"stack {one.stack.name}: {told or 'no functions'}")
 

@@ -182,6 +182,7 @@ class AdminApi:
             listing = await self._control.stack(name)
             specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
             asked = {"Definitions": dict(listing.stack.definitions), "Drift": dict(listing.drift)}
+            asked["ApiDefinitions"] = {key: dict(api) for key, api in listing.apis.items()}
             return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
         if request.method == "DELETE":
             return json_reply({"changes": [asdict(change) for change in await self._control.delete_stack(name)]})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glowplug.deploy.apply import DeployResult, Progress, deploy, deploy_all, prepare
 from glowplug.deploy.errors import NodeUnreachable, StrictRefusal, TemplateError
-from glowplug.deploy.plan import Change, plan
+from glowplug.deploy.plan import Change, plan, plan_apis
 from glowplug.deploy.template import parse
 from glowplug.deploy.together import stack_name
 from glowplug.deploy.translate import Stack
@@ -115,6 +115,18 @@ def test_what_was_changed_on_the_node_is_changed_back_and_said() -> None:
     [echo, embed] = plan(known, wanted(Echo=ECHO, Embed=EMBED))
     assert ("update", ()) == (echo.action, echo.differences)
     assert ["- echo"] == words(plan(known, wanted()))  # embed is gone already
+
+
+def test_apis_are_created_changed_and_deleted_by_their_logical_ids() -> None:
+    def with_apis(**apis: Mapping[str, Any]) -> Stack:
+        return replace(wanted(Echo=ECHO), apis=apis)
+
+    web = {"Kind": "HttpApi", "Routes": [{"Path": "/a"}], "Timeout": 3}
+    known = {"ApiDefinitions": {"Web": {**web, "Stack": "main"}, "Old": {"Stack": "main"}}}
+    assert ["+ API Web"] == words(plan_apis(None, with_apis(Web=web)))
+    assert ["- API Old", "= API Web"] == words(plan_apis(known, with_apis(Web=web)))
+    [_, change, new] = plan_apis(known, with_apis(Web={**web, "Routes": [], "Timeout": 9}, New=web))
+    assert (["Routes", "Timeout: 3 -> 9"], "+ API New") == ([str(one) for one in change.differences], str(new))
 
 
 changes_of_a_template = st.fixed_dictionaries(
