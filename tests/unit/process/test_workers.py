@@ -28,10 +28,10 @@ def invoke(invocation_id: str) -> wire.Invoke:
 
 
 def outcome(invocation_id: str, result: bytes = b"{}") -> wire.Outcome:
-    return wire.Outcome(invocation_id, [result], False, "", 0.5, True)
+    return wire.Outcome(invocation_id, [result], False, "", 0.5)
 
 
-CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, -1.0, 0]], True)
+CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0, -1.0, 0]], True)
 VERIFIED = wire.Verified("r1", [["", "a", "right", 0.0, ""]])
 
 
@@ -180,9 +180,9 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     [
         ("data", outcome("never asked")),
         ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, False)),
-        ("data", wire.Outcome("r1", ["text"], False, "", 0.5, True)),  # type: ignore[list-item]
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, float("nan"), 0]])),
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0]])),
+        ("data", wire.Outcome("r1", ["text"], False, "", 0.5)),  # type: ignore[list-item]
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0, float("nan"), 0]])),
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0]])),
         ("data", wire.Verified("r1", [])),
         ("data", READY),
         ("control", READY),
