@@ -17,10 +17,10 @@ from .errors import StateError
 class Limits:
     """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more; defaults are Lambda's.
 
-    ``stream_bytes_per_second`` holds one streamed response to that pace after its first ``stream_burst_bytes``; 0, unlike
-    on AWS, leaves it to the client.
     ``account_concurrency`` is how many instances all functions may reserve between them, less
-    ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. Raises ``StateError`` naming the variable.
+    ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. ``stream_bytes_per_second`` is the pace of one
+    streamed response after its first ``stream_burst_bytes``; 0, unlike on AWS, leaves that to the client. Raises
+    ``StateError`` naming the variable.
     """
 
     sync_request_bytes: int = 6 * 1024 * 1024

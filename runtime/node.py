@@ -36,9 +36,11 @@ from .http.authentication import Authenticator
 from .http.dispatch import ControlSurface, PublicSurface
 from .http.function_url import FunctionUrls
 from .http.hosts import ControlGuard
+from .http.invoking import Invoke
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.server import HttpServer
+from .http.streaming import Streams
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
@@ -56,6 +58,7 @@ from .routing.environment import Site
 from .routing.ledger import Ledger
 from .routing.router import Router
 from .routing.sink import Memory, Sink
+from .routing.tasks import OwnedTasks
 from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
@@ -215,6 +218,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             available_bytes=memory.available_bytes,
             engines=watch,
         )
+        streaming = OwnedTasks()
+        stack.push_async_callback(streaming.close)
         stack.push_async_callback(router.close)
 
         metrics = Metrics(
@@ -270,7 +275,11 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         door = authenticator if access.required else None
-        await _listen(http, config, registry, deployments, code, router, control, metrics, clock, admission, door)
+        invoke = metrics.observed(traced(router.invoke))
+        streams = Streams(invoke, streaming, clock=clock, limits=config.limits)
+        await _listen(
+            http, config, registry, deployments, code, invoke, streams, control, metrics, clock, admission, door
+        )
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -302,7 +311,8 @@ async def _listen(
     registry: Registry,
     deployments: Deployments,
     code: CodeStore,
-    router: Router,
+    invoke: Invoke,
+    streams: Streams,
     control: NodeControl,
     metrics: Metrics,
     clock: Clock,
@@ -310,10 +320,11 @@ async def _listen(
     door: Authenticator | None,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
-    limits, invoke = config.limits, metrics.observed(traced(router.invoke))
+    limits = config.limits
     urls = FunctionUrls(
         registry,
         invoke,
+        streams,
         admission,
         arn_prefix=config.arn_prefix,
         clock=clock,
@@ -325,6 +336,7 @@ async def _listen(
             directory=registry,
             deployments=deployments,
             invoke=invoke,
+            streams=streams,
             clock=clock,
             limits=limits,
             region=config.region,

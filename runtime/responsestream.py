@@ -35,8 +35,8 @@ class WindowExceeded(Exception):
 class ResponseStream:
     """One answer. It begins without a worker; ``attach`` comes with the lease of an instance.
 
-    ``content_type`` is the stream's, once ``size_bytes`` (all that came) is more than 0. ``overflowed``: it came to more
-    than ``limit_bytes``; what is over is not passed on.
+    ``content_type`` is the stream's, once ``size_bytes`` (all that came) is more than 0. ``overflowed``: it came to
+    more than ``limit_bytes``; what is over is not passed on.
     """
 
     __slots__ = (

@@ -13,8 +13,9 @@ import errno
 import ipaddress
 import logging
 import socket
+from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from glowplug.runtime.clock import Clock
@@ -25,7 +26,7 @@ from .dispatch import Surface
 from .faults import error_reply
 from .hosts import is_loopback
 from .identifiers import new_request_id
-from .messages import Reply, Request
+from .messages import Reply, Request, StreamCut
 from .plain import PlainResponse, fits
 
 log = logging.getLogger(__name__)
@@ -199,13 +200,30 @@ async def _send(raw: web.BaseRequest, reply: Reply, request_id: str) -> web.Stre
     headers["Server"] = "glowplug"
     if reply.stream is None:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
-    response = web.StreamResponse(status=reply.status, headers=headers)
     async with contextlib.aclosing(reply.stream) as chunks:  # its work ends when the client goes away
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        bodiless = raw.method == "HEAD" or reply.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
         await response.prepare(raw)
-        async for chunk in chunks:
-            await response.write(chunk)
+        try:
+            async for chunk in chunks:
+                if not bodiless:
+                    await response.write(chunk)
+        except StreamCut as cut:
+            log.info("request %s: %s", request_id, cut)
+            _cut(raw)
+            return response
     await response.write_eof()
     return response
+
+
+def _cut(raw: web.BaseRequest) -> None:
+    """End the connection where a body is not complete: without its last chunk, or, where nothing else would tell a
+    client that it is not the end, with a reset."""
+    if raw.transport is not None:
+        if raw.version >= HttpVersion11:
+            raw.transport.close()
+        else:
+            raw.transport.abort()
 
 
 def _number(error: Exception) -> int:

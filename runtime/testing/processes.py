@@ -33,7 +33,8 @@ class Script:
 
     ``bind_errors``, ``check_errors`` and ``start_errors`` are by engine. ``load_exit`` is a status that the import ends
     the process with. ``calls`` are the rows of every outcome; where there are rows of ``verified``, a check follows,
-    of ``verify_s``. ``streaming`` takes the place of ``handler`` for who takes a stream. ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
+    of ``verify_s``. ``streaming`` takes the place of ``handler`` for who takes a stream. ``obstacle`` is in processes
+    that are to be parked, ``brought`` in every forked one.
     """
 
     handler: Handler = echo

@@ -39,10 +39,12 @@ from glowplug.runtime.http.hosts import ControlGuard
 from glowplug.runtime.http.lambda_api.api import LambdaApi
 from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.server import HttpServer
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.metrics import Metrics
 from glowplug.runtime.packages import Packages
+from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
 from glowplug.runtime.testing.deployed import Deployed, a_function
@@ -149,11 +151,12 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     edge.answers("hello")
     registry, invoke = Deployed(a_function(ECHO, url=True)), metrics.observed(edge.invoke)
     admission = Admission(registry, None, account_id="000000000000", enforce_policies=False)
+    streams = Streams(invoke, OwnedTasks(), clock=clock, limits=config.limits)
     urls = FunctionUrls(
-        registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
+        registry, invoke, streams, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
     )
     services = Services(
-        directory=registry, deployments=registry, invoke=invoke, clock=clock, limits=config.limits,
+        directory=registry, deployments=registry, invoke=invoke, streams=streams, clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
     )  # fmt: skip
     api = LambdaApi(services)

@@ -16,6 +16,7 @@ from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, Req
 from glowplug.runtime.http import names
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.management.stacks import Site
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
@@ -95,6 +96,7 @@ class Services:
     directory: Directory
     deployments: Changes
     invoke: Invoke
+    streams: Streams
     clock: Clock
     limits: Limits
     region: str

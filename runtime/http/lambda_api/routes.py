@@ -18,6 +18,7 @@ from . import (
     eventinvoke,
     functions,
     invoke,
+    invokestream,
     layers,
     mappings,
     permissions,
@@ -53,6 +54,12 @@ class Route:
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FUNCTION}/invocations", "Invoke", invoke.invoke),
+    Route(
+        "POST",
+        "/2021-11-15/functions/{FunctionName}/response-streaming-invocations",
+        "InvokeWithResponseStream",
+        invokestream.invoke_with_response_stream,
+    ),
     Route("POST", "/2014-11-13/functions/{FunctionName}/invoke-async", "InvokeAsync"),
     Route("POST", "/2015-03-31/functions", "CreateFunction", functions.create_function),
     Route("GET", "/2015-03-31/functions", "ListFunctions", functions.list_functions),

@@ -179,7 +179,7 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     ("channel", "message"),
     [
         ("data", outcome("never asked")),
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, False)),
+        ("data", wire.Chunk("r1", b"of no stream")),
         ("data", wire.Outcome("r1", ["text"], False, "", 0.5)),  # type: ignore[list-item]
         ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0, float("nan"), 0]])),
         ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0]])),
@@ -190,7 +190,7 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     ],
     ids=[
         "unasked outcome",
-        "part of a stream",
+        "unasked chunk",
         "result of text",
         "time that is none",
         "part of a row",
