@@ -13,6 +13,7 @@ import errno
 import ipaddress
 import logging
 import socket
+import struct
 from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _MAX_HEADER_BYTES = 16 * 1024  # one header; a ClientContext takes 4/3 of 3583 bytes, Lambda's URLs allow 10 KiB in all
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_RESET = struct.pack("ii", 1, 0)  # linger for no time: what closes such a socket sends RST
 _DISCARD_S = 2.0  # how long a refused upload is read and thrown away, so that its client sees the answer
 
 
@@ -217,13 +219,16 @@ async def _send(raw: web.BaseRequest, reply: Reply, request_id: str) -> web.Stre
 
 
 def _cut(raw: web.BaseRequest) -> None:
-    """End the connection where a body is not complete: without its last chunk, or, where nothing else would tell a
-    client that it is not the end, with a reset."""
-    if raw.transport is not None:
-        if raw.version >= HttpVersion11:
-            raw.transport.close()
-        else:
-            raw.transport.abort()
+    """End the connection where a body is not complete: without its last chunk, or, where a client knows no chunks and
+    an orderly end would be the body's, with a reset."""
+    transport = raw.transport
+    if transport is None:
+        return
+    if raw.version >= HttpVersion11:
+        transport.close()
+        return
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def _number(error: Exception) -> int:
