@@ -172,10 +172,10 @@ def test_the_report_and_the_instance_wait_for_the_last_chunk(node: Any, client: 
 
 @BOTH
 def test_a_client_that_goes_away_ends_the_handler_and_the_instance_serves_on(node: Any, gate: Gate, name: str) -> None:
-    with requested(node, name, f"gate={gate.port}") as response:
+    with requested(node, name, f"gate={gate.port}&lines=1000000") as response:
         request_id = response.getheader("x-amzn-requestid") or ""
         pid = int(response.readline().split()[1])
-    if name == "gated":  # it waits in a system call: its next yield is where it hears of it
+    if name == "gated":  # it waits in a system call, then for credit: its next yield is where it hears of it
         gate.open()
     assert gate.heard() == (b"finally" if name == "gated" else b"cancelled finally")
     assert "Status" not in report_of(node, name, request_id)

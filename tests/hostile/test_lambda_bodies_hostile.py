@@ -39,7 +39,7 @@ from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"))
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="ab" * 32)
 ARN = "arn:aws:lambda:us-east-1:000000000000:"
-MANAGED = [route for route in ROUTES if route.answer is not None and route.name != "Invoke"]
+MANAGED = [route for route in ROUTES if route.answer is not None and not route.name.startswith("Invoke")]
 SAID_ALL_THE_SAME = {"Creating"}  # a LastUpdateStatusReasonCode that AWS was recorded with, and its model lacks
 ANSWERED_AS: dict[str, Any] = {
     "string": str,

@@ -58,7 +58,8 @@ def test_all_bytes_arrive_in_order_and_never_more_than_a_window_is_held(
             reading = asyncio.create_task(stream.next())
             await asyncio.sleep(0)  # it asks for more before it waits
             waiting = producer.send(waiting)
-            got += (await asyncio.wait_for(reading, 5)) or b""
+            arrived = await asyncio.wait_for(reading, 5)
+            got += arrived or b""
         stream.end()
         assert await stream.next() is None
         assert got == b"".join(step for step in steps if step is not None)

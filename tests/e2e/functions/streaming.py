@@ -29,10 +29,9 @@ def gated(event: Event, context: object) -> Iterator[str]:
     """Yield a chunk, and the next one when the test has let it on."""
     with _gate(event) as gate:
         try:
-            print("before the first")
             yield f"first {os.getpid()}\n"
             while gate.recv(1) == b"+":
-                yield "next\n"
+                yield "next\n" * int(_given(event).get("lines", 1))
         finally:
             gate.sendall(b"finally")
 
