@@ -186,6 +186,44 @@ def test_a_client_that_goes_away_ends_the_handler_and_the_instance_serves_on(nod
         following.close()
 
 
+def test_a_new_revision_leaves_open_streams_alone(node: Any, client: Any, gate: Gate) -> None:
+    with requested(node, "gated-async", f"gate={gate.port}") as response:
+        pid = int(response.readline().split()[1])
+        client.update_function_configuration(FunctionName="gated-async", Timeout=29)
+        client.get_waiter("function_updated_v2").wait(FunctionName="gated-async", WaiterConfig={"Delay": 0.05})
+        following = Gate()
+        try:
+            assert pid_of(node, "gated-async", following) != pid
+        finally:
+            following.close()
+        gate.open()
+        assert response.readline() == b"next\n"
+        gate.open(b".")
+        assert response.read() == b""
+
+
+def test_a_page_of_another_origin_may_read_a_stream(node: Any, client: Any) -> None:
+    client.update_function_url_config(FunctionName="page", Cors={"AllowOrigins": ["https://a.example"]})
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)) as connection:
+        host = "page.lambda-url.us-east-1.localhost"  # by its path a page gets nothing of control
+        connection.request("GET", "/", headers={"Origin": "https://a.example", "Host": host})
+        response = connection.getresponse()
+        assert response.getheader("access-control-allow-origin") == "https://a.example"
+        assert response.read() == b"{}\n<p>\0\xff"
+
+
+def test_a_stopping_node_ends_open_streams_and_their_handlers(serving: Any, tmp_path: Path, gate: Gate) -> None:
+    template = Path(__file__).parent / "streaming.yaml"
+    settings = {"GLOWPLUG_PRELOAD_TORCH": "0", "GLOWPLUG_DRAIN_SECONDS": "0.2"}
+    with serving(template, tmp_path / "state", **settings) as stopping:
+        with requested(stopping, "gated-async", f"gate={gate.port}") as response:
+            assert response.readline()
+            assert stopping.stop() == 0
+            with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+                response.read()
+        assert gate.heard() == b"cancelled finally"
+
+
 def test_a_handler_that_goes_on_without_its_client_is_killed(node: Any, gate: Gate) -> None:
     with requested(node, "stubborn", f"gate={gate.port}") as response:
         request_id = response.getheader("x-amzn-requestid") or ""
