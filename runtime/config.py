@@ -18,11 +18,16 @@ class Limits:
     """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more; defaults are Lambda's.
 
     ``account_concurrency`` is how many instances all functions may reserve between them, less
-    ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. Raises ``StateError`` naming the variable.
+    ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. ``stream_bytes_per_second`` is the pace of one
+    streamed response after its first ``stream_burst_bytes``; 0, unlike on AWS, leaves that to the client. Raises
+    ``StateError`` naming the variable.
     """
 
     sync_request_bytes: int = 6 * 1024 * 1024
     sync_response_bytes: int = 6 * 1024 * 1024 + 100  # recorded: 6 MiB and 100 bytes
+    stream_response_bytes: int = 200 * 1024 * 1024
+    stream_bytes_per_second: int = 0
+    stream_burst_bytes: int = 6 * 1024 * 1024
     log_tail_bytes: int = 4096
     client_context_bytes: int = 3583
     create_request_bytes: int = 70_167_211  # a zip of 50 MB in base64, and the rest
@@ -36,7 +41,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            least = 0 if name.endswith("_concurrency") else 1
+            least = 0 if name.endswith(("_concurrency", "_per_second")) else 1
             _check_range(f"GLOWPLUG_LIMIT_{name.upper()}", getattr(self, name), least, math.inf)
 
 
@@ -68,6 +73,7 @@ class NodeConfig:
     cores: int = 1
     drain_s: float = 10.0
     stop_grace_s: float = 2.0
+    cancel_grace_s: float = 5.0
     uid_base: int = 200_000
     file_roots: tuple[Path, ...] = ()
     trusted_keys: tuple[Path, ...] = ()
@@ -154,6 +160,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_CORES": ("cores", int),
     "GLOWPLUG_DRAIN_SECONDS": ("drain_s", float),
     "GLOWPLUG_STOP_GRACE_SECONDS": ("stop_grace_s", float),
+    "GLOWPLUG_CANCEL_GRACE_SECONDS": ("cancel_grace_s", float),
     "GLOWPLUG_UID_BASE": ("uid_base", int),
     "GLOWPLUG_FILE_ROOTS": ("file_roots", Path),
     "GLOWPLUG_TRUSTED_KEYS": ("trusted_keys", Path),
@@ -183,6 +190,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_CORES": (1, math.inf),
     "GLOWPLUG_DRAIN_SECONDS": (0, math.inf),
     "GLOWPLUG_STOP_GRACE_SECONDS": (0, math.inf),
+    "GLOWPLUG_CANCEL_GRACE_SECONDS": (0, math.inf),
     "GLOWPLUG_UID_BASE": (1000, 2**31 - 1),  # below are root and the system's own users
     "GLOWPLUG_CACHE_BYTES": (1, math.inf),
     "GLOWPLUG_CACHE_RESERVE_BYTES": (0, math.inf),

@@ -22,17 +22,20 @@ from .http.invoking import Invoke
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
+from .http.streaming import Streams
 from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
 from .registry import Registry
+from .routing.tasks import OwnedTasks
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
     """What the listeners need of the node. ``guarded``: control answers callers with a signature only; ``link_key``
-    signs links to code; ``endpoint`` returns the control listener's URL."""
+    signs links to code; ``streaming`` are the invocations
+    whose answers are streamed; ``endpoint`` returns the control listener's URL."""
 
     config: NodeConfig
     registry: Registry
@@ -40,6 +43,7 @@ class Edge:
     code: CodeStore
     control: NodeControl
     invoke: Invoke
+    streaming: OwnedTasks
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -50,12 +54,13 @@ class Edge:
     def surfaces(self, stack: AsyncExitStack) -> tuple[ControlSurface, PublicSurface]:
         """Return what answers on the control and on the public listener; ``stack`` ends what has to be ended."""
         authenticator = Authenticator(self.keys, self.clock, body_bytes=self.config.limits.create_request_bytes)
-        fronts = self._fronts(authenticator)
+        streams = Streams(self.invoke, self.streaming, clock=self.clock, limits=self.config.limits)
+        fronts = self._fronts(authenticator, streams)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
         control = ControlSurface(
             fronts,
-            self._lambda_api(retries, downloads),
+            self._lambda_api(streams, retries, downloads),
             AdminApi(self.control, self.metrics, limits=self.config.limits),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
@@ -63,13 +68,13 @@ class Edge:
         )
         return control, PublicSurface(fronts)
 
-    def _fronts(self, authenticator: Authenticator) -> dict[Door, Front]:
+    def _fronts(self, authenticator: Authenticator, streams: Streams) -> dict[Door, Front]:
         config, request_bytes = self.config, self.config.limits.sync_request_bytes
         admission = Admission(
             self.registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         urls = FunctionUrls(
-            self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, clock=self.clock,
+            self.registry, self.invoke, streams, admission, arn_prefix=config.arn_prefix, clock=self.clock,
             request_bytes=request_bytes, observer=self.metrics,
         )  # fmt: skip
         gateway = Gateway(
@@ -78,13 +83,14 @@ class Edge:
         )  # fmt: skip
         return {"url": urls, "api": gateway}
 
-    def _lambda_api(self, retries: Retries, downloads: Downloads) -> LambdaApi:
+    def _lambda_api(self, streams: Streams, retries: Retries, downloads: Downloads) -> LambdaApi:
         config = self.config
         return LambdaApi(
             Services(
                 directory=self.registry,
                 deployments=self.deployments,
                 invoke=self.invoke,
+                streams=streams,
                 retries=retries,
                 clock=self.clock,
                 limits=config.limits,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from .responsestream import ResponseStream
+
 Tier = Literal["hot", "parked", "stored", "remote"]
 """How warm a function is, warmest first. An invocation's tier is the one it *found*."""
 
@@ -17,7 +19,7 @@ class Invocation(NamedTuple):
     ``version`` is the one that it runs on, as resolved (and drawn, for a weighted alias) from what the caller asked
     for; ``function_arn`` keeps the qualifier exactly as the caller gave it. ``payload`` is JSON text. ``hold_s`` is how
     long the caller lets the request wait for an instance (None: the function's HoldTimeoutSeconds). ``arrived_s`` is
-    the node's monotonic clock.
+    the node's monotonic clock. ``stream`` is for a caller that takes the answer as it comes; without one it is whole.
     """
 
     request_id: str
@@ -31,10 +33,12 @@ class Invocation(NamedTuple):
     identity: bytes = b""
     log_tail: bool = False
     hold_s: float | None = None
+    stream: ResponseStream | None = None
 
 
 class Outcome(NamedTuple):
-    """The result of an invocation. ``payload`` is the handler's JSON, or Lambda's error body when ``function_error``.
+    """The result of an invocation. ``payload`` is the handler's JSON, or Lambda's error body when ``function_error``;
+    empty when all of it went through the invocation's stream.
 
     ``function_error`` is the value of ``X-Amz-Function-Error`` (``Unhandled``) or None. ``phases`` are (name,
     milliseconds) of what this request waited for, for ``Server-Timing``. ``log_tail`` is the request's log, START to

@@ -48,6 +48,7 @@ from .routing.environment import Site
 from .routing.ledger import Ledger
 from .routing.router import Router
 from .routing.sink import Memory, Sink
+from .routing.tasks import OwnedTasks
 from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
@@ -207,6 +208,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             available_bytes=memory.available_bytes,
             engines=watch,
         )
+        streaming = OwnedTasks()
+        stack.push_async_callback(streaming.close)
         stack.push_async_callback(router.close)
 
         metrics = Metrics(
@@ -264,6 +267,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             control=control,
             invoke=metrics.observed(traced(router.invoke)),
+            streaming=streaming,
             metrics=metrics,
             keys=keys,
             guarded=access.required,

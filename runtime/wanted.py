@@ -164,7 +164,7 @@ def _url(section: Reader) -> WantedUrl:
             raise DefinitionError(cors.at(name), f"must be a list of strings, not {kind(value)}")
     return WantedUrl(
         auth_type=section.choice("AuthType", ("NONE", "AWS_IAM"), "NONE"),
-        invoke_mode=section.choice("InvokeMode", ("BUFFERED",), "BUFFERED"),
+        invoke_mode=section.choice("InvokeMode", ("BUFFERED", "RESPONSE_STREAM"), "BUFFERED"),
         cors=cors.values,
     )
 

@@ -27,13 +27,14 @@ from .faults import error_reply
 from .identifiers import new_trace_id
 from .invoking import Directory, Invoke, UrlObserver, hold_of, start_headers
 from .messages import Reply, Request
+from .streamed_url import failed, streamed
+from .streaming import Live, Streams
 from .url_event import OPEN, UnmappableResult, event_of, response_of, signed_by
 
 log = logging.getLogger(__name__)
 
 _UNKNOWN = Reply(HTTPStatus.FORBIDDEN, b'{"Message":null}', (("x-amzn-ErrorType", "AccessDeniedException"),))
 _REFUSED = Reply(HTTPStatus.FORBIDDEN, b'{"Message":"Forbidden"}', (("x-amzn-ErrorType", "AccessDeniedException"),))
-_FAILED = b"Internal Server Error"
 
 
 class FunctionUrls:
@@ -43,6 +44,7 @@ class FunctionUrls:
         self,
         directory: Directory,
         invoke: Invoke,
+        streams: Streams,
         admission: Admission,
         *,
         arn_prefix: str,
@@ -52,6 +54,7 @@ class FunctionUrls:
     ) -> None:
         self._directory = directory
         self._invoke = invoke
+        self._streams = streams
         self._admission = admission
         self._arn_prefix = arn_prefix
         self._clock = clock
@@ -95,13 +98,16 @@ class FunctionUrls:
         try:
             reply = await self._call(request, url, path)
         except FunctionFault:
-            reply = _failed()
+            reply = failed()
         except Forbidden:
             reply = _REFUSED
         except GlowplugError as error:
             self._count(request, function, error.status)
             raise
-        self._count(request, function, reply.status)
+        if isinstance(reply.stream, Live):
+            reply.stream.on_closed = lambda: self._count(request, function, reply.status)
+        else:
+            self._count(request, function, reply.status)
         return reply
 
     def _count(self, request: Request, function: str, status: int) -> None:
@@ -120,28 +126,25 @@ class FunctionUrls:
         except FunctionNotFound:  # its alias is gone
             return _UNKNOWN
         suffix = "" if url.qualifier == "$LATEST" else f":{url.qualifier}"
-        outcome = await self._invoke(
-            Invocation(
-                request_id=request.request_id,
-                function=function,
-                version=version,
-                function_arn=f"{self._arn_prefix}{function}{suffix}",
-                payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now, door=door),
-                arrived_s=request.arrived_s,
-                trace_id=trace_id,
-                hold_s=hold_of(headers.get("prefer")),
-            )
+        invocation = Invocation(
+            request_id=request.request_id,
+            function=function,
+            version=version,
+            function_arn=f"{self._arn_prefix}{function}{suffix}",
+            payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now, door=door),
+            arrived_s=request.arrived_s,
+            trace_id=trace_id,
+            hold_s=hold_of(headers.get("prefer")),
         )
+        if url.invoke_mode == "RESPONSE_STREAM":
+            return await streamed(self._streams, invocation)
+        outcome = await self._invoke(invocation)
         timing = start_headers(outcome)
         if outcome.function_error is not None:
-            return _failed(timing)
+            return failed(timing)
         try:
             reply = response_of(outcome.payload)
         except UnmappableResult as error:
             log.warning("%s: request %s: the result is not a response: %s", function, request.request_id, error)
-            return _failed(timing)
+            return failed(timing)
         return Reply(reply.status, reply.body, [*reply.headers, *timing], reply.content_type)
-
-
-def _failed(headers: list[tuple[str, str]] | None = None) -> Reply:
-    return Reply(HTTPStatus.BAD_GATEWAY, _FAILED, headers or (), "text/plain; charset=utf-8")

@@ -48,9 +48,13 @@ class ApiObserver(Protocol):
 
 def start_headers(outcome: Outcome) -> list[tuple[str, str]]:
     """Return what the request waited for: the tier it found, and its phases as ``Server-Timing``."""
-    phases = outcome.phases or (("handler", outcome.duration_ms),)
+    return timing_headers(outcome.tier, outcome.phases or (("handler", outcome.duration_ms),))
+
+
+def timing_headers(tier: str, phases: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
+    """Return the same of an answer that is still under way."""
     timing = ", ".join([f"{name};dur={milliseconds:.2f}" for name, milliseconds in phases])
-    return [("X-Glowplug-Tier", outcome.tier), ("Server-Timing", timing)]
+    return [("X-Glowplug-Tier", tier), ("Server-Timing", timing)]
 
 
 def hold_of(prefer: str | None) -> float | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -37,18 +37,31 @@ quoted = json.encoder.encode_basestring
 """Returns a string as JSON, with its quotes; text stays UTF-8."""
 
 
+class Chunks(Protocol):
+    """A body as it comes: an asynchronous generator, or something like one. Whoever has it closes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return what yields the chunks."""
+
+    async def aclose(self) -> object:
+        """End the work behind it, begun or not."""
+
+
+class StreamCut(Exception):
+    """A body that was sent in part has no rest: its client is shown that by a connection that ends too early."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response. ``stream``, when given, is sent chunk by chunk after the headers, and ``body`` is not used.
-
-    ``request_id`` is that of the request which was run, where it is not the one that is answered.
+    """A response. ``stream``, when given, is sent chunk by chunk after the headers, and ``body`` is not used; it may
+    raise ``StreamCut``. ``request_id`` is that of the request which was run, where it is not the one that is answered.
     """
 
     status: int
     body: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
     content_type: str = JSON
-    stream: AsyncGenerator[bytes, None] | None = None
+    stream: Chunks | None = None
     request_id: str = ""
 
 

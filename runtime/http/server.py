@@ -13,8 +13,10 @@ import errno
 import ipaddress
 import logging
 import socket
+import struct
+from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from glowplug.runtime.clock import Clock
@@ -25,7 +27,7 @@ from .dispatch import Surface
 from .faults import error_reply
 from .hosts import is_loopback
 from .identifiers import new_request_id
-from .messages import Reply, Request
+from .messages import Reply, Request, StreamCut
 from .plain import PlainResponse, fits
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _MAX_HEADER_BYTES = 16 * 1024  # one header; a ClientContext takes 4/3 of 3583 bytes, Lambda's URLs allow 10 KiB in all
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_RESET = struct.pack("ii", 1, 0)  # linger for no time: what closes such a socket sends RST
 _DISCARD_S = 2.0  # how long a refused upload is read and thrown away, so that its client sees the answer
 
 
@@ -199,13 +202,33 @@ async def _send(raw: web.BaseRequest, reply: Reply, request_id: str) -> web.Stre
     headers["Server"] = "glowplug"
     if reply.stream is None:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
-    response = web.StreamResponse(status=reply.status, headers=headers)
     async with contextlib.aclosing(reply.stream) as chunks:  # its work ends when the client goes away
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        bodiless = raw.method == "HEAD" or reply.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
         await response.prepare(raw)
-        async for chunk in chunks:
-            await response.write(chunk)
+        try:
+            async for chunk in chunks:
+                if not bodiless:
+                    await response.write(chunk)
+        except StreamCut as cut:
+            log.info("request %s: %s", request_id, cut)
+            _cut(raw)
+            return response
     await response.write_eof()
     return response
+
+
+def _cut(raw: web.BaseRequest) -> None:
+    """End the connection where a body is not complete: without its last chunk, or, where a client knows no chunks and
+    an orderly end would be the body's, with a reset."""
+    transport = raw.transport
+    if transport is None:
+        return
+    if raw.version >= HttpVersion11:
+        transport.close()
+        return
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def _number(error: Exception) -> int:

@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 
 class ExitCode(enum.IntEnum):
@@ -268,7 +268,11 @@ class Adopt(Message):
 
 @dataclass(frozen=True, slots=True)
 class Invoke(Message):
-    """Call the handler. ``events`` are JSON texts, ``deadline_ms`` is Unix time, ``client_context`` JSON or empty."""
+    """Call the handler. ``events`` are JSON texts, ``deadline_ms`` is Unix time, ``client_context`` JSON or empty.
+
+    ``window_bytes`` of 0 asks for the whole answer at once. Else the result of a handler that streams may come as
+    ``Chunk`` messages, of which so many bytes may be on their way; each ``Credit`` adds to that.
+    """
 
     CODE: ClassVar[int] = 30
     invocation_id: str
@@ -279,11 +283,45 @@ class Invoke(Message):
     client_context: bytes
     identity: bytes
     threads: int
+    window_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Message):
+    """A part of a streamed answer, never empty nor spilled; the ``Outcome`` follows the last one.
+
+    ``content_type`` is that of the whole stream; those after the first may leave it empty.
+    """
+
+    CODE: ClassVar[int] = 33
+    invocation_id: str
+    data: bytes
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credit(Message):
+    """So many more bytes of an answer may be sent: the node has passed on as many. Nothing, for one that has ended."""
+
+    CODE: ClassVar[int] = 34
+    invocation_id: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Message):
+    """Nobody reads the stream any more: end the handler where it yields. Nothing, for an answer that has ended.
+
+    The ``Outcome`` still follows; a handler that does not stream finishes what it does.
+    """
+
+    CODE: ClassVar[int] = 35
+    invocation_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Message):
-    """The answer to ``Invoke``: one JSON result per event, or one error body when ``failed``.
+    """The answer to ``Invoke``: one JSON result per event, or one error body when ``failed``; no result after a stream.
 
     ``error_type`` is Lambda's errorType when ``failed``, else empty. ``handler_ms`` is the time in the handler alone.
     ``models`` has a row for each model that was called: name, engine, calls that answered, milliseconds of those but
@@ -298,7 +336,6 @@ class Outcome(Message):
     failed: bool
     error_type: str
     handler_ms: float
-    final: bool
     models: list[list[Any]] = field(default_factory=list)
     checking: bool = False
 
@@ -322,6 +359,6 @@ MESSAGES: dict[int, type[Any]] = {
         *(Hello, Failed, Loaded, Bound, Checked, Ready, Adopted),
         *(Spawned, Exited),
         *(Spawn, Load, Bind, Check, Start, Stop, Adopt),
-        *(Invoke, Outcome, Verified),
+        *(Invoke, Chunk, Credit, Cancel, Outcome, Verified),
     )
 }

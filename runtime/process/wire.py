@@ -6,9 +6,10 @@ the order of the dataclass; both ends always run the same release (``Hello.proto
 cost bytes.
 
 Every process has a *control* channel (load, bind, check, start, spawn, stop) and workers also have a *data* channel
-(invoke, outcome): a large payload never delays a control message. Frames carry the invocation id, so several may be in
-flight; ``Invoke`` holds a list of events, so a batch needs no message of its own; ``Outcome.final`` leaves
-room for streamed answers: today every answer is one final part, and the node refuses any other.
+(invoke, chunk, outcome): a large payload never delays a control message. Frames carry the invocation id, so several may
+be in flight; ``Invoke`` holds a list of events, so a batch needs no message of its own. A streamed answer is any number
+of chunks ahead of its outcome, as many bytes at a time as the node has asked for: a slow client slows the handler down,
+and neither side has to hold more.
 
 Payloads above ``MAX_INLINE_BYTES`` do not travel in the frame. The sender writes them to a memfd and passes the
 descriptor; the receiver checks that it is a regular file of at least the announced size before it reads. A worker is
@@ -41,8 +42,11 @@ from .messages import (
     Adopted,
     Bind,
     Bound,
+    Cancel,
     Check,
     Checked,
+    Chunk,
+    Credit,
     ExitCode,
     Exited,
     Failed,
@@ -72,8 +76,11 @@ __all__ = [  # the messages too: who talks to a process needs them and the codec
     "Adopted",
     "Bind",
     "Bound",
+    "Cancel",
     "Check",
     "Checked",
+    "Chunk",
+    "Credit",
     "Decoder",
     "Encoded",
     "ExitCode",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
 from typing import Any
 
 from glowplug.runtime.errors import CheckFailed, RestoreFailed, StartError
+from glowplug.runtime.responsestream import ResponseStream, WindowExceeded
 
 from . import wire
 from .channel import Channel, ChannelClosed
@@ -41,6 +43,7 @@ class Worker(Child):
         self._invocations: dict[str, asyncio.Future[wire.Outcome]] = {}
         self._abandoned: set[str] = set()  # their outcomes may still come
         self._unsent: set[str] = set()
+        self._streams: dict[str, ResponseStream] = {}
         self._checks: dict[str, asyncio.Future[wire.Verified]] = {}
         self._hello: asyncio.Future[wire.Hello | wire.Failed] = self._loop.create_future()
         if not forked:
@@ -87,8 +90,11 @@ class Worker(Child):
         """Become an instance. Raises ``LoadFailed`` when an after-restore hook fails."""
         return await self._step(message, wire.Ready, load_fault)
 
-    async def invoke(self, message: wire.Invoke) -> wire.Outcome:
-        """Call the handler and return its outcome. Several may be in flight, each with its own invocation id."""
+    async def invoke(self, message: wire.Invoke, stream: ResponseStream | None = None) -> wire.Outcome:
+        """Call the handler and return its outcome. Several may be in flight, each with its own invocation id.
+
+        What the handler streams goes into ``stream``, for a message with a window.
+        """
         invocation_id = message.invocation_id
         if self._exit is not None:
             raise self._death(sent=False)
@@ -97,6 +103,8 @@ class Worker(Child):
         future: asyncio.Future[wire.Outcome] = self._loop.create_future()
         self._invocations[invocation_id] = future
         self._unsent.add(invocation_id)
+        if stream is not None:
+            self._streams[invocation_id] = stream
         try:
             pending = self._data.post(message)
             if pending is not None:
@@ -113,6 +121,18 @@ class Worker(Child):
             self._give_up(invocation_id)
             raise
 
+    def grant(self, invocation_id: str, size_bytes: int) -> None:
+        """Let the worker send so many bytes more of a stream."""
+        self._tell(wire.Credit(invocation_id, size_bytes))
+
+    def cancel(self, invocation_id: str) -> None:
+        """Ask the handler to end its stream; the invocation goes on until it has an outcome."""
+        self._tell(wire.Cancel(invocation_id))
+
+    def _tell(self, message: wire.Message) -> None:
+        with contextlib.suppress(ChannelClosed):  # its death ends the invocation
+            self._data.post(message)
+
     async def verified(self, invocation_id: str) -> wire.Verified:
         """Return what came of the check that an outcome has announced (``Outcome.checking``); to be asked once."""
         try:
@@ -125,16 +145,22 @@ class Worker(Child):
         self._unsent.discard(invocation_id)
         if self._invocations.pop(invocation_id, None) is not None:
             self._abandoned.add(invocation_id)
+        if self._streams.pop(invocation_id, None) is not None:
+            self.cancel(invocation_id)
 
     def _on_data(self, message: Any, descriptors: list[int]) -> None:
         if type(message) is wire.Verified:
             self._on_verified(message)
             return
-        if type(message) is not wire.Outcome or not message.final:
+        if type(message) is wire.Chunk:
+            self._on_chunk(message)
+            return
+        if type(message) is not wire.Outcome:
             for descriptor in descriptors:
                 os.close(descriptor)
             raise wire.WireError(f"{type(message).__name__} on the data channel")
         future = self._invocations.pop(message.invocation_id, None)
+        self._streams.pop(message.invocation_id, None)
         if future is None:
             if message.invocation_id not in self._abandoned:
                 raise wire.WireError(f"outcome of an invocation that is not in flight: {message.invocation_id!r}")
@@ -149,6 +175,16 @@ class Worker(Child):
             future.set_result(message)
         if message.checking:
             self._checks[message.invocation_id] = self._loop.create_future()
+
+    def _on_chunk(self, message: wire.Chunk) -> None:
+        stream = self._streams.get(message.invocation_id)
+        if stream is not None:
+            try:
+                stream.feed(message.data, message.content_type)
+            except WindowExceeded as error:
+                raise wire.WireError(str(error)) from None
+        elif message.invocation_id not in self._abandoned:
+            raise wire.WireError(f"chunk of an answer that is no stream: {message.invocation_id!r}")
 
     def _on_verified(self, message: wire.Verified) -> None:
         check = self._checks.get(message.invocation_id)
@@ -166,6 +202,7 @@ class Worker(Child):
             if not future.done():
                 future.set_exception(self._death(sent=invocation_id not in self._unsent))
         self._invocations.clear()
+        self._streams.clear()
         for check in self._checks.values():
             if not check.done():
                 check.set_exception(self._death())

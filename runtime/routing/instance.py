@@ -22,12 +22,14 @@ from glowplug.runtime.errors import FunctionFault, HandlerTimeout, InternalError
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
+from glowplug.runtime.responsestream import ResponseStream
 from glowplug.runtime.spec import FunctionSpec
 
 from .home import Parked
 from .policy import TIMEOUT, died_fault
 from .ports import EngineWatch, FunctionLog, InvocationLog, Memory, Worker
 from .records import StartRecord
+from .streamguard import StreamGuard
 
 
 class State(enum.Enum):
@@ -51,7 +53,7 @@ class Instance:
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
         *("leave_by_s", "checking", "_clock", "_log", "_memory", "_limits", "_engines"),
-        *("_init_ms", "_restore_ms", "_expired"),
+        *("_init_ms", "_restore_ms", "_expired", "_cancel_grace_s"),
     )
 
     def __init__(
@@ -64,6 +66,7 @@ class Instance:
         memory: Memory,
         limits: Limits,
         engines: EngineWatch,
+        cancel_grace_s: float = 5.0,
     ) -> None:
         self.instance_id = instance_id
         self.spec = spec
@@ -81,6 +84,7 @@ class Instance:
         self._log = log
         self._memory = memory
         self._limits = limits
+        self._cancel_grace_s = cancel_grace_s
         self._init_ms: float | None = None
         self._restore_ms: float | None = None
         self._expired = False
@@ -149,12 +153,18 @@ class Instance:
         A handler that fails, runs into its Timeout, ends its process or answers too much gives an ``Outcome`` with
         ``function_error``. Raises ``WorkerDied`` only when the request certainly never reached the process. Cancelled:
         the handler may finish what it began (it has side effects), then the instance goes; it is never chosen again.
+
+        With a stream, what the handler streams has gone there by then; a stream that is abandoned ends the handler and
+        not this, so that what it did is logged and accounted for.
         """
-        worker, spec = self._owned(), self.spec
+        worker, spec, stream = self._owned(), self.spec, invocation.stream
         began_s = self._clock.monotonic()
         alarm = self._clock.call_later(spec.timeout_s, self._expire)
         answer: wire.Outcome | WorkerDied
+        guard = None if stream is None else self._guard(stream, worker, invocation.request_id)
         try:
+            if guard is not None:
+                guard.attach(tier, waited)
             answer = await worker.invoke(
                 wire.Invoke(
                     invocation_id=invocation.request_id,
@@ -165,7 +175,9 @@ class Instance:
                     client_context=invocation.client_context,
                     identity=invocation.identity,
                     threads=threads,
-                )
+                    window_bytes=0 if stream is None else stream.window_bytes,
+                ),
+                stream,
             )
         except WorkerDied as death:
             answer = death
@@ -176,16 +188,20 @@ class Instance:
             raise
         finally:
             alarm.cancel()
+            if guard is not None:
+                guard.close()
         duration_ms = (self._clock.monotonic() - began_s) * 1e3
         if type(answer) is wire.Outcome and (answer.models or answer.checking):
             self._note_calls(answer)
-        if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer):
-            payload, failed, handler_ms = answer.results[0], answer.failed, answer.handler_ms
+        if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer, stream):
+            payload, failed, handler_ms = b"".join(answer.results), answer.failed, answer.handler_ms
             lines = self._write(worker, invocation, duration_ms, payload, failed=failed)
         else:
-            fault = self._fault(invocation.request_id, answer)
+            fault = self._fault(invocation.request_id, answer, stream)
             payload, failed, handler_ms = fault.body(), True, duration_ms
             lines = self._write(worker, invocation, duration_ms, payload, failed=True, fault=fault)
+        if guard is not None and guard.killed and self.state is not State.FAILED:
+            self.failed("killed: its client had gone")  # an answer that crossed the kill saves nobody
         self.served += 1
         return Outcome(
             request_id=invocation.request_id,
@@ -229,10 +245,17 @@ class Instance:
         self._expired = True
         self._owned().kill(TIMEOUT)
 
-    def _acceptable(self, answer: wire.Outcome) -> bool:
-        return len(answer.results) == 1 and len(answer.results[0]) <= self._limits.sync_response_bytes
+    def _guard(self, stream: ResponseStream, worker: Worker, request_id: str) -> StreamGuard:
+        return StreamGuard(stream, worker, request_id, clock=self._clock, grace_s=self._cancel_grace_s)
 
-    def _fault(self, request_id: str, answer: wire.Outcome | WorkerDied) -> FunctionFault:
+    def _acceptable(self, answer: wire.Outcome, stream: ResponseStream | None) -> bool:
+        if _is_misfit(answer, stream) or (stream is not None and stream.overflowed):
+            return False
+        return all(len(result) <= self._limits.sync_response_bytes for result in answer.results)
+
+    def _fault(
+        self, request_id: str, answer: wire.Outcome | WorkerDied, stream: ResponseStream | None
+    ) -> FunctionFault:
         """Say in Lambda's words (spec 1.6) why there is no answer; a dead worker's instance leaves the pool.
 
         A timeout wins over an answer that crossed the kill: the worker is as good as dead either way.
@@ -247,15 +270,14 @@ class Instance:
             return HandlerTimeout(
                 f"RequestId: {request_id} Error: Task timed out after {self.spec.timeout_s:.2f} seconds"
             )
-        if not isinstance(answer, WorkerDied) and len(answer.results) != 1:
+        if stream is not None and stream.overflowed:
+            return _too_large(self._limits.stream_response_bytes)
+        if not isinstance(answer, WorkerDied) and _is_misfit(answer, stream):
             self._owned().kill("protocol error: one event, not one result")
             self.failed("broke the protocol")
             return WorkerExited(f"RequestId: {request_id} Error: Runtime exited without providing a reason")
         if not isinstance(answer, WorkerDied):
-            return ResponseTooLarge(
-                "Response payload size exceeded maximum allowed payload size "
-                f"({self._limits.sync_response_bytes} bytes)."
-            )
+            return _too_large(self._limits.sync_response_bytes)
         return died_fault(request_id, answer)
 
     def _write(
@@ -284,9 +306,20 @@ class Instance:
                 error_type="" if fault is None else fault.error_type,
                 timeout_s=self.spec.timeout_s,
                 failed=failed,
-                produced_bytes=len(payload),
+                produced_bytes=len(payload) + (0 if invocation.stream is None else invocation.stream.size_bytes),
             )
         )
+
+
+def _is_misfit(answer: wire.Outcome, stream: ResponseStream | None) -> bool:
+    """Tell whether an answer is not the one that was asked for: one result, or none of a handler that streamed."""
+    if not answer.results:
+        return stream is None or answer.failed
+    return len(answer.results) != 1 or (stream is not None and stream.size_bytes > 0 and not answer.failed)
+
+
+def _too_large(limit_bytes: int) -> ResponseTooLarge:
+    return ResponseTooLarge(f"Response payload size exceeded maximum allowed payload size ({limit_bytes} bytes).")
 
 
 def _tail(lines: bytes, limit_bytes: int) -> bytes:

@@ -103,6 +103,7 @@ class Launches:
             memory=self._memory,
             limits=self._config.limits,
             engines=self._engines,
+            cancel_grace_s=self._config.cancel_grace_s,
         )
         recording = self._ledger.begin(spec, request_id=request_id, cause=cause, tier=pool.tier)
         pool.instances.add(instance)

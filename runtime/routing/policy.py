@@ -20,6 +20,7 @@ LowerError = cache.CacheError | snapshot.SnapshotError
 
 TIMEOUT = "timeout"
 MEMORY = "memory"
+LEFT = "its stream was not ended after its client had gone"
 """Reasons for ``Worker.kill`` that become Lambda's own errors; ``process.memory`` gives the second."""
 
 BACKOFF_FIRST_S = 0.1

@@ -17,6 +17,7 @@ from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit
 from glowplug.runtime.process.view import Place
+from glowplug.runtime.responsestream import ResponseStream
 from glowplug.runtime.spec import FunctionSpec
 
 from .distrust import Kind
@@ -81,8 +82,14 @@ class Worker(Loadable, Protocol):
     async def start(self, message: wire.Start, /) -> wire.Ready:
         """Become an instance. Raises ``LoadFailed`` (an after-restore hook) or ``WorkerExited``."""
 
-    async def invoke(self, message: wire.Invoke, /) -> wire.Outcome:
-        """Call the handler. Raises ``WorkerDied`` when the process ends first."""
+    async def invoke(self, message: wire.Invoke, stream: ResponseStream | None = None, /) -> wire.Outcome:
+        """Call the handler; what it streams goes into ``stream``. Raises ``WorkerDied`` when the process ends first."""
+
+    def grant(self, invocation_id: str, size_bytes: int, /) -> None:
+        """Let it send so many bytes more of a stream."""
+
+    def cancel(self, invocation_id: str, /) -> None:
+        """Ask it to end a stream; the invocation still has its outcome."""
 
     async def verified(self, invocation_id: str, /) -> wire.Verified:
         """Return what came of the check that an outcome has announced. Raises ``WorkerDied``."""

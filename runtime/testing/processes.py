@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from glowplug.runtime.interpreters import Interpreter
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import Exit, WorkerDied
 from glowplug.runtime.process.view import Place
+from glowplug.runtime.responsestream import ResponseStream
 
 from .clock import ManualClock
 
 Handler = Callable[[wire.Invoke], Awaitable[bytes]]
+Streaming = Callable[[wire.Invoke], AsyncIterator[bytes]]
 
 
 async def echo(invoke: wire.Invoke) -> bytes:
@@ -31,10 +33,12 @@ class Script:
 
     ``bind_errors``, ``check_errors`` and ``start_errors`` are by engine. ``load_exit`` is a status that the import ends
     the process with. ``calls`` are the rows of every outcome; where there are rows of ``verified``, a check follows,
-    of ``verify_s``. ``obstacle`` is in processes that are to be parked, ``brought`` in every forked one.
+    of ``verify_s``. ``streaming`` takes the place of ``handler`` for who takes a stream. ``obstacle`` is in processes
+    that are to be parked, ``brought`` in every forked one.
     """
 
     handler: Handler = echo
+    streaming: Streaming | None = None
     fork_s: float = 0.0
     import_s: float = 0.0
     start_s: float = 0.0
@@ -150,6 +154,8 @@ class FakeWorker(FakeProcess):
         self.invokes: list[wire.Invoke] = []
         self.checks = 0
         self.adopted: list[wire.Adopt] = []
+        self.granted: list[tuple[str, int]] = []
+        self.cancelled: list[str] = []
         self._in_flight: set[asyncio.Future[wire.Outcome]] = set()
 
     @property
@@ -192,12 +198,12 @@ class FakeWorker(FakeProcess):
         self.starts.append(message)
         return wire.Ready(0.0, 0)
 
-    async def invoke(self, message: wire.Invoke) -> wire.Outcome:
+    async def invoke(self, message: wire.Invoke, stream: ResponseStream | None = None, /) -> wire.Outcome:
         """Call the handler. One that raises fails; the worker is busy until it returns, whoever waits or not."""
         if not self.alive:
             raise self._death(sent=False)
         self.invokes.append(message)
-        running = asyncio.ensure_future(self._call(message))
+        running = asyncio.ensure_future(self._call(message, stream))
         self._in_flight.add(running)
         running.add_done_callback(self._in_flight.discard)
         await _first_of(running, self.exited)
@@ -205,6 +211,14 @@ class FakeWorker(FakeProcess):
             return running.result()
         running.cancel()
         raise self._death()
+
+    def grant(self, invocation_id: str, size_bytes: int, /) -> None:
+        """Note it: what a script streams is small."""
+        self.granted.append((invocation_id, size_bytes))
+
+    def cancel(self, invocation_id: str, /) -> None:
+        """Let the script's stream end at its next chunk."""
+        self.cancelled.append(invocation_id)
 
     async def verified(self, invocation_id: str, /) -> wire.Verified:
         """Check, as the script says."""
@@ -229,19 +243,27 @@ class FakeWorker(FakeProcess):
         for running in self._in_flight:
             running.cancel()
 
-    async def _call(self, message: wire.Invoke) -> wire.Outcome:
+    async def _call(self, message: wire.Invoke, stream: ResponseStream | None) -> wire.Outcome:
+        script, results, error_type = self.script, list[bytes](), ""
         try:
-            result, error_type = await self.script.handler(message), ""
+            if stream is not None and script.streaming is not None:
+                await self._stream(script.streaming(message), stream, message.invocation_id)
+            else:
+                results = [await script.handler(message)]
         except Exception as error:
             error_type = type(error).__name__
-            result = f'{{"errorMessage":"{error}","errorType":"{error_type}"}}'.encode()
-        script = self.script
+            results = [f'{{"errorMessage":"{error}","errorType":"{error_type}"}}'.encode()]
         return wire.Outcome(
-            *(message.invocation_id, [result], bool(error_type), error_type, 0.0),
-            final=True,
+            *(message.invocation_id, results, bool(error_type), error_type, 0.0),
             models=[[name, self.engines.get(name, engine), *row] for name, engine, *row in script.calls],
             checking=bool(script.verified),
         )
+
+    async def _stream(self, chunks: AsyncIterator[bytes], stream: ResponseStream, invocation_id: str) -> None:
+        async for chunk in chunks:
+            if invocation_id in self.cancelled:
+                break
+            stream.feed(chunk, "application/octet-stream")
 
 
 class FakeZygote(FakeProcess):

@@ -5,6 +5,7 @@ Nothing here waits with a timeout or retries: a child that cannot reach its node
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from array import array
@@ -76,15 +77,32 @@ class Connection:
         Raises ``NodeGone`` at the end of the stream, ``wire.WireError`` when what came is not a message.
         """
         while not self._messages:
-            try:
-                data, ancillary, _, _ = self._socket.recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-            except ConnectionResetError:
-                raise NodeGone from None
-            if not data:
-                self._decoder.eof()
-                raise NodeGone
-            self._messages.extend(self._decoder.feed(data, _unpack(ancillary) if ancillary else ()))
+            self._read(0)
         return self._messages.popleft()
+
+    def receive_what_is_there(self) -> list[Any]:
+        """Return the messages that have come, without waiting for any. Raises as ``receive``."""
+        with contextlib.suppress(BlockingIOError):
+            self._read(socket.MSG_DONTWAIT)
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+    def put_back(self, messages: Iterable[Any]) -> None:
+        """Let ``receive`` return these first: they are not for who has read them."""
+        self._messages.extendleft(reversed(list(messages)))
+
+    def _read(self, flags: int) -> None:
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(
+                RECEIVE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
+            )
+        except ConnectionResetError:
+            raise NodeGone from None
+        if not data:
+            self._decoder.eof()
+            raise NodeGone
+        self._messages.extend(self._decoder.feed(data, _unpack(ancillary) if ancillary else ()))
 
     def take_descriptors(self) -> list[int]:
         """Return the descriptors that came with the ``Spawn`` just received; the caller owns them."""

@@ -67,6 +67,12 @@ class MarshalError(HandlerError):
     error_type = "Runtime.MarshalError"
 
 
+class ResponseTooLarge(HandlerError):
+    """What a stream came to, for a caller that wants it whole, is more than may be answered."""
+
+    error_type = "Function.ResponseSizeTooLarge"
+
+
 class UnmarshalError(HandlerError):
     """The event is not JSON."""
 

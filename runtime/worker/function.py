@@ -19,7 +19,7 @@ from glowplug.runtime.process import forkable, wire
 from glowplug.runtime.process.view import TMP, View
 from glowplug.runtime.process.wire import ExitCode
 
-from . import firstuse, hooks, loader, requestlog, shadow
+from . import firstuse, hooks, loader, requestlog, shadow, streaming
 from .context import Instance
 from .eventloop import EventLoop
 from .faults import Fault
@@ -122,6 +122,7 @@ class Function:
                 if self.before_import is not None:
                     self.before_import()
                 self.handler = loader.find_handler(load.handler)
+                streaming.prepare(self.handler)
             self.generators.settle()
             models = _models().registered() if load.models or "glowplug.handlers" in sys.modules else []
             self.models = _models() if models else None

@@ -1,7 +1,8 @@
 """The worker's loop: take the steps until ``Start``, then answer invocations until told to stop.
 
 From ``Ready`` on the worker reads two channels: control (``Stop``, or the end of the node) and data (``Invoke``). One
-invocation runs at a time; what arrives meanwhile waits in the socket.
+invocation runs at a time; what arrives meanwhile waits in the socket. Only a handler that streams hears of the node
+between two chunks (``outlet``).
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 from glowplug.runtime.process import wire
-from glowplug.runtime.process.wire import ExitCode, Invoke, Outcome, Verified
+from glowplug.runtime.process.wire import Cancel, Credit, ExitCode, Invoke, Outcome, Verified
 
-from . import streams
+from . import streaming, streams
 from .connection import Connection, NodeGone
 from .context import LambdaContext
 from .faults import Fault, exit_status
 from .function import Function, StepFailed
 from .marshal import read_event, write_result
+from .outlet import Collector, Outlet
 
 _TRACE_ID = "_X_AMZN_TRACE_ID"
 _OUT_OF_MEMORY = b"[ERROR] Runtime.OutOfMemory: the handler needed more memory than MemorySize\n"
@@ -123,6 +125,8 @@ class Worker:
         return True
 
     def _answer(self, invoke: object) -> None:
+        if isinstance(invoke, Credit | Cancel):
+            return  # it crossed the outcome of the stream that it is for
         if not isinstance(invoke, Invoke):
             raise wire.WireError(f"{type(invoke).__name__} is not an invocation")
         if invoke.threads != self._threads and "torch" in sys.modules:
@@ -157,9 +161,13 @@ class Worker:
                 event = read_event(text)
                 started = perf_counter()
                 result = handler(event, context)
-                handler_s += perf_counter() - started
-                results.append(write_result(result))
-        except MemoryError:
+                if streaming.streams(result):
+                    results += streaming.drain(result, self._outlet(invoke))
+                    handler_s += perf_counter() - started
+                else:
+                    handler_s += perf_counter() - started
+                    results.append(write_result(result))
+        except (MemoryError, NodeGone, wire.WireError):
             raise
         except Exception as error:
             handler_s += perf_counter() - started
@@ -168,10 +176,12 @@ class Worker:
             fault = Fault.of(error)
             fault.log(invoke.invocation_id)
             body = fault.body(invoke.invocation_id)
-            return Outcome(
-                invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, True, *self._called()
-            )
-        return Outcome(invoke.invocation_id, results, False, "", handler_s * 1000.0, True, *self._called())
+            return Outcome(invoke.invocation_id, [body], True, fault.error_type, handler_s * 1000.0, *self._called())
+        return Outcome(invoke.invocation_id, results, False, "", handler_s * 1000.0, *self._called())
+
+    def _outlet(self, invoke: Invoke) -> Outlet | Collector:
+        """Return where a stream goes; only a single event's may go to the node as it comes."""
+        return Outlet(self._data, invoke) if invoke.window_bytes > 0 and len(invoke.events) == 1 else Collector()
 
     def _called(self) -> tuple[list[list[Any]], bool]:
         """Return what the invocation called of models; a function without one pays nothing for the question."""

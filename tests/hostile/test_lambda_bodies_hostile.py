@@ -30,8 +30,10 @@ from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.lambda_api.routes import ROUTES, Route
 from glowplug.runtime.http.messages import Request
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.management.publishing import publish
 from glowplug.runtime.packages import Packages
+from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.testing import ManualClock
 from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
@@ -39,7 +41,7 @@ from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"))
 ECHO = FunctionSpec(name="echo", handler="echo.handler", runtime="python3.11", code_digest="ab" * 32)
 ARN = "arn:aws:lambda:us-east-1:000000000000:"
-MANAGED = [route for route in ROUTES if route.name != "Invoke"]
+MANAGED = [route for route in ROUTES if not route.name.startswith("Invoke")]
 SAID_ALL_THE_SAME = {"Creating"}  # a LastUpdateStatusReasonCode that AWS was recorded with, and its model lacks
 ANSWERED_AS: dict[str, Any] = {
     "string": str,
@@ -220,8 +222,10 @@ async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
     async def unused(invocation: object) -> Any:
         raise AssertionError("nothing is invoked here")
 
+    clock = ManualClock()
     services = Services(
-        directory=deployed, deployments=deployed, invoke=unused, retries=Retries(ManualClock()), clock=ManualClock(), limits=limits,
+        directory=deployed, deployments=deployed, invoke=unused, retries=Retries(clock), clock=clock, limits=limits,
+        streams=Streams(unused, OwnedTasks(), clock=clock, limits=limits),
         region="us-east-1", account_id="000000000000", endpoint=lambda: "http://127.0.0.1:9000",
         packages=Packages(store, limits, client=_no_s3), downloads=Downloads(store, b"", ManualClock()),
     )  # fmt: skip

@@ -46,10 +46,12 @@ from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.messages import Request
 from glowplug.runtime.http.server import HttpServer
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.metrics import Metrics
 from glowplug.runtime.packages import Packages
+from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
 from glowplug.runtime.testing.clock import ManualClock
@@ -182,8 +184,9 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     for api_id, cors in (("web", {}), ("shared", {"AllowOrigins": ["https://a.example"]})):
         registry.catalog = registry.catalog.with_document(f"api/{api_id}", an_api(cors))
     admission = Admission(registry, None, account_id="000000000000", enforce_policies=False)
+    streams = Streams(invoke, OwnedTasks(), clock=clock, limits=config.limits)
     urls = FunctionUrls(
-        registry, invoke, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
+        registry, invoke, streams, admission, arn_prefix=ARN, clock=clock, request_bytes=LIMIT_BYTES, observer=metrics
     )
     gateway = Gateway(
         registry, invoke, admission, arn_prefix=ARN, account_id="000000000000", clock=clock,
@@ -191,7 +194,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     )  # fmt: skip
     downloads = Downloads(Zips(), b"k" * 32, clock)
     services = Services(
-        directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
+        directory=registry, deployments=registry, invoke=invoke, streams=streams, retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
         downloads=downloads,
     )  # fmt: skip

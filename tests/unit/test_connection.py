@@ -23,7 +23,7 @@ def pair() -> Iterator[Any]:
 
 
 def outcome(result: bytes) -> wire.Outcome:
-    return wire.Outcome("r-1", [result], False, "", 1.0, True)
+    return wire.Outcome("r-1", [result], False, "", 1.0)
 
 
 def test_messages_that_arrive_together_are_returned_one_by_one(pair: Any) -> None:
@@ -76,7 +76,7 @@ def test_a_large_payload_leaves_no_descriptor_behind(pair: Any) -> None:
 def test_a_frame_larger_than_the_socket_buffer_is_sent_whole(pair: Any) -> None:
     ours, connection = pair
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    message = wire.Outcome("r-1", [b"x" * 200_000] * 2, False, "", 1.0, True)
+    message = wire.Outcome("r-1", [b"x" * 200_000] * 2, False, "", 1.0)
     decoder = wire.Decoder()
     got: list[Any] = []
     pid = os.fork()

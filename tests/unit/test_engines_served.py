@@ -146,7 +146,7 @@ async def test_an_answer_that_breaks_the_protocol_is_not_waited_for_any_further(
     rig.script().verified, rig.script().verify_s = RIGHT, 2.0
     invoke = FakeWorker.invoke
 
-    async def twice(self: FakeWorker, message: wire.Invoke) -> wire.Outcome:
+    async def twice(self: FakeWorker, message: wire.Invoke, stream: None = None) -> wire.Outcome:
         answer = await invoke(self, message)
         return replace(answer, results=answer.results * 2)
 

@@ -248,8 +248,8 @@ async def test_a_worker_that_answers_two_results_for_one_event_loses_its_life() 
     worker = instance.worker
     assert isinstance(worker, FakeWorker)
 
-    async def invoke(message: wire.Invoke) -> wire.Outcome:
-        return wire.Outcome(message.invocation_id, [], False, "", 0.0, True)
+    async def invoke(message: wire.Invoke, stream: object = None) -> wire.Outcome:
+        return wire.Outcome(message.invocation_id, [], False, "", 0.0)
 
     worker.invoke = invoke  # type: ignore[method-assign]
     outcome = await instance.invoke(INVOCATION, threads=1, tier="hot")

@@ -34,7 +34,9 @@ from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.testing import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
@@ -93,10 +95,11 @@ class Fixture:
         **headers: str,
     ) -> Reply:
         deployed = Deployed(*(a_function(replace(ECHO, name=name)) for name in ("echo", "beta", "alpha")))
+        limits, clock = Limits(sync_request_bytes=limit), ManualClock()
         api = LambdaApi(
             Services(
-                directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
-                limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
+                directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(clock), clock=clock, limits=limits,
+                streams=Streams(self.invoke, OwnedTasks(), clock=clock, limits=limits), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=Downloads(UNUSED, b"", ManualClock()),
             )
         )  # fmt: skip

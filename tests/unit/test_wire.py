@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "wire"
 
 EXAMPLES: list[wire.Message] = [
     wire.Hello(
-        pid=4711, protocol=3, preloaded=["json", "torch"], import_ms=1800.5, device="cuda:0", context_ms=310.5,
+        pid=4711, protocol=4, preloaded=["json", "torch"], import_ms=1800.5, device="cuda:0", context_ms=310.5,
     ),
     wire.Failed(step="load", error_type="ValueError", error_message="boom", stack_trace=["  File …\n"]),
     wire.Loaded(import_ms=48.25, obstacle="", models=["minilm"]),
@@ -50,10 +50,13 @@ EXAMPLES: list[wire.Message] = [
     wire.Adopt(uid=200003, gid=200003),
     wire.Invoke(
         invocation_id="8e3f", events=[b'{"text":"hi"}'], deadline_ms=1760000000000, function_arn="arn:aws:lambda:…",
-        trace_id="Root=1-0", client_context=b"", identity=b"", threads=2,
+        trace_id="Root=1-0", client_context=b"", identity=b"", threads=2, window_bytes=524288,
     ),
+    wire.Chunk(invocation_id="8e3f", data=b"Once upon", content_type="application/octet-stream"),
+    wire.Credit(invocation_id="8e3f", size_bytes=262144),
+    wire.Cancel(invocation_id="8e3f"),
     wire.Outcome(
-        invocation_id="8e3f", results=[b"[1,2]"], failed=False, error_type="", handler_ms=8.25, final=True,
+        invocation_id="8e3f", results=[b"[1,2]"], failed=False, error_type="", handler_ms=8.25,
         models=[["", "aot_inductor", 2, 8.5, 21.25, 0]], checking=True,
     ),
     wire.Verified(invocation_id="8e3f", models=[["", "aot_inductor", "wrong", 0.5, "output 0: value 3 is …"]]),
@@ -128,7 +131,7 @@ def test_any_msgpack_value_in_a_frame_is_a_message_or_a_wire_error(value: Any) -
         ([wire.Stop.CODE], "Stop has 1 fields, got 0"),
         ([99], "no known message"),
         ({"a": 1}, "no known message"),
-        ([wire.Outcome.CODE, "id", [], True, "", 1.0, 1, [], False], "Outcome.final is int"),
+        ([wire.Outcome.CODE, "id", [], True, "", 1.0, [], 1], "Outcome.checking is int"),
     ],
 )
 def test_what_is_wrong_with_a_frame_is_said(fields: Any, problem: str) -> None:
@@ -149,13 +152,13 @@ def test_a_message_over_the_frame_limit_is_not_sent() -> None:
 
 
 def test_the_largest_inline_payload_stays_in_the_frame() -> None:
-    outcome = wire.Outcome("i", [b"x" * wire.MAX_INLINE_BYTES], False, "", 1.0, True)
+    outcome = wire.Outcome("i", [b"x" * wire.MAX_INLINE_BYTES], False, "", 1.0)
     assert () == wire.encode(outcome).descriptors
 
 
 def test_a_larger_payload_travels_in_a_memfd_through_a_real_socket() -> None:
     payload = os.urandom(1024) * 2048
-    outcome = wire.Outcome("i", [b"small", payload], False, "", 1.0, True)
+    outcome = wire.Outcome("i", [b"small", payload], False, "", 1.0)
     encoded = wire.encode(outcome)
     assert len(encoded.data) < 100
     ours, theirs = socket.socketpair()
@@ -172,7 +175,7 @@ def test_a_larger_payload_travels_in_a_memfd_through_a_real_socket() -> None:
 
 def spilled_frame(position: int, size: int) -> bytes:
     extension = msgpack.ExtType(1, msgpack.packb((position, size)))
-    body = msgpack.packb([wire.Outcome.CODE, "i", [extension], False, "", 1.0, True])
+    body = msgpack.packb([wire.Outcome.CODE, "i", [extension], False, "", 1.0, [], False])
     return wire.HEADER.pack(len(body), 1) + body
 
 

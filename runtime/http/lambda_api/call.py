@@ -17,6 +17,7 @@ from glowplug.runtime.http import names
 from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
+from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
@@ -98,6 +99,7 @@ class Services:
     deployments: Changes
     invoke: Invoke
     retries: Retries
+    streams: Streams
     clock: Clock
     limits: Limits
     region: str

@@ -34,12 +34,25 @@ _JSON_TYPES = frozenset(  # boto3 sends none; curl -d its form type, the CLI's a
 
 async def invoke(services: Services, call: Call) -> Reply:
     """Check in AWS's order: name, existence, payload; then DryRun stops, Event queues, the rest runs."""
+    invocation = await prepared(services, call, _INVOCATION_TYPES)
+    if invocation is None:
+        return Reply(HTTPStatus.NO_CONTENT)
+    version, trace_id = invocation.version, invocation.trace_id
+    try:
+        outcome = await _run(services, call.request, invocation)
+    except FunctionFault as fault:
+        return Reply(HTTPStatus.OK, fault.body(), [*_common(version, trace_id), ("X-Amz-Function-Error", "Unhandled")])
+    return _invoked(outcome, trace_id, with_log=invocation.log_tail)
+
+
+async def prepared(services: Services, call: Call, kinds: Sequence[str]) -> Invocation | None:
+    """Return the invocation that a request asks for, checked in AWS's order; None for a DryRun. ``kinds`` are the
+    invocation types that its operation has."""
     ref, request, limits = services.parse(call), call.request, services.limits
     headers = request.headers
     target = services.directory.target(ref.name, ref.qualifier)
     refuse_unready(target, f"{services.arn_prefix}{ref.name}")
-    version = target.number
-    kind, log_type = _types(headers.get("x-amz-invocation-type"), headers.get("x-amz-log-type"))
+    kind, log_type = _types(headers.get("x-amz-invocation-type"), headers.get("x-amz-log-type"), kinds)
     _check_content_type(headers.get("content-type", ""))
     payload = await request.read(limits.sync_request_bytes, what=f"the {kind} invocation type")
     if not payload:
@@ -47,27 +60,21 @@ async def invoke(services: Services, call: Call) -> Reply:
     else:
         check_json(payload)
     if kind == "DryRun":
-        return Reply(HTTPStatus.NO_CONTENT)
+        return None
     if kind == "Event":
         raise NotSupported("Asynchronous invocation (InvocationType Event) is not supported yet")
-    trace_id = headers.get("x-amzn-trace-id") or new_trace_id(services.clock.time())
-    invocation = Invocation(
+    return Invocation(
         request_id=request.request_id,
         function=ref.name,
-        version=version,
+        version=target.number,
         function_arn=ref.arn,
         payload=payload,
         arrived_s=request.arrived_s,
-        trace_id=trace_id,
+        trace_id=headers.get("x-amzn-trace-id") or new_trace_id(services.clock.time()),
         client_context=_client_context(headers.get("x-amz-client-context"), limits.client_context_bytes),
         log_tail=log_type == "Tail",
         hold_s=hold_of(headers.get("prefer")),
     )
-    try:
-        outcome = await _run(services, request, invocation)
-    except FunctionFault as fault:
-        return Reply(HTTPStatus.OK, fault.body(), [*_common(version, trace_id), ("X-Amz-Function-Error", "Unhandled")])
-    return _invoked(outcome, trace_id, with_log=log_type == "Tail")
 
 
 async def _run(services: Services, request: Request, invocation: Invocation) -> Outcome:
@@ -105,12 +112,12 @@ def check_json(payload: bytes) -> None:
         ) from error
 
 
-def _types(invocation_type: str | None, log_type: str | None) -> tuple[str, str]:
+def _types(invocation_type: str | None, log_type: str | None, kinds: Sequence[str]) -> tuple[str, str]:
     kind, log = invocation_type or "RequestResponse", log_type or "None"
     problems = [
         f"Value '{given}' at '{name}' failed to satisfy constraint: Member must satisfy enum value set: "
         f"[{', '.join(allowed)}]"
-        for given, name, allowed in ((kind, "invocationType", _INVOCATION_TYPES), (log, "logType", _LOG_TYPES))
+        for given, name, allowed in ((kind, "invocationType", kinds), (log, "logType", _LOG_TYPES))
         if given not in allowed
     ]
     if problems:

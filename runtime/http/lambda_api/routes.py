@@ -17,6 +17,7 @@ from . import (
     eventinvoke,
     functions,
     invoke,
+    invokestream,
     layers,
     mappings,
     permissions,
@@ -54,6 +55,12 @@ class Route:
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FUNCTION}/invocations", "Invoke", invoke.invoke),
+    Route(
+        "POST",
+        "/2021-11-15/functions/{FunctionName}/response-streaming-invocations",
+        "InvokeWithResponseStream",
+        invokestream.invoke_with_response_stream,
+    ),
     Route("POST", "/2015-03-31/functions", "CreateFunction", functions.create_function),
     Route("GET", "/2015-03-31/functions", "ListFunctions", functions.list_functions),
     Route("GET", _FUNCTION, "GetFunction", functions.get_function),

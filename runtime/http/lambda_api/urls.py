@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from glowplug.runtime.catalog import LATEST, Url
-from glowplug.runtime.errors import FunctionNotFound, NotSupported
+from glowplug.runtime.errors import FunctionNotFound
 from glowplug.runtime.http import names
 from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import urls
@@ -94,8 +94,6 @@ def _change(body: Body) -> urls.UrlChange:
         one_of(invoke_mode, "invokeMode", ("RESPONSE_STREAM", "BUFFERED")),
         between(cors.whole("MaxAge"), "cors.maxAge", 0, 86400),
     )
-    if invoke_mode == "RESPONSE_STREAM":
-        raise NotSupported("InvokeMode RESPONSE_STREAM is not supported: responses are sent whole; use BUFFERED")
     return urls.UrlChange(auth_type, invoke_mode, body.map("Cors"))
 
 

@@ -14,7 +14,7 @@ from glowplug.runtime.process import wire
 from glowplug.runtime.process.channel import Channel, ChannelClosed
 
 STOP = wire.Stop(grace_s=2.0)
-OUTCOME = wire.Outcome("r1", [b"{}"], False, "", 0.5, True)
+OUTCOME = wire.Outcome("r1", [b"{}"], False, "", 0.5)
 
 
 class Ends:
@@ -77,7 +77,7 @@ async def test_frames_cut_anywhere_arrive_whole_and_in_order(ends: Ends) -> None
 
 
 async def test_a_frame_larger_than_the_buffer_arrives_whole(ends: Ends) -> None:
-    large = wire.Outcome("r1", [b"x" * wire.MAX_INLINE_BYTES] * 8, False, "", 0.5, True)
+    large = wire.Outcome("r1", [b"x" * wire.MAX_INLINE_BYTES] * 8, False, "", 0.5)
     await asyncio.gather(asyncio.to_thread(ends.peer.sendall, wire.encode(large).data), ends.until(1))
     assert [large] == ends.messages
 
@@ -109,7 +109,7 @@ async def test_sent_descriptors_are_closed_here(ends: Ends) -> None:
 
 
 async def test_a_sender_waits_while_the_peer_does_not_read(ends: Ends) -> None:
-    messages = [wire.Outcome(str(number), [b"x" * 100_000], False, "", 0.5, True) for number in range(20)]
+    messages = [wire.Outcome(str(number), [b"x" * 100_000], False, "", 0.5) for number in range(20)]
     sending = asyncio.gather(*(ends.channel.send(message) for message in messages))
     await asyncio.sleep(0.01)
     assert not sending.done()
@@ -119,7 +119,7 @@ async def test_a_sender_waits_while_the_peer_does_not_read(ends: Ends) -> None:
 
 
 async def test_a_cancelled_sender_leaves_no_half_frame(ends: Ends) -> None:
-    large = wire.Outcome("large", [b"x" * 200_000] * 10, False, "", 0.5, True)
+    large = wire.Outcome("large", [b"x" * 200_000] * 10, False, "", 0.5)
     sending = asyncio.create_task(ends.channel.send(large))
     await asyncio.sleep(0)
     sending.cancel()
@@ -212,7 +212,7 @@ async def test_what_a_peer_said_before_it_went_is_read_after_a_failed_send(ends:
 
 
 async def test_closing_fails_those_who_wait_to_send(ends: Ends) -> None:
-    sending = asyncio.create_task(ends.channel.send(wire.Outcome("r", [b"x" * 200_000] * 10, False, "", 0.5, True)))
+    sending = asyncio.create_task(ends.channel.send(wire.Outcome("r", [b"x" * 200_000] * 10, False, "", 0.5)))
     await asyncio.sleep(0)
     ends.channel.close()
     with pytest.raises(ChannelClosed):
@@ -222,7 +222,7 @@ async def test_closing_fails_those_who_wait_to_send(ends: Ends) -> None:
 async def test_a_message_over_the_limit_is_refused_and_the_channel_lives(ends: Ends) -> None:
     reading, writing = os.pipe()
     with pytest.raises(ValueError, match="over the frame limit"):
-        ends.channel.post(wire.Outcome("r", [b"x" * wire.MAX_INLINE_BYTES] * 17, False, "", 0.5, True), (writing,))
+        ends.channel.post(wire.Outcome("r", [b"x" * wire.MAX_INLINE_BYTES] * 17, False, "", 0.5), (writing,))
     assert not is_open(writing)
     os.close(reading)
     ends.channel.post(STOP)

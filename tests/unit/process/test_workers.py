@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from glowplug.runtime.errors import CheckFailed, LoadFailed, RestoreFailed, WorkerExited
 from glowplug.runtime.process import child, wire
 from glowplug.runtime.process.death import Exit, WorkerDied
+from glowplug.runtime.responsestream import Origin, ResponseStream
 
 if typing.TYPE_CHECKING:
     from conftest import Peer
@@ -28,10 +30,10 @@ def invoke(invocation_id: str) -> wire.Invoke:
 
 
 def outcome(invocation_id: str, result: bytes = b"{}") -> wire.Outcome:
-    return wire.Outcome(invocation_id, [result], False, "", 0.5, True)
+    return wire.Outcome(invocation_id, [result], False, "", 0.5)
 
 
-CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, -1.0, 0]], True)
+CHECKING = wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0, -1.0, 0]], True)
 VERIFIED = wire.Verified("r1", [["", "a", "right", 0.0, ""]])
 
 
@@ -179,10 +181,10 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     ("channel", "message"),
     [
         ("data", outcome("never asked")),
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, False)),
-        ("data", wire.Outcome("r1", ["text"], False, "", 0.5, True)),  # type: ignore[list-item]
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0, float("nan"), 0]])),
-        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, True, [["", "a", 1, 1.0]])),
+        ("data", wire.Chunk("r1", b"of no stream")),
+        ("data", wire.Outcome("r1", ["text"], False, "", 0.5)),  # type: ignore[list-item]
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0, float("nan"), 0]])),
+        ("data", wire.Outcome("r1", [b"{}"], False, "", 0.5, [["", "a", 1, 1.0]])),
         ("data", wire.Verified("r1", [])),
         ("data", READY),
         ("control", READY),
@@ -190,7 +192,7 @@ async def test_a_death_during_a_check_is_told_to_who_asks_and_to_nobody_else(pee
     ],
     ids=[
         "unasked outcome",
-        "part of a stream",
+        "unasked chunk",
         "result of text",
         "time that is none",
         "part of a row",
@@ -209,6 +211,73 @@ async def test_a_worker_that_breaks_the_protocol_is_killed(peer: Peer, channel: 
     peer.worker.died(Exit(status))
     error = await failure_of(task)
     assert (True, "signal: killed") == (error.killed_for.startswith("protocol error: "), error.exit.describe())
+
+
+def streamed(invocation_id: str, stream: ResponseStream, peer: Peer) -> asyncio.Task[wire.Outcome]:
+    message = dataclasses.replace(invoke(invocation_id), window_bytes=stream.window_bytes)
+    worker = peer.worker
+    stream.attach(
+        Origin("hot", (), 0.0),
+        grant=lambda size_bytes: worker.grant(invocation_id, size_bytes),
+        stop=lambda: worker.cancel(invocation_id),
+    )
+    return asyncio.create_task(worker.invoke(message, stream))
+
+
+ENDED = {name: wire.Outcome(name, [], False, "", 0.5) for name in ("r1", "r2")}
+
+
+async def test_two_streams_of_one_worker_at_a_time_are_kept_apart(peer: Peer) -> None:
+    """Interleaved on the channel, each in order in its own stream, with its own window."""
+    one, two = ResponseStream(1000, 4), ResponseStream(1000, 4)
+    tasks = [streamed("r1", one, peer), streamed("r2", two, peer)]
+    assert [4, 4] == [(await peer.receive(peer.data)).window_bytes for _ in tasks]
+    for name, data in (("r1", b"ab"), ("r2", b"xy"), ("r1", b"cd"), ("r2", b"z")):
+        peer.send(peer.data, wire.Chunk(name, data, "t/" + name))
+    peer.send(peer.data, ENDED["r2"])
+    assert ENDED["r2"] == await tasks[1]
+    assert [b"abcd", b"xyz"] == [await one.next(), await two.next()]
+    assert ["t/r1", "t/r2"] == [one.content_type, two.content_type]
+    waiting = asyncio.create_task(one.next())
+    assert wire.Credit("r1", 4) == await peer.receive(peer.data)
+    peer.send(peer.data, wire.Chunk("r1", b"e"))
+    assert b"e" == await waiting
+    peer.send(peer.data, ENDED["r1"])
+    assert ENDED["r1"] == await tasks[0]
+
+
+async def test_a_stream_beyond_its_window_costs_the_worker_its_life(peer: Peer) -> None:
+    task = streamed("r1", ResponseStream(1000, 4), peer)
+    await peer.receive(peer.data)
+    peer.send(peer.data, wire.Chunk("r1", b"abcde"))
+    assert signal.SIGKILL == await asyncio.to_thread(peer.status)
+    peer.worker.died(Exit(int(signal.SIGKILL)))
+    assert "protocol error: chunk of 5 bytes, 4 were asked for" == (await failure_of(task)).killed_for
+
+
+async def test_a_chunk_after_the_outcome_costs_the_worker_its_life(peer: Peer) -> None:
+    task = streamed("r1", ResponseStream(1000, 4), peer)
+    await peer.receive(peer.data)
+    peer.send(peer.data, ENDED["r1"])
+    await task
+    peer.send(peer.data, wire.Chunk("r1", b"a"))
+    assert signal.SIGKILL == await asyncio.to_thread(peer.status)
+
+
+async def test_a_cancelled_call_ends_its_stream_and_what_is_on_its_way_is_no_offence(peer: Peer) -> None:
+    """The node stops: the worker must not wait for credit that nobody gives."""
+    task = streamed("r1", ResponseStream(1000, 4), peer)
+    await peer.receive(peer.data)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert wire.Cancel("r1") == await peer.receive(peer.data)
+    again = asyncio.create_task(peer.worker.invoke(invoke("r2")))
+    await peer.receive(peer.data)
+    for message in (wire.Chunk("r1", b"ab"), ENDED["r1"], outcome("r2")):
+        peer.send(peer.data, message)
+    assert outcome("r2") == await again
+    assert peer.worker.killed_for == ""
 
 
 async def test_the_first_reason_to_kill_is_kept(peer: Peer) -> None:
