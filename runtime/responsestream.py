@@ -70,8 +70,8 @@ class ResponseStream:
         """Give the stream a worker: ``grant`` asks it for so many bytes more, ``stop`` tells it that nobody reads."""
         self.origin = origin
         self._grant, self._stop = grant, stop
-        if self.abandoned:
-            stop()
+        if self.abandoned:  # in the next turn, as what the worker is asked to end must have been sent to it before
+            asyncio.get_running_loop().call_soon(stop)
 
     def feed(self, data: bytes, content_type: str) -> None:
         """Take what the worker has sent. Raises ``WindowExceeded`` for what nobody asked for, or for nothing."""
