@@ -1,8 +1,7 @@
 """Intrinsic functions give what SAM CLI's own resolver gives, for expressions that hypothesis makes up.
 
-SAM CLI pins libraries that this project has newer, so it cannot be a dependency: its package alone is installed into a
-directory of its own, without what it depends on, and its resolver answers from another process. Where it cannot be had
-(no network), these tests are skipped.
+Its resolver answers from another process, as it is no dependency of these tests (``tests/shared/sam_cli.py``). Where it
+cannot be had (no network), they are skipped.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sam_cli import install
 
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.intrinsics import Intrinsics
@@ -25,7 +25,6 @@ from glowplug.deploy.parameters import resolve
 from glowplug.deploy.resources import Account
 from glowplug.deploy.template import Template
 
-SAM_CLI = "aws-sam-cli==1.170.0"
 ORACLE = """
 import json, sys
 sys.path.append(sys.argv[1])
@@ -59,24 +58,9 @@ class Refused(Exception):
 
 @pytest.fixture(scope="module")
 def sam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resolve]:
-    target = tmp_path_factory.mktemp("sam")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-compile",
-        "--target",
-        str(target),
-        SAM_CLI,
-    ]
-    got = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if got.returncode != 0:
-        pytest.skip(f"{SAM_CLI} cannot be installed here: {got.stderr.strip().splitlines()[-1]}")
+    site = install(tmp_path_factory.mktemp("sam"))
     oracle = subprocess.Popen(
-        [sys.executable, "-c", ORACLE, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ORACLE, str(site)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
     def resolved(value: Any, conditions: dict[str, Any]) -> Any:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sam_cli
 import yaml
 
 from glowplug.deploy import supported
@@ -41,6 +42,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FOLDERS = ("runtime", "snapshot", "cache", "handlers", "deploy", "tests", "bench", "docs", "events", "src")
 SHOWN_PORT = "127.0.0.1:9000"
+CONFIGURED = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+"""As it is where the aws CLI is used."""
 
 _BLOCK = re.compile(r"(?:<!-- (file|not run): (.+?) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REQUEST_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -149,11 +152,13 @@ def documented(serving: Any, directories: dict[str, Path], tmp_path_factory: pyt
         yield node
 
 
-def run(command: str | list[str], directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def run(
+    command: str | list[str], directory: Path, programs: Path = Path(sys.executable).parent, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         command if isinstance(command, list) else ["bash", "-c", command],
-        cwd=directory, env={**os.environ, "PATH": path, "COLUMNS": "100", **environ},
+        cwd=directory, env={**os.environ, **CONFIGURED, "PATH": path, "COLUMNS": "100", **environ},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600 if "bake" in command else 120,
         check=False,
     )  # fmt: skip
@@ -176,27 +181,34 @@ def test_python_runs(name: str, directories: dict[str, Path]) -> None:
     "name",
     [name for name, page in zip(NAMES, PAGES, strict=True) if any(b.language == "console" for b in blocks(page))],
 )
-def test_commands_print_what_the_page_shows(name: str, documented: Any, directories: dict[str, Path]) -> None:
+def test_commands_print_what_the_page_shows(
+    name: str, documented: Any, directories: dict[str, Path], tmp_path: Path
+) -> None:
+    shown = [
+        one
+        for block in blocks(ROOT / name)
+        if block.language == "console" and not block.marker
+        for one in commands(block)
+    ]
+    programs = sam_cli.program(tmp_path) if any("sam " in one.line for one in shown) else Path(sys.executable).parent
     if python_of(ROOT / name):
         run([sys.executable, "-c", python_of(ROOT / name)], directories[name])  # it may make what a template names
     ids: dict[str, str] = {}
     before = {stack["Name"] for stack in documented.admin("GET", "stacks")["stacks"]}
     try:
-        for block in blocks(ROOT / name):
-            if block.language == "console" and not block.marker:
-                for command in commands(block):
-                    _check(command, documented, directories[name], ids)
+        for command in shown:
+            _check(command, documented, directories[name], ids, programs)
     finally:
         for stack in documented.admin("GET", "stacks")["stacks"]:
             if stack["Name"] not in before:
                 documented.admin("PUT", f"stacks/{stack['Name']}", {"Functions": {}})
 
 
-def _check(command: Command, node: Any, directory: Path, ids: dict[str, str]) -> None:
+def _check(command: Command, node: Any, directory: Path, ids: dict[str, str], programs: Path) -> None:
     line = command.line.replace(SHOWN_PORT, f"127.0.0.1:{node.port}")
     for shown, real in ids.items():
         line = line.replace(shown, real)
-    ran = node.unhurried(lambda: run(line, directory, GLOWPLUG_HOME=str(node.state)))
+    ran = node.unhurried(lambda: run(line, directory, programs, GLOWPLUG_HOME=str(node.state)))
     match = re.fullmatch(pattern_of(command.output), ran.stdout.strip())
     assert match, f"$ {line}\n--- printed\n{ran.stdout}\n--- the page shows\n{command.output}"
     ids.update(zip(re.findall(_REQUEST_ID, command.output), match.groups(), strict=True))
@@ -206,7 +218,8 @@ def _check(command: Command, node: Any, directory: Path, ids: dict[str, str]) ->
 def test_templates_are_accepted(name: str, directories: dict[str, Path]) -> None:
     for block in blocks(ROOT / name):
         if block.language == "yaml" and block.marker != "not run":
-            translated(block.text, directories[name])
+            own = block.note if block.marker == "file" else "template.yaml"
+            translated(block.text, (directories[name] / own).parent)
 
 
 def refusals() -> list[tuple[str, str]]:
