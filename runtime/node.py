@@ -48,6 +48,7 @@ from .packages import Packages
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
+from .queue.store import QueueStore
 from .registry import Registry
 from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
@@ -159,6 +160,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
+        queues = await QueueStore.open(state.queue, clock)
+        stack.push_async_callback(queues.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
         memory_watch = MemoryWatch(clock=clock)
