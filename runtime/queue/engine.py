@@ -327,6 +327,7 @@ class Engine:
         if abs(shift_ms) > JUMP_MS:
             _log.warning("%s: the clock was set by %+.1f s; leases and delays go with it", self._path, shift_ms / 1000)
             self._shift(wall_ms if shift_ms < 0 else wall_ms - shift_ms, shift_ms)
+            self._book.set_mark("clock", wall_ms)
         self._offset_ms = offset_ms
         return wall_ms
 
@@ -346,10 +347,7 @@ class Engine:
         """Make good for a clock that was set back while nobody looked, and bound what no lease can be."""
         now_ms = round(self._clock.time() * 1000)
         self._offset_ms = now_ms - round(self._clock.monotonic() * 1000)
-        (sent_ms,) = self._connection.execute(
-            "SELECT coalesce(max(sent_ms), 0) FROM (SELECT sent_ms FROM messages ORDER BY sequence DESC LIMIT 100)"
-        ).fetchone()
-        known_ms = max(sent_ms, self._book.mark("clock"))
+        known_ms = self._book.mark("clock")  # written at each sweep
         self._connection.execute("BEGIN IMMEDIATE")
         if known_ms - now_ms > JUMP_MS:
             _log.warning("%s: the clock was set back by at least %.1f s", self._path, (known_ms - now_ms) / 1000)
