@@ -40,6 +40,8 @@ from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
 from .http.server import HttpServer
+from .http.sqs.api import SqsApi
+from .http.sqs.call import Services as SqsServices
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
@@ -276,8 +278,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         door = authenticator if access.required else None
         retries = Retries(clock)
         stack.push_async_callback(retries.close)
+        sqs = SqsApi(SqsServices(queues, clock, region=config.region, account_id=config.account_id))
+        stack.push_async_callback(sqs.close)
         await _listen(
-            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door
+            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door, sqs
         )
         state.announce(http.endpoint)
 
@@ -317,6 +321,7 @@ async def _listen(
     clock: Clock,
     admission: Admission,
     door: Authenticator | None,
+    sqs: SqsApi,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
@@ -346,7 +351,7 @@ async def _listen(
     )
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
-    await http.serve(control=ControlSurface(urls, api, admin, guard, door), public=PublicSurface(urls))
+    await http.serve(control=ControlSurface(urls, api, admin, guard, door, sqs), public=PublicSurface(urls))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

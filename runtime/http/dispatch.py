@@ -5,6 +5,7 @@
     control    ours                     /_url/<url-id>[/…]       that function
     control    ours                     /_glowplug/…, /metrics   admin API
     control    ours                     /20yy-mm-dd/…            Lambda API
+    control    ours                     /, /<account>/<queue>    SQS (POST with its X-Amz-Target)
     public     <url-id>.lambda-url.*    any                      that function
     public     any                      /_url/<url-id>[/…]       that function
     anything else                                                403 (a host or origin), 404 (a path)
@@ -29,6 +30,7 @@ from .function_url import FunctionUrls
 from .hosts import ControlGuard, hostname, url_id_of_host
 from .lambda_api.api import API_PATH, LambdaApi
 from .messages import Reply, Request, json_reply
+from .sqs.api import SqsApi, is_for_sqs
 
 _URL_PREFIX = "/_url/"
 _HEALTH = "/_glowplug/health"
@@ -68,12 +70,14 @@ class ControlSurface:
         admin: Surface,
         guard: ControlGuard,
         authenticator: Authenticator | None = None,
+        sqs: SqsApi | None = None,
     ) -> None:
         self._urls = urls
         self._lambda_api = lambda_api
         self._admin = admin
         self._guard = guard
         self._authenticator = authenticator
+        self._sqs = sqs
 
     async def answer(self, request: Request) -> Reply:
         """Answer as the table above says. Raises ``Forbidden`` for foreign hosts and origins, and for those who may
@@ -85,10 +89,13 @@ class ControlSurface:
             call = called_by_path(request)
         if call is not None:
             return await self._urls.answer(request, *call)
+        for_sqs = self._sqs is not None and is_for_sqs(request)
         if self._authenticator is not None:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})
-            request = await self._authenticator.authenticate(request, "lambda")
+            request = await self._authenticator.authenticate(request, "sqs" if for_sqs else "lambda")
+        if for_sqs and self._sqs is not None:
+            return await self._sqs.answer(request)
         if API_PATH.match(request.path):
             return await self._lambda_api.answer(request)
         if request.path.startswith("/_glowplug/") or request.path == "/metrics":

@@ -119,7 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
                 break
             if self.too_old(kept):
                 del self.kept[kept.body]
-            elif QUEUES[queue].max_receives is not None and kept.receives >= QUEUES[queue].max_receives:
+            elif kept.receives >= (QUEUES[queue].max_receives or 2**31):
                 self.bury(kept)
             else:
                 expected.append(kept)
@@ -171,11 +171,12 @@ class QueueMachine(RuleBasedStateMachine):
         lease, body = data.draw(st.sampled_from(self.leases))
         kept = self.kept.get(body)
         valid = kept is not None and (kept.sequence, kept.receives) == (lease.sequence, lease.token)
-        step: Step = {
+        steps: dict[str, Step] = {
             "delete": Delete(lease),
             "extend": Extend(lease, seconds),
             "release": Release(lease, seconds),
-        }[what]
+        }
+        step = steps[what]
         (result,) = self.run(step)
         if not valid:
             assert isinstance(result, StaleLease)
