@@ -42,6 +42,8 @@ from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
 from .http.server import HttpServer
+from .http.sqs.api import SqsApi
+from .http.sqs.call import Services as SqsServices
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
@@ -50,6 +52,7 @@ from .packages import Packages
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
+from .queue.store import QueueStore
 from .registry import Registry
 from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
@@ -161,6 +164,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
+        queues = await QueueStore.open(state.queue, clock)
+        stack.push_async_callback(queues.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
         memory_watch = MemoryWatch(clock=clock)
@@ -275,6 +280,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         door = authenticator if access.required else None
         retries, downloads = Retries(clock), Downloads(code, state.hmac_key(), clock)
         stack.push_async_callback(retries.close)
+        sqs = SqsApi(SqsServices(queues, clock, region=config.region, account_id=config.account_id))
+        stack.push_async_callback(sqs.close)
         await _listen(
             http,
             config,
@@ -289,6 +296,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             admission,
             downloads,
             door,
+            sqs,
         )
         state.announce(http.endpoint)
 
@@ -329,6 +337,7 @@ async def _listen(
     admission: Admission,
     downloads: Downloads,
     door: Authenticator | None,
+    sqs: SqsApi,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls URLs and routes, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
@@ -370,7 +379,7 @@ async def _listen(
     admin = AdminApi(control, metrics, limits=limits)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
     fronts: dict[Door, Front] = {"url": urls, "api": gateway}
-    surface = ControlSurface(fronts, api, admin, guard, downloads, door)
+    surface = ControlSurface(fronts, api, admin, guard, downloads, door, sqs)
     await http.serve(control=surface, public=PublicSurface(fronts))
 
 
