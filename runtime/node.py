@@ -28,27 +28,14 @@ from .clock import Clock, SystemClock
 from .codestore import CodeStore
 from .config import NodeConfig
 from .deployments import Deployments
+from .edge import Edge
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
-from .http.admin import AdminApi
-from .http.admission import Admission
-from .http.authentication import Authenticator
-from .http.dispatch import ControlSurface, Door, Front, PublicSurface
-from .http.downloads import Downloads
-from .http.function_url import FunctionUrls
-from .http.gateway import Gateway
-from .http.hosts import ControlGuard
-from .http.lambda_api.api import LambdaApi
-from .http.lambda_api.call import Services
-from .http.lambda_api.retries import Retries
 from .http.server import HttpServer
-from .http.sqs.api import SqsApi
-from .http.sqs.call import Services as SqsServices
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
-from .packages import Packages
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
@@ -273,31 +260,23 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
         keys = access.keyring(config.state, site, lambda: registry.catalog.functions)
-        authenticator = Authenticator(keys, clock, body_bytes=config.limits.create_request_bytes)
-        admission = Admission(
-            registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
+        edge = Edge(
+            config=config,
+            registry=registry,
+            deployments=deployments,
+            code=code,
+            queues=queues,
+            control=control,
+            invoke=metrics.observed(traced(router.invoke)),
+            metrics=metrics,
+            keys=keys,
+            guarded=access.required,
+            link_key=state.hmac_key(),
+            clock=clock,
+            endpoint=lambda: http.endpoint,
         )
-        door = authenticator if access.required else None
-        retries, downloads = Retries(clock), Downloads(code, state.hmac_key(), clock)
-        stack.push_async_callback(retries.close)
-        sqs = SqsApi(SqsServices(queues, clock, region=config.region, account_id=config.account_id))
-        stack.push_async_callback(sqs.close)
-        await _listen(
-            http,
-            config,
-            registry,
-            deployments,
-            code,
-            router,
-            retries,
-            control,
-            metrics,
-            clock,
-            admission,
-            downloads,
-            door,
-            sqs,
-        )
+        on_control, on_public = edge.surfaces(stack)
+        await http.serve(control=on_control, public=on_public)
         state.announce(http.endpoint)
 
         node = Node(http, router, control)
@@ -321,66 +300,6 @@ def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router
         perform=lambda action: router().perform(action),
     )
     return DeviceStarter(suppliers, accelerator=gpu, memory=room)
-
-
-async def _listen(
-    http: HttpServer,
-    config: NodeConfig,
-    registry: Registry,
-    deployments: Deployments,
-    code: CodeStore,
-    router: Router,
-    retries: Retries,
-    control: NodeControl,
-    metrics: Metrics,
-    clock: Clock,
-    admission: Admission,
-    downloads: Downloads,
-    door: Authenticator | None,
-    sqs: SqsApi,
-) -> None:
-    """Answer from now on, on both listeners; ``admission`` checks who calls URLs and routes, ``door`` who control."""
-    limits, invoke = config.limits, metrics.observed(traced(router.invoke))
-    urls = FunctionUrls(
-        registry,
-        invoke,
-        admission,
-        arn_prefix=config.arn_prefix,
-        clock=clock,
-        request_bytes=limits.sync_request_bytes,
-        observer=metrics,
-    )
-    gateway = Gateway(
-        registry,
-        invoke,
-        admission,
-        arn_prefix=config.arn_prefix,
-        account_id=config.account_id,
-        clock=clock,
-        request_bytes=limits.sync_request_bytes,
-        observer=metrics,
-    )
-    api = LambdaApi(
-        Services(
-            directory=registry,
-            deployments=deployments,
-            invoke=invoke,
-            retries=retries,
-            clock=clock,
-            limits=limits,
-            region=config.region,
-            account_id=config.account_id,
-            endpoint=lambda: http.endpoint,
-            packages=Packages(code, limits),
-            downloads=downloads,
-            foreign=config.foreign_runtimes == "store",
-        )
-    )
-    admin = AdminApi(control, metrics, limits=limits)
-    guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
-    fronts: dict[Door, Front] = {"url": urls, "api": gateway}
-    surface = ControlSurface(fronts, api, admin, guard, downloads, door, sqs)
-    await http.serve(control=surface, public=PublicSurface(fronts))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

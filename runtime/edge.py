@@ -1,0 +1,107 @@
+"""All that answers HTTP, made of the parts of a node: who may call, function URLs, APIs, Lambda's API, control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from .clock import Clock
+from .codestore import CodeStore
+from .config import NodeConfig
+from .deployments import Deployments
+from .http.admin import AdminApi
+from .http.admission import Admission
+from .http.authentication import Authenticator
+from .http.dispatch import ControlSurface, Door, Front, PublicSurface
+from .http.downloads import Downloads
+from .http.function_url import FunctionUrls
+from .http.gateway import Gateway
+from .http.hosts import ControlGuard
+from .http.invoking import Invoke
+from .http.lambda_api.api import LambdaApi
+from .http.lambda_api.call import Services
+from .http.lambda_api.retries import Retries
+from .http.sqs.api import SqsApi
+from .http.sqs.call import Services as SqsServices
+from .keyring import NodeKeyring
+from .metrics import Metrics
+from .nodecontrol import NodeControl
+from .packages import Packages
+from .queue.store import QueueStore
+from .registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the listeners need of the node. ``guarded``: control answers callers with a signature only; ``link_key``
+    signs links to code; ``endpoint`` returns the control listener's URL."""
+
+    config: NodeConfig
+    registry: Registry
+    deployments: Deployments
+    code: CodeStore
+    queues: QueueStore
+    control: NodeControl
+    invoke: Invoke
+    metrics: Metrics
+    keys: NodeKeyring
+    guarded: bool
+    link_key: bytes
+    clock: Clock
+    endpoint: Callable[[], str]
+
+    def surfaces(self, stack: AsyncExitStack) -> tuple[ControlSurface, PublicSurface]:
+        """Return what answers on the control and on the public listener; ``stack`` ends what has to be ended."""
+        authenticator = Authenticator(self.keys, self.clock, body_bytes=self.config.limits.create_request_bytes)
+        fronts = self._fronts(authenticator)
+        retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
+        stack.push_async_callback(retries.close)
+        sqs = SqsApi(
+            SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id)
+        )
+        stack.push_async_callback(sqs.close)
+        control = ControlSurface(
+            fronts,
+            self._lambda_api(retries, downloads),
+            AdminApi(self.control, self.metrics, limits=self.config.limits),
+            ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
+            downloads,
+            authenticator if self.guarded else None,
+            sqs,
+        )
+        return control, PublicSurface(fronts)
+
+    def _fronts(self, authenticator: Authenticator) -> dict[Door, Front]:
+        config, request_bytes = self.config, self.config.limits.sync_request_bytes
+        admission = Admission(
+            self.registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
+        )
+        urls = FunctionUrls(
+            self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, clock=self.clock,
+            request_bytes=request_bytes, observer=self.metrics,
+        )  # fmt: skip
+        gateway = Gateway(
+            self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, account_id=config.account_id,
+            clock=self.clock, request_bytes=request_bytes, observer=self.metrics,
+        )  # fmt: skip
+        return {"url": urls, "api": gateway}
+
+    def _lambda_api(self, retries: Retries, downloads: Downloads) -> LambdaApi:
+        config = self.config
+        return LambdaApi(
+            Services(
+                directory=self.registry,
+                deployments=self.deployments,
+                invoke=self.invoke,
+                retries=retries,
+                clock=self.clock,
+                limits=config.limits,
+                region=config.region,
+                account_id=config.account_id,
+                endpoint=self.endpoint,
+                packages=Packages(self.code, config.limits),
+                downloads=downloads,
+                foreign=config.foreign_runtimes == "store",
+            )
+        )
