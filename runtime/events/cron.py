@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -101,7 +102,7 @@ class Cron:
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     of_month: Values | LastDay | Nearest | None
-    months: frozenset[int]
+    months: tuple[int, ...]
     of_week: Values | Numbered | None
     years: tuple[int, ...]
 
@@ -122,10 +123,8 @@ class Cron:
                         yield moment
 
     def _days(self, start: date) -> Iterator[date]:
-        for year in self.years:
-            if year < start.year:
-                continue
-            for month in sorted(self.months):
+        for year in self.years[bisect_left(self.years, start.year) :]:
+            for month in self.months:
                 if (year, month) < (start.year, start.month):
                     continue
                 for day in self.days_of(year, month):
@@ -134,25 +133,23 @@ class Cron:
 
     def days_of(self, year: int, month: int) -> list[int]:
         """Return the days of a month on which the expression runs, in order, whether or not the month is named."""
-        first, length = calendar.monthrange(year, month)  # the first day's weekday, Monday is 0
-
-        def weekday(day: int) -> int:
-            return (first + day - 1) % 7
+        first, length = calendar.monthrange(year, month)
+        ahead = first - 1  # (ahead + day) % 7 is a day's place in the week, Monday being 0
 
         match self.of_month or self.of_week:
             case Values(days) if self.of_month is not None:
                 return [day for day in range(1, length + 1) if day in days]
             case Values(days):
-                return [day for day in range(1, length + 1) if (weekday(day) + 1) % 7 + 1 in days]
+                return [day for day in range(1, length + 1) if (ahead + day + 1) % 7 + 1 in days]
             case LastDay(before, at_weekday):
                 last = length - before
                 if at_weekday:
-                    last -= max(weekday(last) - 4, 0)
+                    last -= max((ahead + last) % 7 - 4, 0)
                 return [last] if last >= 1 else []
             case Nearest(day):
-                return [_nearest(day, weekday(day), length)] if day <= length else []
+                return [_nearest(day, (ahead + day) % 7, length)] if day <= length else []
             case Numbered(day, nth):
-                hits = [one for one in range(1, length + 1) if (weekday(one) + 1) % 7 + 1 == day]
+                hits = [one for one in range(1, length + 1) if (ahead + one + 1) % 7 + 1 == day]
                 return hits[nth - 1 : nth] if nth else hits[-1:]
         raise AssertionError("an expression has one of day-of-month and day-of-week")
 
@@ -174,7 +171,7 @@ def parse(text: str) -> Cron:
         minutes=tuple(sorted(_values(MINUTES, minutes))),
         hours=tuple(sorted(_values(HOURS, hours))),
         of_month=None if of_month == "?" else _of_month(of_month),
-        months=_values(MONTH, months),
+        months=tuple(sorted(_values(MONTH, months))),
         of_week=None if of_week == "?" else _of_week(of_week),
         years=tuple(sorted(_values(YEAR, years))),
     )

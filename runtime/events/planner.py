@@ -58,8 +58,13 @@ class Plan:
     """Those of ``done`` that are to be deleted."""
     ahead: tuple[str, ...] = ()
     """Schedules that wait because what is settled of them lies in the future: the clock was set back."""
-    wake: datetime | None = None
-    """When to look again; None if no schedule will ever be due."""
+    next: Mapping[str, datetime] = field(default_factory=dict)
+    """When each schedule that is not done is due next: until then there is no need to pass it."""
+
+    @property
+    def wake(self) -> datetime | None:
+        """When to look again at these schedules; None if none of them will ever be due."""
+        return min(self.next.values(), default=None)
 
 
 def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: datetime) -> Plan:
@@ -69,7 +74,7 @@ def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: da
     missed: dict[str, int] = {}
     done: list[Schedule] = []
     ahead: list[str] = []
-    wake: datetime | None = None
+    following: dict[str, datetime] = {}
     for schedule in schedules:
         before = settled.get(schedule.name, schedule.origin)
         if before > now and schedule.name in settled:
@@ -85,9 +90,8 @@ def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: da
             missed[schedule.name] = passed
         if look.following is None:
             done.append(schedule)
-            continue
-        due = schedule.due(look.following)
-        wake = due if wake is None else min(wake, due)
+        else:
+            following[schedule.name] = schedule.due(look.following)
     return Plan(
         fire=tuple(sorted(fire, key=lambda one: (one.occurrence, one.name))),
         settled=moments,
@@ -95,7 +99,7 @@ def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: da
         done=tuple(one.name for one in done),
         delete=tuple(one.name for one in done if one.delete_when_done),
         ahead=tuple(ahead),
-        wake=wake,
+        next=following,
     )
 
 

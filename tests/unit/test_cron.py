@@ -187,7 +187,7 @@ def holds(field: str, value: int, low: int, high: int) -> bool:
 
 
 @given(EXPRESSIONS, MOMENTS)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_no_minute_is_left_out_and_none_is_invented(text: str, moment: datetime) -> None:
     """Against a walk over the minutes of two days, and over the days up to the first one that is named."""
     parsed = cron.parse(text)

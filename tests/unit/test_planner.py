@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowplug.runtime.events.planner import MISSED_COUNTED, Firing, plan
@@ -28,6 +28,7 @@ def schedule(text: str = "rate(10 minutes)", **settings: Any) -> Schedule:
 def test_nothing_is_due_before_its_time_and_the_plan_says_when_to_look_again() -> None:
     planned = plan([schedule(), schedule("rate(1 hour)", name="slow")], {}, after(minutes=9))
     assert ((), {}, after(minutes=10)) == (planned.fire, planned.settled, planned.wake)
+    assert {"tick": after(minutes=10), "slow": after(hours=1)} == planned.next
 
 
 def test_what_is_due_is_fired_once_and_settled() -> None:
@@ -135,6 +136,7 @@ SCHEDULES = st.lists(
 
 
 @given(SCHEDULES, st.lists(st.integers(-90_000, 200_000), max_size=25))
+@settings(max_examples=50, deadline=None)
 def test_whatever_the_clock_does_nothing_fires_twice_or_early_and_times_only_grow(
     given_ones: list[tuple[str, int, int]], leaps: list[int]
 ) -> None:
@@ -166,6 +168,7 @@ def test_whatever_the_clock_does_nothing_fires_twice_or_early_and_times_only_gro
 
 
 @given(SCHEDULES, st.lists(st.integers(1, 59), min_size=1, max_size=40))
+@settings(deadline=None)
 def test_a_node_that_looks_often_enough_misses_nothing(
     given_ones: list[tuple[str, int, int]], steps: list[int]
 ) -> None:

@@ -190,7 +190,7 @@ def test_the_next_run_is_later_and_later_moments_never_have_an_earlier_one(
 
 
 @given(ZONES, AROUND, st.integers(0, 59), st.integers(0, 4))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_a_daily_run_is_at_the_first_minute_that_shows_its_time(
     zone: ZoneInfo, moment: datetime, minute: int, hour: int
 ) -> None:
