@@ -59,7 +59,6 @@ def scheduler_input(text: str, schedule_arn: str, execution_id: str, occurrence:
 
 
 _DETAIL_TYPE_LENGTH: Final = 128
-_SOURCE_LENGTH: Final = 256
 
 
 def bus_event(entry: Mapping[str, Any], event_id: str, now: datetime, home: Home) -> dict[str, Any]:
@@ -70,8 +69,6 @@ def bus_event(entry: Mapping[str, Any], event_id: str, now: datetime, home: Home
     source = _required(entry, "Source")
     detail_type = _required(entry, "DetailType")
     detail = _required(entry, "Detail")
-    if len(source) > _SOURCE_LENGTH:
-        raise _argument("Source", f"It is longer than {_SOURCE_LENGTH} characters.")
     if len(detail_type) > _DETAIL_TYPE_LENGTH:
         raise _argument("DetailType", f"It is longer than {_DETAIL_TYPE_LENGTH} characters.")
     if source.startswith("aws."):
