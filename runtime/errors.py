@@ -119,7 +119,7 @@ class InvalidPattern(InvalidParameter):
     """An event pattern is none. ``place`` is where in it (`detail.price[0].numeric`), ``problem`` what is wrong."""
 
     def __init__(self, place: str, problem: str) -> None:
-        super().__init__(f"Event pattern is not valid. {place or 'The pattern'}: {problem}")
+        super().__init__(f"Event pattern is not valid. Reason: {f'{place}: ' if place else ''}{problem}")
         self.place = place
         self.problem = problem
 
