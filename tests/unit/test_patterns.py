@@ -73,6 +73,13 @@ EVENT: dict[str, Any] = {
         ({"source": [{"suffix": "EC2"}]}, False),
         ({"source": [{"prefix": {"equals-ignore-case": "AWS."}}]}, True),
         ({"source": [{"suffix": {"equals-ignore-case": "EC2"}}]}, True),
+        ({"source": [{"prefix": {"equals-ignore-case": "WS."}}]}, False),
+        ({"source": [{"suffix": {"equals-ignore-case": "EC"}}]}, False),
+        (
+            {"detail": {"c-count": [{"prefix": {"equals-ignore-case": "5"}}, {"suffix": {"equals-ignore-case": "5"}}]}},
+            False,
+        ),
+        ({"detail": {"c-count": [{"suffix": "5"}, {"equals-ignore-case": "5"}]}}, False),
         ({"source": [{"equals-ignore-case": "Aws.Ec2"}]}, True),
         ({"source": [{"equals-ignore-case": "Aws"}]}, False),
         # wildcard

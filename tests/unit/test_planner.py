@@ -37,7 +37,9 @@ def test_what_is_due_is_fired_once_and_settled() -> None:
     assert (Firing("tick", after(minutes=10), late=False),) == planned.fire
     assert {"tick": after(minutes=10)} == planned.settled
     assert (after(minutes=20), {}) == (planned.wake, planned.missed)
-    assert () == plan([one], planned.settled, after(minutes=10, seconds=4)).fire
+    again = plan([one], planned.settled, after(minutes=10, seconds=4))
+    assert ((), ()) == (again.fire, again.ahead)
+    assert () == plan([schedule(created=after(hours=1))], {}, MADE).ahead  # nothing is settled of it
 
 
 def test_after_a_stop_the_latest_is_fired_and_the_others_are_counted() -> None:
