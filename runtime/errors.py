@@ -7,7 +7,10 @@
     │   │   └── QueueNotFound                   …: no queue of that name
     │   ├── InvalidParameter                400 InvalidParameterValueException
     │   │   ├── LimitReached                …: does not fit with what there is  (body without Type, recorded)
-    │   │   └── LayersRefused               …: a function's layers are too large, or are not here
+    │   │   ├── LayersRefused               …: a function's layers are too large, or are not here
+    │   │   ├── InvalidSchedule             …: no schedule expression, or no time zone
+    │   │   ├── InvalidPattern              …: no event pattern
+    │   │   └── InvalidEntry                …: an event that was posted is not one
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
@@ -120,6 +123,27 @@ class LayersRefused(InvalidParameter):
     def __init__(self, function: str, problem: str) -> None:
         super().__init__(problem)
         self.function = function
+
+
+class InvalidSchedule(InvalidParameter):
+    """A schedule expression, or its time zone, is none. The message names the field and says what is allowed."""
+
+
+class InvalidPattern(InvalidParameter):
+    """An event pattern is none. ``place`` is where in it (`detail.price[0].numeric`), ``problem`` what is wrong."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"Event pattern is not valid. Reason: {f'{place}: ' if place else ''}{problem}")
+        self.place = place
+        self.problem = problem
+
+
+class InvalidEntry(InvalidParameter):
+    """An entry of PutEvents is refused. ``entry_code`` is its ErrorCode there."""
+
+    def __init__(self, entry_code: str, problem: str) -> None:
+        super().__init__(problem)
+        self.entry_code = entry_code
 
 
 class ValidationFailed(RequestError):
