@@ -47,10 +47,18 @@ class _Caller(asyncio.Protocol):
 
 def run(url: str, payload: str, connections: int, seconds: int) -> tuple[float, float]:
     """Return (p50 in milliseconds, requests per second)."""
+    spent_ms, per_second = spent(url, payload, connections, seconds)
+    return median(spent_ms), per_second
+
+
+def spent(
+    url: str, payload: str, connections: int, seconds: int, headers: str = "Content-Type: application/json\r\n"
+) -> tuple[list[float], float]:
+    """Return (each request's milliseconds, requests per second). ``headers``: lines, each with its end."""
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     request = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}"
         f"Content-Length: {len(payload)}\r\n\r\n{payload}"
     ).encode()
     spent_ms: list[float] = []
@@ -67,4 +75,4 @@ def run(url: str, payload: str, connections: int, seconds: int) -> tuple[float, 
 
     begun = time.perf_counter()
     uvloop.run(main())
-    return median(spent_ms), len(spent_ms) / (time.perf_counter() - begun)
+    return spent_ms, len(spent_ms) / (time.perf_counter() - begun)

@@ -80,15 +80,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(state: Path, template: Path = TEMPLATE, environ: dict[str, str] | None = None) -> Iterator[Node]:
-    """Run ``glowplug up`` until the block ends. Raises ``RuntimeError`` with its log if it dies or never listens."""
+def serve(state: Path, template: Path | None = TEMPLATE, environ: dict[str, str] | None = None) -> Iterator[Node]:
+    """Run ``glowplug up`` (None: without a template) until the block ends.
+
+    Raises ``RuntimeError`` with its log if it dies or never listens.
+    """
     port = free_port()
     log = state.parent / f"{state.name}.node.log"
     begun = time.monotonic()
-    command = [sys.executable, "-m", "glowplug.deploy.cli", "up", str(template), "--port", str(port)]
+    command = [sys.executable, "-m", "glowplug.deploy.cli", "up", "--port", str(port)]
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [*command, "--state", str(state)],
+            [*command, *([] if template is None else [str(template)]), "--state", str(state)],
             stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env={**os.environ, **(environ or {})},
             start_new_session=True,
         )  # fmt: skip

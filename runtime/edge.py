@@ -6,10 +6,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from .carrier import webhook_key
 from .clock import Clock
 from .codestore import CodeStore
 from .config import NodeConfig
 from .deployments import Deployments
+from .events.accepting import Acceptor
+from .events.results import Results
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
@@ -22,11 +25,15 @@ from .http.invoking import Invoke
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
+from .http.results import ResultsApi
+from .http.sqs.api import SqsApi
+from .http.sqs.call import Services as SqsServices
 from .http.streaming import Streams
 from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
+from .queue.store import QueueStore
 from .registry import Registry
 from .routing.tasks import OwnedTasks
 
@@ -41,9 +48,12 @@ class Edge:
     registry: Registry
     deployments: Deployments
     code: CodeStore
+    queues: QueueStore
     control: NodeControl
     invoke: Invoke
     streaming: OwnedTasks
+    events: Acceptor
+    results: Results
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -58,13 +68,21 @@ class Edge:
         fronts = self._fronts(authenticator, streams)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
+        sqs = SqsApi(SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id))
+        stack.push_async_callback(sqs.close)
         control = ControlSurface(
             fronts,
             self._lambda_api(streams, retries, downloads),
-            AdminApi(self.control, self.metrics, limits=self.config.limits),
+            AdminApi(
+                self.control,
+                self.metrics,
+                limits=self.config.limits,
+                events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
+            ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
+            sqs,
         )
         return control, PublicSurface(fronts)
 
@@ -91,6 +109,7 @@ class Edge:
                 deployments=self.deployments,
                 invoke=self.invoke,
                 streams=streams,
+                events=self.events,
                 retries=retries,
                 clock=self.clock,
                 limits=config.limits,

@@ -4,15 +4,23 @@
     ├── RequestError                        the caller can mend it
     │   ├── FunctionNotFound                404 ResourceNotFoundException
     │   ├── ResourceNotFound                404 ResourceNotFoundException      (a start record, stack or path)
+    │   │   └── QueueNotFound                   …: no queue of that name
     │   ├── InvalidParameter                400 InvalidParameterValueException
     │   │   ├── LimitReached                …: does not fit with what there is  (body without Type, recorded)
-    │   │   └── LayersRefused               …: a function's layers are too large, or are not here
+    │   │   ├── LayersRefused               …: a function's layers are too large, or are not here
+    │   │   ├── InvalidSchedule             …: no schedule expression, or no time zone
+    │   │   ├── InvalidPattern              …: no event pattern
+    │   │   └── InvalidEntry                …: an event that was posted is not one
     │   ├── ValidationFailed                400 ValidationException            (body without Type, recorded)
     │   ├── InvalidRequestContent           400 InvalidRequestContentException
     │   ├── UnsupportedMediaType            415 UnsupportedMediaTypeException
     │   ├── RequestTooLarge                 413 RequestEntityTooLargeException
     │   ├── Conflict                        409 ResourceConflictException
-    │   │   └── UpdateInProgress                …: another change of the function is being carried out
+    │   │   ├── UpdateInProgress                …: another change of the function is being carried out
+    │   │   ├── QueueExists                     …: a queue of that name with other settings
+    │   │   ├── StaleLease                      …: the message was received again, or is gone
+    │   │   ├── RecordExists                    …: a record of that id is kept already
+    │   │   └── RecordChanged                   …: the record is gone or in another state than expected
     │   ├── PreconditionFailed              412 PreconditionFailedException    (RevisionId)
     │   ├── PolicyTooLong                   400 PolicyLengthExceededException
     │   ├── ProvisionedNotFound             404 ProvisionedConcurrencyConfigNotFoundException
@@ -25,6 +33,7 @@
     │   │       ├── UnrecognizedClient          403 UnrecognizedClientException
     │   │       └── InvalidSignature            403 InvalidSignatureException
     │   └── Throttled                       429 TooManyRequestsException      (retryable, Retry-After)
+    │       └── QueueFull                       …: the queue holds as many messages as it may
     ├── DefinitionError                     400 InvalidParameterValueException: names the function and the field
     ├── FunctionFault                       200, X-Amz-Function-Error and Lambda's error body
     │   ├── StartError                      the function could not be started
@@ -92,6 +101,14 @@ class ResourceNotFound(RequestError):
     message_key = "Message"
 
 
+class QueueNotFound(ResourceNotFound):
+    """No queue of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Queue not found: {name}")
+        self.name = name
+
+
 class InvalidParameter(RequestError):
     """A parameter has a value that the operation does not take."""
 
@@ -106,6 +123,27 @@ class LayersRefused(InvalidParameter):
     def __init__(self, function: str, problem: str) -> None:
         super().__init__(problem)
         self.function = function
+
+
+class InvalidSchedule(InvalidParameter):
+    """A schedule expression, or its time zone, is none. The message names the field and says what is allowed."""
+
+
+class InvalidPattern(InvalidParameter):
+    """An event pattern is none. ``place`` is where in it (`detail.price[0].numeric`), ``problem`` what is wrong."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"Event pattern is not valid. Reason: {f'{place}: ' if place else ''}{problem}")
+        self.place = place
+        self.problem = problem
+
+
+class InvalidEntry(InvalidParameter):
+    """An entry of PutEvents is refused. ``entry_code`` is its ErrorCode there."""
+
+    def __init__(self, entry_code: str, problem: str) -> None:
+        super().__init__(problem)
+        self.entry_code = entry_code
 
 
 class ValidationFailed(RequestError):
@@ -147,6 +185,30 @@ class Conflict(RequestError):
 
 class UpdateInProgress(Conflict):
     """Another change of the function is being carried out, or it is not active yet."""
+
+
+class QueueExists(Conflict):
+    """There is a queue of that name with other settings, or of another owner."""
+
+
+class StaleLease(Conflict):
+    """The lease ran out and the message was received again, or the message is gone: nothing was changed."""
+
+
+class RecordExists(Conflict):
+    """A record of that id is kept already; ``record`` is it."""
+
+    def __init__(self, message: str, record: Any) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class RecordChanged(Conflict):
+    """The record is gone, or in another state than the caller expected; ``record`` is it as it is, or None."""
+
+    def __init__(self, message: str, record: Any) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class PreconditionFailed(RequestError):
@@ -242,6 +304,14 @@ class Throttled(RequestError):
         super().__init__(message)
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(Throttled):
+    """The queue holds as many messages as its settings allow."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        super().__init__(f"Queue {name} is full ({capacity} messages)", reason="QueueFull", retry_after_s=1.0)
+        self.name = name
 
 
 class DefinitionError(GlowplugError):

@@ -23,6 +23,7 @@ from glowplug.cache.holds import raise_file_limit
 
 from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
+from .asynchronous import Asynchronous
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
@@ -39,6 +40,7 @@ from .nodecontrol import NodeControl
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
+from .queue.store import QueueStore
 from .registry import Registry
 from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
@@ -151,6 +153,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
+        queues = await QueueStore.open(state.queue, clock)
+        stack.push_async_callback(queues.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
         memory_watch = MemoryWatch(clock=clock)
@@ -218,13 +222,27 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.given_up),
         )
         ledger.subscribe(metrics.started)
+        invoke = metrics.observed(traced(router.invoke))
+        events = Asynchronous(
+            config=config,
+            queues=queues,
+            deployed=registry,
+            router=router,
+            invoke=invoke,
+            ledger=ledger,
+            key=state.hmac_key(),
+            clock=clock,
+        )
+        metrics.add(events.metrics)
 
         def removed(name: str) -> None:
             metrics.forget(name)
+            events.forget(name)
             watch.figures.forget(name)
             models.snapshots.book.forget(name)
 
         async def changed(specs: Sequence[FunctionSpec]) -> None:
+            events.changed()
             await gpu.changed(specs)
             await models.tidy(specs)
 
@@ -265,8 +283,11 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             registry=registry,
             deployments=deployments,
             code=code,
+            queues=queues,
             control=control,
-            invoke=metrics.observed(traced(router.invoke)),
+            invoke=invoke,
+            events=events.intake,
+            results=events.results,
             streaming=streaming,
             metrics=metrics,
             keys=keys,
@@ -275,6 +296,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
             endpoint=lambda: http.endpoint,
         )
+        stack.push_async_callback(events.close)
+        await events.start()
         on_control, on_public = edge.surfaces(stack)
         await http.serve(control=on_control, public=on_public)
         state.announce(http.endpoint)
@@ -285,7 +308,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         sink.add_done_callback(lambda task: _sink_ended(task, node))
         stack.push_async_callback(_cancelled, sink)
         yield node
-        await _drain(http, node, config.drain_s)
+        events.stop()
+        await _drain(http, events, node, config.drain_s)
 
 
 def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
@@ -318,13 +342,19 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _drain(http: HttpServer, node: Node, drain_s: float) -> None:
-    """Stop accepting and wait for requests under way; a second signal ends the wait."""
+async def _drain(http: HttpServer, events: Asynchronous, node: Node, drain_s: float) -> None:
+    """Stop accepting and wait for requests and events under way; a second signal ends the wait."""
     http.stop_accepting()
-    draining = asyncio.ensure_future(http.close(drain_s))
+    draining = asyncio.ensure_future(_drained(http, events, drain_s))
     while not draining.done() and not node.hurried:
         await asyncio.wait((draining,), timeout=0.1)
     await _cancelled(draining)
+
+
+async def _drained(http: HttpServer, events: Asynchronous, drain_s: float) -> None:
+    """Let both end, for ``drain_s`` at most."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.gather(http.close(drain_s), asyncio.wait_for(events.drained(), drain_s))
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

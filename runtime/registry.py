@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from .catalog import LATEST, Catalog, Function, Url, Version
 from .errors import FunctionNotFound, StateError
 from .rows import load, write
-from .schema import migrate
+from .schema import migrate, unusable
 from .spec import FunctionSpec
 
 __all__ = ["Decide", "Registry"]
@@ -33,6 +33,7 @@ T = TypeVar("T")
 Decide = Callable[[Catalog], tuple[Catalog, T]]
 """A change, decided: returns the next catalog and what to tell the caller. Pure; raises ``GlowplugError`` to refuse."""
 
+_DAMAGED = "it is damaged; restore it from a copy, or move it away and deploy your templates again"
 _log = logging.getLogger(__name__)
 
 
@@ -158,7 +159,7 @@ class Registry:
         try:
             return await loop.run_in_executor(self._thread, work)
         except sqlite3.DatabaseError as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error, damaged=_DAMAGED) from error
 
     # --- in the registry's own thread ---------------------------------------------------------------------------------
 
@@ -206,16 +207,3 @@ class Registry:
         except sqlite3.DatabaseError as error:  # committed all the same: the log is read until a checkpoint succeeds
             _log.warning("%s: the write-ahead log stays: %s", self._path, error)
         return result
-
-
-def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
-    """Say what a failed statement means for whoever runs the node."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the low byte is the primary code
-    advice = {
-        sqlite3.SQLITE_FULL: "the disk is full; free some space there or choose another directory with --state",
-        sqlite3.SQLITE_READONLY: "it cannot be written; run as its owner or choose another directory with --state",
-        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; choose another directory with --state",
-        sqlite3.SQLITE_BUSY: "another process has it open; stop that process",
-        sqlite3.SQLITE_IOERR: "its disk reports errors; choose another directory with --state",
-    }.get(code, "it is damaged; restore it from a copy, or move it away and deploy your templates again")
-    return StateError(f"{path}: {advice} ({error})")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import StateError
@@ -124,15 +124,15 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Bring the file to the newest schema. Raises ``StateError`` when a newer release has written it."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise StateError(
-            f"{path}: schema {version}, this release knows {len(MIGRATIONS)}: a newer glowplug has written it; run that"
+            f"{path}: schema {version}, this release knows {len(migrations)}: a newer glowplug has written it; run that"
             " one or choose another directory with --state"
         )
-    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, statements in enumerate(migrations[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements:
@@ -143,3 +143,16 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def unusable(path: Path, error: sqlite3.Error, *, damaged: str) -> StateError:
+    """Say what a failed statement means for whoever runs the node; ``damaged``: what to do where the file is."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the low byte is the primary code
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full; free some space there or choose another directory with --state",
+        sqlite3.SQLITE_READONLY: "it cannot be written; run as its owner or choose another directory with --state",
+        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; choose another directory with --state",
+        sqlite3.SQLITE_BUSY: "another process has it open; stop that process",
+        sqlite3.SQLITE_IOERR: "its disk reports errors; choose another directory with --state",
+    }.get(code, damaged)
+    return StateError(f"{path}: {advice} ({error})")

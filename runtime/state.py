@@ -3,6 +3,7 @@
     S/                      0700
     ├── node.lock           flock held while a node runs; JSON {pid, endpoint, started}
     ├── registry.db         functions, versions, aliases, URLs, stacks (registry.py)
+    ├── queue.db            messages and records (queue/store.py)
     ├── ledger.jsonl        starts (routing/ledger.py)
     ├── credentials.toml    0600, who may call, unless GLOWPLUG_CREDENTIALS is elsewhere (credentials.py)
     ├── operator.json       0600, the key of the commands of this machine (operatorkey.py)
@@ -82,6 +83,7 @@ class StateDirectory:
         self.blobs = config.cache / "blobs"
         self.lock_file = self.root / "node.lock"
         self.registry = self.root / "registry.db"
+        self.queue = self.root / "queue.db"
         self.ledger = self.root / "ledger.jsonl"
         self.code = self.root / "code"
         self.snapshots = self.root / "snapshots"

@@ -8,6 +8,7 @@
     control    ours                     /_glowplug/download/…    a zip of code, by a link
     control    ours                     /_glowplug/…, /metrics   admin API
     control    ours                     /20yy-mm-dd/…            Lambda API
+    control    ours                     /, /<account>/<queue>    SQS (POST with its X-Amz-Target)
     public     <url-id>.lambda-url.*    any                      that function
     public     <api-id>.execute-api.*   any                      that API
     public     any                      /_url/<url-id>[/…]       that function
@@ -37,6 +38,7 @@ from .downloads import Downloads
 from .hosts import ControlGuard, api_id_of_host, hostname, url_id_of_host
 from .lambda_api.api import API_PATH, LambdaApi
 from .messages import Reply, Request, json_reply
+from .sqs.api import SqsApi, is_for_sqs
 
 Door = Literal["url", "api"]
 
@@ -97,6 +99,7 @@ class ControlSurface:
         guard: ControlGuard,
         downloads: Downloads,
         authenticator: Authenticator | None = None,
+        sqs: SqsApi | None = None,
     ) -> None:
         self._fronts = fronts
         self._lambda_api = lambda_api
@@ -104,6 +107,7 @@ class ControlSurface:
         self._guard = guard
         self._downloads = downloads
         self._authenticator = authenticator
+        self._sqs = sqs
 
     async def answer(self, request: Request) -> Reply:
         """Answer as the table above says. Raises ``Forbidden`` for foreign hosts and origins, and for those who may
@@ -118,10 +122,13 @@ class ControlSurface:
             return await self._fronts[call.door].answer(request, call.front_id, call.path)
         if request.path.startswith(DOWNLOADS):
             return await self._downloads.answer(request)
+        for_sqs = self._sqs is not None and is_for_sqs(request)
         if self._authenticator is not None:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})
-            request = await self._authenticator.authenticate(request, "lambda")
+            request = await self._authenticator.authenticate(request, "sqs" if for_sqs else "lambda")
+        if for_sqs and self._sqs is not None:
+            return await self._sqs.answer(request)
         if API_PATH.match(request.path):
             return await self._lambda_api.answer(request)
         if request.path.startswith("/_glowplug/") or request.path == "/metrics":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from glowplug.runtime.catalog import Catalog
-from glowplug.runtime.errors import Conflict, InvalidParameter, NotSupported, ResourceNotFound
+from glowplug.runtime.errors import Conflict, InvalidParameter, InvalidPattern, NotSupported, ResourceNotFound
+from glowplug.runtime.events.patterns import compile_pattern
 
 from .site import Site
 
@@ -111,14 +111,13 @@ def get(catalog: Catalog, uuid: str) -> Mapping[str, Any]:
 
 
 def check_filters(given: Mapping[str, Any]) -> None:
-    """Raise ``InvalidParameter`` for a filter that is no EventBridge pattern."""
+    """Raise ``InvalidParameter`` for a filter that is no EventBridge pattern: AWS's sentence, and where it is wrong."""
     for one in (given.get("FilterCriteria") or {}).get("Filters") or ():
         try:
-            known = _is_pattern(json.loads(one.get("Pattern") or "{}"))
-        except (ValueError, RecursionError) as error:
-            raise InvalidParameter("Invalid filter pattern definition.") from error
-        if not known:
-            raise InvalidParameter("Invalid filter pattern definition.")
+            compile_pattern(one.get("Pattern") or "{}")
+        except InvalidPattern as error:
+            place = f"{error.place}: " if error.place else ""
+            raise InvalidParameter(f"Invalid filter pattern definition. {place}{error.problem}") from error
 
 
 def _refuse_others(given: Mapping[str, Any]) -> None:
@@ -126,15 +125,6 @@ def _refuse_others(given: Mapping[str, Any]) -> None:
     for name in _NOT_OF_QUEUES:
         if given.get(name) is not None:
             raise InvalidParameter(f"Unsupported {name} parameter for given event source mapping type.")
-
-
-def _is_pattern(pattern: object) -> bool:
-    if not isinstance(pattern, dict):
-        return False
-    return all(
-        (isinstance(value, list) and bool(value)) or (isinstance(value, dict) and _is_pattern(value))
-        for value in pattern.values()
-    )
 
 
 def _check_position(service: str, source: str, position: object) -> None:

@@ -88,3 +88,36 @@ async def settle() -> None:
 def _wake(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)
+
+
+class HandClock:
+    """A clock for code without an event loop: ``pass_s`` lets time pass, ``set_s`` sets the wall clock alone."""
+
+    def __init__(self, *, unix_s: float = 1_767_225_600.0) -> None:
+        self._monotonic_s = 1000.0
+        self._unix_s = unix_s
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed."""
+        return self._monotonic_s
+
+    def time(self) -> float:
+        """Return Unix seconds."""
+        return self._unix_s
+
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass."""
+        self._monotonic_s += seconds
+        self._unix_s += seconds
+
+    def set_s(self, by_s: float) -> None:
+        """Set the wall clock forward or back."""
+        self._unix_s += by_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.pass_s(seconds)
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Alarm:
+        """Return an alarm that never rings: there is no event loop."""
+        return ManualAlarm(callback)

@@ -12,7 +12,6 @@ from glowplug.runtime.errors import (
     FunctionFault,
     InvalidRequestContent,
     InvalidRuntime,
-    NotSupported,
     ResourceNotReady,
     UnsupportedMediaType,
     UpdateInProgress,
@@ -24,6 +23,7 @@ from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.invocation import Invocation, Outcome
 
 from .call import Call, Services
+from .enqueue import enqueue
 
 _INVOCATION_TYPES = ("Event", "RequestResponse", "DryRun")
 _LOG_TYPES = ("None", "Tail")
@@ -35,8 +35,8 @@ _JSON_TYPES = frozenset(  # boto3 sends none; curl -d its form type, the CLI's a
 async def invoke(services: Services, call: Call) -> Reply:
     """Check in AWS's order: name, existence, payload; then DryRun stops, Event queues, the rest runs."""
     invocation = await prepared(services, call, _INVOCATION_TYPES)
-    if invocation is None:
-        return Reply(HTTPStatus.NO_CONTENT)
+    if isinstance(invocation, Reply):
+        return invocation
     version, trace_id = invocation.version, invocation.trace_id
     try:
         outcome = await _run(services, call.request, invocation)
@@ -45,24 +45,26 @@ async def invoke(services: Services, call: Call) -> Reply:
     return _invoked(outcome, trace_id, with_log=invocation.log_tail)
 
 
-async def prepared(services: Services, call: Call, kinds: Sequence[str]) -> Invocation | None:
-    """Return the invocation that a request asks for, checked in AWS's order; None for a DryRun. ``kinds`` are the
-    invocation types that its operation has."""
+async def prepared(services: Services, call: Call, kinds: Sequence[str]) -> Invocation | Reply:
+    """Return the invocation that a request asks for, checked in AWS's order, or the answer to a DryRun or an Event.
+    ``kinds`` are the invocation types that its operation has."""
     ref, request, limits = services.parse(call), call.request, services.limits
     headers = request.headers
     target = services.directory.target(ref.name, ref.qualifier)
     refuse_unready(target, f"{services.arn_prefix}{ref.name}")
     kind, log_type = _types(headers.get("x-amz-invocation-type"), headers.get("x-amz-log-type"), kinds)
     _check_content_type(headers.get("content-type", ""))
-    payload = await request.read(limits.sync_request_bytes, what=f"the {kind} invocation type")
+    most = limits.async_request_bytes if kind == "Event" else limits.sync_request_bytes
+    payload = await request.read(most, what=f"the {kind} invocation type")
     if not payload:
         payload = b"{}"
     else:
         check_json(payload)
     if kind == "DryRun":
-        return None
+        return Reply(HTTPStatus.NO_CONTENT)
     if kind == "Event":
-        raise NotSupported("Asynchronous invocation (InvocationType Event) is not supported yet")
+        context = client_context(headers.get("x-amz-client-context"), limits.client_context_bytes)
+        return await enqueue(services, request, ref, payload, context)
     return Invocation(
         request_id=request.request_id,
         function=ref.name,
@@ -71,7 +73,7 @@ async def prepared(services: Services, call: Call, kinds: Sequence[str]) -> Invo
         payload=payload,
         arrived_s=request.arrived_s,
         trace_id=headers.get("x-amzn-trace-id") or new_trace_id(services.clock.time()),
-        client_context=_client_context(headers.get("x-amz-client-context"), limits.client_context_bytes),
+        client_context=client_context(headers.get("x-amz-client-context"), limits.client_context_bytes),
         log_tail=log_type == "Tail",
         hold_s=hold_of(headers.get("prefer")),
     )
@@ -131,7 +133,7 @@ def _check_content_type(content_type: str) -> None:
         raise UnsupportedMediaType(f"Unsupported content type: {content_type}")
 
 
-def _client_context(given: str | None, limit_bytes: int) -> bytes:
+def client_context(given: str | None, limit_bytes: int) -> bytes:
     """Return the decoded ClientContext. Its limit counts bytes before base64 (spec 1.5)."""
     if not given:
         return b""
@@ -164,3 +166,13 @@ def _invoked(outcome: Outcome, trace_id: str, *, with_log: bool) -> Reply:
     if with_log:
         headers = [*headers, ("X-Amz-Log-Result", base64.b64encode(outcome.log_tail).decode())]
     return Reply(HTTPStatus.OK, outcome.payload, headers, request_id=outcome.request_id)
+
+
+async def invoke_async(services: Services, call: Call) -> Reply:
+    """Answer InvokeAsync, Invoke's predecessor: an event, with a smaller limit."""
+    ref, limits = services.parse(call), services.limits
+    refuse_unready(services.directory.target(ref.name, ref.qualifier), f"{services.arn_prefix}{ref.name}")
+    payload = await call.request.read(limits.invoke_async_bytes, what="the InvokeAsync operation")
+    if payload:
+        check_json(payload)
+    return await enqueue(services, call.request, ref, payload or b"{}", b"")

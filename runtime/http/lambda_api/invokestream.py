@@ -26,8 +26,8 @@ _INVOCATION_TYPES = ("RequestResponse", "DryRun")
 async def invoke_with_response_stream(services: Services, call: Call) -> Reply:
     """Check as ``Invoke`` does; DryRun stops, the rest runs."""
     invocation = await prepared(services, call, _INVOCATION_TYPES)
-    if invocation is None:
-        return Reply(HTTPStatus.NO_CONTENT)
+    if isinstance(invocation, Reply):
+        return invocation
     headers = [("X-Amz-Executed-Version", invocation.version), ("X-Amzn-Trace-Id", invocation.trace_id)]
     try:
         live = await services.streams.open(invocation)

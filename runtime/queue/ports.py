@@ -1,0 +1,66 @@
+"""What consumers need of a queue, embedded or a real one of SQS: ``MessageQueue``.
+
+The shapes are those that SQS can give as well, so ids, handles and system attributes are strings. What the embedded
+queue can do beyond (units of several steps, listening) is ``QueueStore``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .attributes import MessageAttribute
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to be sent. ``delay_s`` of None: the queue's."""
+
+    body: str
+    attributes: Mapping[str, MessageAttribute] = field(default_factory=dict)
+    delay_s: int | None = None
+    group: str | None = None
+    deduplication: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that was received. ``system`` has SQS's own names (``SentTimestamp``, ``MessageGroupId``, …)."""
+
+    id: str
+    handle: str
+    body: str
+    body_md5: str
+    system: Mapping[str, str]
+    attributes: Mapping[str, MessageAttribute] = field(default_factory=dict)
+    attributes_md5: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a consumer must know of a queue before it polls. Seconds."""
+
+    arn: str
+    visibility_s: int
+    fifo: bool
+    max_receives: int | None
+
+
+class MessageQueue(Protocol):
+    """One queue. All raise ``QueueNotFound`` when it is gone, and ``GlowplugError`` when it cannot be reached."""
+
+    async def traits(self) -> Traits:
+        """Look at the queue's attributes."""
+
+    async def send(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Send up to 10 messages; return their ids. All of them are kept when it returns."""
+
+    async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
+        """Receive up to ``limit`` messages, as soon as there is one; none after ``wait_s``."""
+
+    async def delete(self, handles: Sequence[str]) -> list[str]:
+        """Acknowledge messages; return the handles that were stale, whose messages others have now."""
+
+    async def extend(self, handles: Sequence[str], visibility_s: float) -> list[str]:
+        """Keep messages invisible for ``visibility_s`` from now, 0 to give them back; return the stale handles."""
