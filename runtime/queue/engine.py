@@ -348,12 +348,18 @@ class Engine:
         now_ms = round(self._clock.time() * 1000)
         self._offset_ms = now_ms - round(self._clock.monotonic() * 1000)
         known_ms = self._book.mark("clock")  # written at each sweep
+        latest_ms = now_ms + LONGEST_LEASE_S * 1000
+        (furthest_ms,) = self._connection.execute(
+            "SELECT coalesce(max(last), 0) FROM (SELECT (SELECT max(visible_ms) FROM messages WHERE queue = number)"
+            " AS last FROM queues)"
+        ).fetchone()
+        if known_ms - now_ms <= JUMP_MS and furthest_ms <= latest_ms:
+            return  # without a write: the disk may be full
         self._connection.execute("BEGIN IMMEDIATE")
         if known_ms - now_ms > JUMP_MS:
             _log.warning("%s: the clock was set back by at least %.1f s", self._path, (known_ms - now_ms) / 1000)
             self._shift(now_ms, now_ms - known_ms)
         for table in ("messages", "groups"):
-            latest_ms = now_ms + LONGEST_LEASE_S * 1000
             self._connection.execute(
                 f"UPDATE {table} SET visible_ms = ? WHERE rowid IN (SELECT rowid FROM {table}"  # noqa: S608
                 " WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",
