@@ -23,6 +23,7 @@ from .cachemetrics import CacheMetrics
 from .enginemetrics import EngineMetrics
 from .errors import FunctionNotFound, GlowplugError, HoldTimeout, Throttled
 from .invocation import Invocation, Outcome
+from .queuemetrics import QueueMetrics
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
 
@@ -80,7 +81,7 @@ class _Url:
 
 class Metrics(Collector):
     """All metrics of one node. ``statuses`` returns the router's account of its functions, ``cache`` has the families
-    of the cache, ``engines`` those of the engines."""
+    of the cache, ``engines`` those of the engines, ``queues`` those of the queues."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -90,9 +91,11 @@ class Metrics(Collector):
         statuses: Callable[[], Sequence[FunctionStatus]],
         cache: CacheMetrics | None = None,
         engines: EngineMetrics | None = None,
+        queues: QueueMetrics | None = None,
     ) -> None:
         self._statuses = statuses
         self._cache = cache
+        self._queues = queues
         self._versions: dict[tuple[str, str], _Version] = {}
         self._urls: dict[str, _Url] = {}
         self._registry = CollectorRegistry()
@@ -102,6 +105,8 @@ class Metrics(Collector):
             self._registry.register(cache)
         if engines is not None:
             self._registry.register(engines)
+        if queues is not None:
+            self._registry.register(queues)
 
     def __repr__(self) -> str:
         return f"<Metrics versions={len(self._versions)} urls={len(self._urls)}>"
@@ -169,9 +174,11 @@ class Metrics(Collector):
         self._urls.pop(function, None)
 
     async def scrape(self) -> bytes:
-        """Return all metrics in Prometheus' text format, those of the cache as of now."""
+        """Return all metrics in Prometheus' text format, those of cache and queues as of now."""
         if self._cache is not None:
             await self._cache.refresh()
+        if self._queues is not None:
+            await self._queues.refresh()
         return self.render()
 
     def render(self) -> bytes:

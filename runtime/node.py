@@ -40,8 +40,6 @@ from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
 from .http.server import HttpServer
-from .http.sqs.api import SqsApi
-from .http.sqs.call import Services as SqsServices
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
@@ -50,7 +48,7 @@ from .packages import Packages
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
-from .queue.store import QueueStore
+from .queueing import Queueing
 from .registry import Registry
 from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
@@ -162,7 +160,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
-        queues = await QueueStore.open(state.queue, clock)
+        queues = await Queueing.open(state.queue, config, clock)
         stack.push_async_callback(queues.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
@@ -227,6 +225,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             statuses=router.describe,
             cache=CacheMetrics(config, models.sources, models.pages),
             engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.given_up),
+            queues=queues.metrics,
         )
         ledger.subscribe(metrics.started)
 
@@ -278,10 +277,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         door = authenticator if access.required else None
         retries = Retries(clock)
         stack.push_async_callback(retries.close)
-        sqs = SqsApi(SqsServices(queues, clock, region=config.region, account_id=config.account_id))
-        stack.push_async_callback(sqs.close)
         await _listen(
-            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door, sqs
+            http, config, registry, deployments, code, router, retries, control, metrics, clock, admission, door, queues
         )
         state.announce(http.endpoint)
 
@@ -321,7 +318,7 @@ async def _listen(
     clock: Clock,
     admission: Admission,
     door: Authenticator | None,
-    sqs: SqsApi,
+    queues: Queueing,
 ) -> None:
     """Answer from now on, on both listeners; ``admission`` checks who calls function URLs, ``door`` who control."""
     limits, invoke = config.limits, metrics.observed(traced(router.invoke))
@@ -349,9 +346,9 @@ async def _listen(
             foreign=config.foreign_runtimes == "store",
         )
     )
-    admin = AdminApi(control, metrics, limits=limits)
+    admin = AdminApi(control, metrics, limits=limits, queues=queues.admin)
     guard = ControlGuard((*config.hosts, http.endpoint.removeprefix("http://")))
-    await http.serve(control=ControlSurface(urls, api, admin, guard, door, sqs), public=PublicSurface(urls))
+    await http.serve(control=ControlSurface(urls, api, admin, guard, door, queues.sqs), public=PublicSurface(urls))
 
 
 def _clients(router: Router) -> list[tuple[FunctionSpec, Client]]:

@@ -16,6 +16,7 @@
     PUT  /_glowplug/stacks/<stack>                 body {"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"};
                                                    {"changes": [...], "functions": [...]} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
+    …    /_glowplug/queues[/…]                      queue_admin.py
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -41,6 +42,7 @@ from glowplug.runtime.stacks import OnEvent, StackRequest
 
 from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
+from .queue_admin import QueueAdmin
 
 _PREFIX = "/_glowplug/"
 _COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
@@ -64,10 +66,13 @@ class Exposition(Protocol):
 class AdminApi:
     """Answers ``/_glowplug/*`` and ``/metrics``."""
 
-    def __init__(self, control: ControlPlane, metrics: Exposition, *, limits: Limits) -> None:
+    def __init__(
+        self, control: ControlPlane, metrics: Exposition, *, limits: Limits, queues: QueueAdmin | None = None
+    ) -> None:
         self._control = control
         self._metrics = metrics
         self._limits = limits
+        self._queues = queues
 
     async def answer(self, request: Request) -> Reply:
         """Dispatch on the raw path. Raises ``GlowplugError``."""
@@ -79,6 +84,8 @@ class AdminApi:
                 return await self._function(request, name, verb)
             case ["snapshots"]:
                 return await self._import(request)
+            case ["queues", *_] if self._queues is not None:
+                return await self._queues.answer(request)
             case ["code", digest]:
                 return await self._code(request, digest)
             case ["stacks", name]:
