@@ -264,6 +264,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
             pythons=pythons.runtimes,
+            queues=queues.stacks,
         )
         stack.push_async_callback(deployments.close)
         await deployments.resume()

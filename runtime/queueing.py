@@ -13,6 +13,7 @@ from .http.sqs.call import Services
 from .queue.embedded import EmbeddedQueue
 from .queue.store import QueueStore
 from .queuemetrics import QueueMetrics
+from .stackqueues import StackQueues
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Queueing:
     sqs: SqsApi
     admin: QueueAdmin
     metrics: QueueMetrics
+    stacks: StackQueues
     region: str
     account_id: str
 
@@ -31,7 +33,9 @@ class Queueing:
         """Open the queues' file. Raises ``StateError`` as ``QueueStore.open`` does."""
         store = await QueueStore.open(path, clock)
         services = Services(store, clock, region=config.region, account_id=config.account_id)
-        return cls(store, SqsApi(services), QueueAdmin(store), QueueMetrics(store), config.region, config.account_id)
+        stacks = StackQueues(store, arn_prefix=services.arn(""))
+        admin, metrics = QueueAdmin(store), QueueMetrics(store)
+        return cls(store, SqsApi(services), admin, metrics, stacks, config.region, config.account_id)
 
     def embedded(self, name: str) -> EmbeddedQueue:
         """Return a queue of the node as a ``MessageQueue``."""

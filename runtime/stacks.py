@@ -18,7 +18,7 @@ from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh"})
+_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Queues", "Refresh"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -69,7 +69,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
+    """What a client wants a stack to be: functions, layers, APIs and queues by logical id, as JSON.
 
     ``refresh`` resolves model sources again that are pinned already.
     """
@@ -80,6 +80,7 @@ class StackRequest:
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
+    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -89,14 +90,15 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        layers, apis = body.get("Layers", {}), body.get("Apis", {})
-        for section, value in (("Functions", body["Functions"]), ("Layers", layers), ("Apis", apis)):
+        layers, apis, queues = body.get("Layers", {}), body.get("Apis", {}), body.get("Queues", {})
+        sections = {"Functions": body["Functions"], "Layers": layers, "Apis": apis, "Queues": queues}
+        for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
         if not isinstance(digest, str) or not isinstance(refresh, bool):
             raise InvalidRequestContent("TemplateDigest is a string and Refresh true or false")
-        return cls(name, body["Functions"], layers, apis, digest, refresh)
+        return cls(name, body["Functions"], layers, apis, digest, refresh, queues)
 
 
 def refuse_unserved(request: StackRequest) -> None:
