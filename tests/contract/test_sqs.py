@@ -473,3 +473,22 @@ def test_who_may_use_queues_and_who_may_not(serving: Callable[..., Any], tmp_pat
         with pytest.raises(ClientError) as error:
             client_of(node).list_queues()
         assert 403 == error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_a_stack_brings_its_queues_and_takes_them_along(own: Any, node: Any) -> None:
+    dead = "arn:aws:sqs:us-east-1:000000000000:shop-dead"
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 2})
+    queues = {
+        "Jobs": {"QueueName": "shop-jobs", "Attributes": {"RedrivePolicy": policy}},
+        "Dead": {"QueueName": "shop-dead"},
+    }
+    node.admin("PUT", "stacks/shop", {"Functions": {}, "Queues": queues})
+    url = own.get_queue_url(QueueName="shop-jobs")["QueueUrl"]
+    values = own.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]
+    assert dead == json.loads(values["RedrivePolicy"])["deadLetterTargetArn"]
+    status, _, answer = node.request(
+        "PUT", "/_glowplug/stacks/other", {"Functions": {}, "Queues": {"Q": {"QueueName": "shop-jobs"}}}
+    )
+    assert (400, "Q.QueueName") == (status, answer["field"])
+    node.admin("DELETE", "stacks/shop")
+    assert "QueueUrls" not in own.list_queues(QueueNamePrefix="shop-")
