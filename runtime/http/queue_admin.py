@@ -9,13 +9,13 @@ POST /_glowplug/queues/<name>/purge            {"purged": n}
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs
 
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.queue.attributes import attributes_of
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import Counts, Message, Queue
 from glowplug.runtime.queue.store import QueueStore
 
@@ -73,7 +73,7 @@ class QueueAdmin:
 def _shown(message: Message) -> dict[str, Any]:
     attributes = attributes_of(message.attributes) if "m" in message.attributes else {}
     return {
-        "id": str(uuid.UUID(bytes=message.id)),
+        "id": id_text(message.id),
         "sequence": message.sequence,
         "sent_ms": message.sent_ms,
         "visible_ms": message.visible_ms,

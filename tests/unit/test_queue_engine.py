@@ -143,6 +143,24 @@ def test_an_owner_whose_unit_was_refused_is_not_believed_in(held: Held) -> None:
     assert "new" == held.one(GetRecord(key(3))).owner
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        PutRecord(Record(b"short", "embed", 0, 0)),
+        Send("none", b""),
+        Send("jobs", b"x" * 2_000_000),
+        InsertRecord(record(1)),
+        UpdateRecord(key(7)),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_nothing_of_a_unit_is_kept_whichever_later_step_is_refused(held: Held, second: Step) -> None:
+    with pytest.raises(GlowplugError):
+        held.do(PutRecord(record(1, owner="new")), Send("jobs", b"x"), second)
+    assert (None, 0) == (held.one(GetRecord(key(1))), held.one(Count("jobs")).total)
+    assert 0 == len(held.one(Peek("jobs")))
+
+
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
