@@ -201,3 +201,15 @@ async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: 
     end()
     await store.send("jobs", b"three")
     assert not called.is_set()
+
+
+async def test_callers_that_ask_again_share_the_next_transaction(store: QueueStore) -> None:
+    """A caller that is a little earlier than the others does not make them wait for the disk twice."""
+    store._gather_until_s = store._loop.time() + 60
+    store._expected = 3
+    before = store.statistics.batches
+    first = asyncio.create_task(store.send("jobs", b"1"))
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    await asyncio.gather(first, store.send("jobs", b"2"), store.send("jobs", b"3"))
+    assert 1 == store.statistics.batches - before
