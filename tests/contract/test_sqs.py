@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -492,3 +493,10 @@ def test_a_stack_brings_its_queues_and_takes_them_along(own: Any, node: Any) -> 
     assert (400, "Q.QueueName") == (status, answer["field"])
     node.admin("DELETE", "stacks/shop")
     assert "QueueUrls" not in own.list_queues(QueueNamePrefix="shop-")
+
+
+def test_changes_of_one_queue_at_the_same_time_are_all_kept(own: Any, node: Any, name: str) -> None:
+    url = own.create_queue(QueueName=name)["QueueUrl"]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: own.tag_queue(QueueUrl=url, Tags={f"t{number}": "x"}), range(24)))
+    assert {f"t{number}" for number in range(24)} == set(own.list_queue_tags(QueueUrl=url)["Tags"])

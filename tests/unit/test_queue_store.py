@@ -213,3 +213,17 @@ async def test_callers_that_ask_again_share_the_next_transaction(store: QueueSto
     assert not first.done()
     await asyncio.gather(first, store.send("jobs", b"2"), store.send("jobs", b"3"))
     assert 1 == store.statistics.batches - before
+
+
+async def test_a_listener_that_fails_keeps_nobody_from_his_messages(
+    store: QueueStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    store._bells.of("jobs").listen(fail)
+    receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
+    await waiting(store, "jobs")
+    await store.send("jobs", b"x")
+    assert 1 == len(await receiving)
+    assert "a listener of a queue failed" in caplog.text
