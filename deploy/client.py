@@ -231,6 +231,10 @@ class NodeClient:
 
     # --- the exchange -------------------------------------------------------------------------------------------------
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call an admin route that has no method of its own here; ``path`` is quoted."""
+        return self._json(method, path, body)
+
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         headers = {} if body is None else {"Content-Type": "application/json"}
         data = self._bytes(method, path, None if body is None else json.dumps(body).encode(), headers)

@@ -26,14 +26,12 @@ from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
 from .http.results import ResultsApi
-from .http.sqs.api import SqsApi
-from .http.sqs.call import Services as SqsServices
 from .http.streaming import Streams
 from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
-from .queue.store import QueueStore
+from .queueing import Queueing
 from .registry import Registry
 from .routing.tasks import OwnedTasks
 
@@ -48,7 +46,7 @@ class Edge:
     registry: Registry
     deployments: Deployments
     code: CodeStore
-    queues: QueueStore
+    queues: Queueing
     control: NodeControl
     invoke: Invoke
     streaming: OwnedTasks
@@ -68,8 +66,6 @@ class Edge:
         fronts = self._fronts(authenticator, streams)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
-        sqs = SqsApi(SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id))
-        stack.push_async_callback(sqs.close)
         control = ControlSurface(
             fronts,
             self._lambda_api(streams, retries, downloads),
@@ -77,12 +73,13 @@ class Edge:
                 self.control,
                 self.metrics,
                 limits=self.config.limits,
+                queues=self.queues.admin,
                 events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
             ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
-            sqs,
+            self.queues.sqs,
         )
         return control, PublicSurface(fronts)
 

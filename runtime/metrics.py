@@ -24,6 +24,7 @@ from .enginemetrics import EngineMetrics
 from .errors import FunctionNotFound, GlowplugError, HoldTimeout, Throttled
 from .eventmetrics import EventMetrics
 from .invocation import Invocation, Outcome
+from .queuemetrics import QueueMetrics
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
 
@@ -88,7 +89,7 @@ class _Door:
 
 class Metrics(Collector):
     """All metrics of one node. ``statuses`` returns the router's account of its functions, ``cache`` has the families
-    of the cache, ``engines`` those of the engines."""
+    of the cache, ``engines`` those of the engines, ``queues`` those of the queues."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -98,10 +99,12 @@ class Metrics(Collector):
         statuses: Callable[[], Sequence[FunctionStatus]],
         cache: CacheMetrics | None = None,
         engines: EngineMetrics | None = None,
+        queues: QueueMetrics | None = None,
     ) -> None:
         self._statuses = statuses
         self._cache = cache
         self._events: EventMetrics | None = None
+        self._queues = queues
         self._versions: dict[tuple[str, str], _Version] = {}
         self._urls: dict[str, _Door] = {}
         self._apis: dict[str, _Door] = {}
@@ -112,6 +115,8 @@ class Metrics(Collector):
             self._registry.register(cache)
         if engines is not None:
             self._registry.register(engines)
+        if queues is not None:
+            self._registry.register(queues)
 
     def add(self, events: EventMetrics) -> None:
         """Show the families of asynchronous invocations too."""
@@ -186,11 +191,13 @@ class Metrics(Collector):
         self._urls.pop(function, None)
 
     async def scrape(self) -> bytes:
-        """Return all metrics in Prometheus' text format, those of the cache as of now."""
+        """Return all metrics in Prometheus' text format, those of cache and queues as of now."""
         if self._cache is not None:
             await self._cache.refresh()
         if self._events is not None:
             await self._events.refresh()
+        if self._queues is not None:
+            await self._queues.refresh()
         return self.render()
 
     def render(self) -> bytes:

@@ -40,7 +40,7 @@ from .nodecontrol import NodeControl
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
-from .queue.store import QueueStore
+from .queueing import Queueing
 from .registry import Registry
 from .routing.attempts import Suppliers
 from .routing.coldstart import Starter
@@ -153,7 +153,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.callback(logs.close)
         registry = await Registry.open(state.registry, arn_prefix=config.arn_prefix, now=clock.time)
         stack.push_async_callback(registry.close)
-        queues = await QueueStore.open(state.queue, clock)
+        queues = await Queueing.open(state.queue, config, clock)
         stack.push_async_callback(queues.close)
         ledger = Ledger(state.ledger, clock=clock, limit=config.limits.ledger_records)
         stack.push_async_callback(ledger.flush)
@@ -220,12 +220,13 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             statuses=router.describe,
             cache=CacheMetrics(config, models.sources, models.pages),
             engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.given_up),
+            queues=queues.metrics,
         )
         ledger.subscribe(metrics.started)
         invoke = metrics.observed(traced(router.invoke))
         events = Asynchronous(
             config=config,
-            queues=queues,
+            queues=queues.store,
             deployed=registry,
             router=router,
             invoke=invoke,
@@ -272,6 +273,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
             pythons=pythons.runtimes,
+            queues=queues.stacks,
         )
         stack.push_async_callback(deployments.close)
         await deployments.resume()

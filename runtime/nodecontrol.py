@@ -23,7 +23,16 @@ from .control import (
     StackResult,
 )
 from .deployments import Deployments
-from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
+from .errors import (
+    Conflict,
+    DefinitionError,
+    GlowplugError,
+    InvalidParameter,
+    LayersRefused,
+    NotSupported,
+    ResourceNotFound,
+    StateError,
+)
 from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
@@ -38,6 +47,7 @@ from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ARCHITECTURE, ENGINES, FunctionSpec
+from .stackqueues import QueuePlan, StackQueues
 from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
 
 
@@ -69,6 +79,7 @@ class NodeControl:
         device_refusal: Callable[[FunctionSpec], str],
         arn_prefix: str,
         pythons: Collection[str] = (),
+        queues: StackQueues | None = None,
     ) -> None:
         self._registry = registry
         self._deployments = deployments
@@ -86,6 +97,7 @@ class NodeControl:
         self._base_zygotes = base_zygotes
         self._device_refusal = device_refusal
         self._pythons = pythons
+        self._queues = queues
         self._arn_prefix = arn_prefix
         self._started_s = clock.monotonic()
 
@@ -268,6 +280,7 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
+        queues = self._planned_queues(request)
         wanted = validated(request, self._code, self._device_refusal)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
@@ -285,13 +298,21 @@ class NodeControl:
             imports=request.imports,
         )
         site = self._site()
+        if self._queues is not None:
+            await self._queues.make(queues)
         try:
             changes = await self._deployments.change(
                 lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
             )
-        except LayersRefused as error:
+        except GlowplugError as error:
+            if self._queues is not None:
+                await self._queues.undo(queues)
+            if not isinstance(error, LayersRefused):
+                raise
             logical_id = next(key for key, one in wanted.items() if one.spec.name == error.function)
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
+        if self._queues is not None:
+            await self._queues.remove(queues)
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
         functions = [self._registry.catalog.functions[name] for name in names]
@@ -306,7 +327,17 @@ class NodeControl:
         """
         if name not in self._registry.catalog.stacks:
             raise ResourceNotFound(f"Stack not found: {name}")
-        return await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
+        changes = await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
+        if self._queues is not None:
+            await self._queues.remove(self._queues.plan(name, {}))
+        return changes
+
+    def _planned_queues(self, request: StackRequest) -> QueuePlan:
+        if self._queues is not None:
+            return self._queues.plan(request.name, request.queues)
+        for name in request.queues:
+            raise NotSupported(f"{name}: this node has no queues")
+        return QueuePlan()
 
     def _site(self) -> Site:
         now_s = self._clock.time()

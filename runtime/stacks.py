@@ -19,7 +19,7 @@ from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh", "Exports", "Imports"})
+_BODY = frozenset({"Functions", "Layers", "Apis", "Queues", "TemplateDigest", "Refresh", "Exports", "Imports"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -70,7 +70,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
+    """What a client wants a stack to be: functions, layers, APIs and queues by logical id, as JSON.
 
     ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
     by name, ``imports`` are the names of what this one has imported.
@@ -84,6 +84,7 @@ class StackRequest:
     refresh: bool = False
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
+    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -93,8 +94,9 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        layers, apis = body.get("Layers", {}), body.get("Apis", {})
-        for section, value in (("Functions", body["Functions"]), ("Layers", layers), ("Apis", apis)):
+        layers, apis, queues = body.get("Layers", {}), body.get("Apis", {}), body.get("Queues", {})
+        sections = {"Functions": body["Functions"], "Layers": layers, "Apis": apis, "Queues": queues}
+        for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
@@ -105,7 +107,7 @@ class StackRequest:
             raise InvalidRequestContent("Exports is an object of strings")
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise InvalidRequestContent("Imports is a list of strings")
-        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports))
+        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports), queues)
 
 
 def validated(

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bake": ("bake", "Make a function's engines, and show what they were measured at."),
     "explain": ("starts", "Say in words what a request waited for."),
     "logs": ("logs", "Print a function's log."),
+    "queues": ("queues", "List, show, redrive and purge queues."),
     "credentials": ("credentials", "List, add and remove credentials: who may call the node."),
     "cache": ("cache", "List, fetch, check, evict and pin cached model files."),
     "doctor": ("doctor", "Check what this machine has, and what to do about the rest."),

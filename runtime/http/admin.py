@@ -19,6 +19,7 @@
                                                    "layers": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     …    /_glowplug/async[/<request-id>]           asynchronous events (``results.py``)
+    …    /_glowplug/queues[/…]                      queue_admin.py
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -44,6 +45,7 @@ from glowplug.runtime.stacks import OnEvent, StackRequest
 
 from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
+from .queue_admin import QueueAdmin
 from .results import ResultsApi
 
 _PREFIX = "/_glowplug/"
@@ -69,12 +71,19 @@ class AdminApi:
     """Answers ``/_glowplug/*`` and ``/metrics``."""
 
     def __init__(
-        self, control: ControlPlane, metrics: Exposition, *, limits: Limits, events: ResultsApi | None = None
+        self,
+        control: ControlPlane,
+        metrics: Exposition,
+        *,
+        limits: Limits,
+        events: ResultsApi | None = None,
+        queues: QueueAdmin | None = None,
     ) -> None:
         self._events = events
         self._control = control
         self._metrics = metrics
         self._limits = limits
+        self._queues = queues
 
     async def answer(self, request: Request) -> Reply:
         """Dispatch on the raw path. Raises ``GlowplugError``."""
@@ -88,6 +97,8 @@ class AdminApi:
                 return await self._import(request)
             case ["async", *rest] if self._events is not None:
                 return await self._events.answer(request, rest)
+            case ["queues", *_] if self._queues is not None:
+                return await self._queues.answer(request)
             case ["code", digest]:
                 return await self._code(request, digest)
             case ["stacks", name]:

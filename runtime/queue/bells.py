@@ -11,12 +11,14 @@ there are: one waiter is woken, and an empty receive sets the alarm again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from glowplug.runtime.clock import Alarm, Clock
 
+_log = logging.getLogger(__name__)
 _LATE_S = 0.001  # a lease ends within its millisecond; ringing before its end would find nothing
 
 
@@ -37,7 +39,10 @@ class Bell:
         self.rings += 1
         self.wake(messages)
         for listener in tuple(self._listeners):
-            listener()
+            try:
+                listener()
+            except Exception:  # a fault of one dispatcher must not keep others from their messages
+                _log.exception("a listener of a queue failed")
 
     def wake(self, count: int = 1) -> None:
         """Wake waiters, those first that wait longest."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,18 +20,22 @@ from .model import Queue, QueueSettings
 _RESERVED = 100_000  # sequence numbers taken at a time, so that most transactions need not write the mark
 
 
+def _numbers() -> dict[int, int]:
+    return defaultdict(int)  # a Counter costs several times as much, and one is made for every unit
+
+
 @dataclass(slots=True)
 class Change:
     """What a unit, or a transaction, has done. Queues by number; times in Unix ms."""
 
     now_ms: int
-    totals: Counter[int] = field(default_factory=Counter)
+    totals: dict[int, int] = field(default_factory=_numbers)
     #: Messages that may be received at once.
-    ready: Counter[int] = field(default_factory=Counter)
+    ready: dict[int, int] = field(default_factory=_numbers)
     #: The next moment at which one may be.
     soonest: dict[int, int] = field(default_factory=dict)
     #: Messages that went to a dead-letter queue, by the queue that they left.
-    buried: Counter[int] = field(default_factory=Counter)
+    buried: dict[int, int] = field(default_factory=_numbers)
 
     def visible(self, queue: int, at_ms: int) -> None:
         """Note that a message may be received from ``at_ms`` on."""

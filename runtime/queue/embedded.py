@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
-import uuid
 import zlib
 from collections.abc import Sequence
 
@@ -69,7 +68,7 @@ class EmbeddedQueue:
     async def send(self, messages: Sequence[Outgoing]) -> list[str]:
         """Send messages, all or none; return their ids."""
         sent: list[Sent] = await self._store.apply(*(self.step(message) for message in messages))
-        return [str(uuid.UUID(bytes=one.id)) for one in sent]
+        return [id_text(one.id) for one in sent]
 
     def step(self, message: Outgoing, *, sender: str = "", trace: str = "") -> Send:
         """Return the step that sends a message, for a unit with others."""
@@ -129,7 +128,7 @@ class EmbeddedQueue:
             system["DeadLetterQueueSourceArn"] = arn_of(self._region, self._account_id, message.source)
         attributes = attributes_of(message.attributes)
         return Incoming(
-            id=str(uuid.UUID(bytes=message.id)),
+            id=id_text(message.id),
             handle=handle_of(queue, received.lease),
             body=message.body.decode(errors="replace"),
             body_md5=body_digest(message.body),
@@ -142,3 +141,9 @@ class EmbeddedQueue:
 def sequence_number(sequence: int) -> str:
     """Return the number of a message as SQS writes it: 20 digits."""
     return f"{sequence:020d}"
+
+
+def id_text(key: bytes) -> str:
+    """Return the id of a message as SQS writes it, as a UUID."""
+    text = key.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

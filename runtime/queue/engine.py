@@ -56,7 +56,7 @@ from .model import (
     UpdateRecord,
     Withdraw,
 )
-from .records import Records
+from .records import Records, is_id
 from .sweeping import sweep
 from .tables import MIGRATIONS
 
@@ -66,6 +66,8 @@ _CHECKPOINT_PAGES = 4_000  # 16 MB of log before it is moved into the file; movi
 _LOG_BYTES = 64 * 2**20  # what the log is cut to afterwards
 _CACHE_KIB = 32_768
 DAMAGED = "it is damaged; restart the node, which saves what is readable"
+
+_SURE = (DeleteRecord, GetRecord, ScanRecords, CountRecords)
 
 Outcome = list[Any] | Exception
 """What each step of a unit gave, or why the unit was not carried out."""
@@ -198,24 +200,38 @@ class Engine:
 
     def _unit(self, unit: Unit, done: Change) -> Outcome:
         """Carry out a unit. A step that is refused has written nothing; what the steps before it wrote is undone."""
+        if len(unit) == 1:
+            step = unit[0]
+            try:
+                return [self._steps[type(step)](step, done, done)]
+            except GlowplugError as refusal:
+                return refusal
         change = Change(done.now_ms)
-        guarded = len(unit) > 1
+        guarded = not self._is_sure(unit)
         if guarded:
             self._connection.execute("SAVEPOINT unit")
-        results: list[Any] = []
         try:
-            for step in unit:
-                results.append(self._steps[type(step)](step, change, done))
+            results = [self._steps[type(step)](step, change, done) for step in unit]
         except GlowplugError as refusal:
             if guarded:
                 self._connection.execute("ROLLBACK TO unit")
                 self._connection.execute("RELEASE unit")
-                self._records.load()
+            self._records.load()
             return refusal
         if guarded:
             self._connection.execute("RELEASE unit")
         done.absorb(change)
         return results
+
+    def _is_sure(self, unit: Unit) -> bool:
+        """Return whether no step behind the first can be refused: then there is never anything to undo, and the unit
+        needs no savepoint, which would be two more statements."""
+        return all(
+            isinstance(step, _SURE)
+            or (isinstance(step, Send) and self._messages.is_sure(step))
+            or (isinstance(step, PutRecord) and is_id(step.record.id))
+            for step in unit[1:]
+        )
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # a full disk has rolled back by itself
@@ -302,7 +318,9 @@ class Engine:
     def _count(self, step: Count, change: Change, done: Change) -> Counts | dict[str, Counts]:
         def of(queue: Queue) -> Counts:
             number = queue.number
-            total = self._book.totals[number] + done.totals[number] + change.totals[number]
+            total = self._book.totals[number] + done.totals[number]
+            if change is not done:
+                total += change.totals[number]
             if total == 0:
                 return Counts(0, 0, 0, 0.0)
             hidden, flying = self._connection.execute(
@@ -352,12 +370,18 @@ class Engine:
         now_ms = round(self._clock.time() * 1000)
         self._offset_ms = now_ms - round(self._clock.monotonic() * 1000)
         known_ms = self._book.mark("clock")  # written at each sweep
+        latest_ms = now_ms + LONGEST_LEASE_S * 1000
+        (furthest_ms,) = self._connection.execute(
+            "SELECT coalesce(max(last), 0) FROM (SELECT (SELECT max(visible_ms) FROM messages WHERE queue = number)"
+            " AS last FROM queues)"
+        ).fetchone()
+        if known_ms - now_ms <= JUMP_MS and furthest_ms <= latest_ms:
+            return  # without a write: the disk may be full
         self._connection.execute("BEGIN IMMEDIATE")
         if known_ms - now_ms > JUMP_MS:
             _log.warning("%s: the clock was set back by at least %.1f s", self._path, (known_ms - now_ms) / 1000)
             self._shift(now_ms, now_ms - known_ms)
         for table in ("messages", "groups"):
-            latest_ms = now_ms + LONGEST_LEASE_S * 1000
             self._connection.execute(
                 f"UPDATE {table} SET visible_ms = ? WHERE rowid IN (SELECT rowid FROM {table}"  # noqa: S608
                 " WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",

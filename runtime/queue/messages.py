@@ -57,8 +57,18 @@ class Messages:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def send(self, step: Send, change: Change, under_way: Change) -> Sent:
-        """Add a message. ``under_way``: what other units of the transaction have done."""
+    def is_sure(self, step: Send) -> bool:
+        """Return whether ``step`` cannot be refused, whatever others of its unit do."""
+        queue = self._book.queues.get(step.queue)
+        if queue is None or queue.settings.fifo or queue.settings.capacity is not None:
+            return False
+        return len(step.body) <= queue.settings.max_message_bytes
+
+    def check(self, step: Send, change: Change, under_way: Change) -> None:
+        """Raise what ``step`` is refused for, before anything is written.
+
+        ``under_way``: what other units of the transaction have done, or ``change`` with these.
+        """
         queue = self._book.queue(step.queue)
         settings = queue.settings
         if len(step.body) > settings.max_message_bytes:
@@ -66,16 +76,26 @@ class Messages:
                 f"Queue {queue.name} takes messages of at most {settings.max_message_bytes} bytes, not {len(step.body)}"
             )
         if settings.capacity is not None:
-            number = queue.number
-            there = self._book.totals[number] + under_way.totals[number] + change.totals[number]
+            there = self._book.totals[queue.number] + change.totals[queue.number]
+            if under_way is not change:
+                there += under_way.totals[queue.number]
             if there >= settings.capacity:
                 raise QueueFull(queue.name, settings.capacity)
+        if settings.fifo and step.group is None:
+            raise InvalidParameter(f"Queue {queue.name} is FIFO: a message needs a group")
+        if settings.fifo and step.deduplication is None and not settings.content_deduplication:
+            raise InvalidParameter(f"Queue {queue.name} is FIFO: a message needs a de-duplication id")
+
+    def send(self, step: Send, change: Change, under_way: Change) -> Sent:
+        """Add a message."""
+        self.check(step, change, under_way)
+        queue = self._book.queue(step.queue)
         now_ms = change.now_ms
-        delay_s = settings.delay_s if step.delay_s is None else step.delay_s
+        delay_s = queue.settings.delay_s if step.delay_s is None else step.delay_s
         visible_ms = now_ms + round(delay_s * 1000)
         key = step.id if step.id is not None else os.urandom(16)
-        if settings.fifo:
-            return self._send_ordered(step, queue, key, visible_ms, change)
+        if queue.settings.fifo and step.group is not None:
+            return self._send_ordered(step, queue, step.group, key, visible_ms, change)
         sequence = self._book.next_sequence()
         data = packed(step.attributes, step.deduplication, group=step.group)
         self._insert(sequence, queue.number, visible_ms, now_ms, None, key, data, step.body)
@@ -83,13 +103,11 @@ class Messages:
         change.visible(queue.number, visible_ms)
         return Sent(key, sequence)
 
-    def _send_ordered(self, step: Send, queue: Queue, key: bytes, visible_ms: int, change: Change) -> Sent:
-        if step.group is None:
-            raise InvalidParameter(f"Queue {queue.name} is FIFO: a message needs a group")
+    def _send_ordered(
+        self, step: Send, queue: Queue, group_name: str, key: bytes, visible_ms: int, change: Change
+    ) -> Sent:
         name = step.deduplication
         if name is None:
-            if not queue.settings.content_deduplication:
-                raise InvalidParameter(f"Queue {queue.name} is FIFO: a message needs a de-duplication id")
             name = hashlib.sha256(step.body).hexdigest()
         digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
         earlier = self._connection.execute(
@@ -102,7 +120,7 @@ class Messages:
             "INSERT OR REPLACE INTO duplicates (queue, key, expires_ms, sequence, id) VALUES (?, ?, ?, ?, ?)",
             (queue.number, digest, change.now_ms + DEDUPLICATION_MS, sequence, key),
         )
-        group = self._groups.enter(queue.number, step.group, visible_ms, change)
+        group = self._groups.enter(queue.number, group_name, visible_ms, change)
         data = packed(step.attributes, name)
         self._insert(sequence, queue.number, visible_ms, change.now_ms, group, key, data, step.body)
         change.totals[queue.number] += 1

@@ -120,7 +120,7 @@ class Records:
         return tuple(found)
 
     def _row(self, record: Record) -> _Row:
-        if len(record.id) != ID_BYTES:
+        if not is_id(record.id):
             raise InvalidParameter(f"a record's id has {ID_BYTES} bytes, not {len(record.id)}")
         return (
             record.id,
@@ -153,3 +153,8 @@ class Records:
             attributes=unpack(attributes) if attributes else NOTHING,
             body=body,
         )
+
+
+def is_id(key: bytes) -> bool:
+    """Return whether ``key`` can be the id of a record."""
+    return len(key) == ID_BYTES

@@ -2,7 +2,8 @@
 
 The file has one connection in one thread (``engine.py``). What is asked for while the thread works waits, and all of it
 goes over in one piece when the thread gets free: one hand-over, one transaction and one wait for the disk for as many
-units as there are. A caller resumes after its unit is on disk.
+units as there are. A caller resumes after its unit is on disk. Callers that were just answered mostly ask again: the
+next hand-over waits for them, at most 3 ms and a third of what the disk took.
 
     store = await QueueStore.open(path, clock)
     await store.create("jobs", QueueSettings(visibility_s=60))
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +71,9 @@ SWEEP_S = 60.0
 """How often what is too old is removed."""
 _BATCH = 1_000  # units of one transaction: the last one to come waits for all of them
 
+_GATHER_SHARE = 0.3  # of the time that the last transaction took, and
+_GATHER_S = 0.003  # at most this, is waited for the callers of the last one
+
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +106,10 @@ class QueueStore:
         self._loop = asyncio.get_running_loop()
         self._bells = Bells(clock)
         self._waiting: list[_Waiting] = []
-        self._busy = False
+        self._busy = False  # units are in the thread, or about to be handed over
+        self._expected = 0  # how many callers there were a moment ago
+        self._gather_until_s = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -179,27 +187,37 @@ class QueueStore:
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            self._loop.call_soon(self._hand_over)  # with whatever else is asked for in this turn of the loop
+            self._gather()
+        elif self._gathering is not None and len(self._waiting) >= self._expected:
+            self._gathering.cancel()
+            self._gather()
         return future
+
+    def _gather(self) -> None:
+        """Hand over at the end of this turn of the loop or, where those who were just answered may ask again at once,
+        a moment later: one wait for the disk for all of them, and not two in turns for half of them each."""
+        if len(self._waiting) < self._expected and self._loop.time() < self._gather_until_s:
+            self._gathering = self._loop.call_at(self._gather_until_s, self._hand_over)
+        else:
+            self._gathering = None
+            self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         """Give the thread everything that waits."""
+        self._gathering = None
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        if not batch:
-            self._busy = False
-            self._idle.set()
-            return
         self._thread.submit(self._work, self._open_engine, batch)
 
     def _work(self, engine: Engine, batch: list[_Waiting]) -> None:
         """In the thread."""
+        begun_s = time.perf_counter()
         try:
             done = engine.run([waiting.unit for waiting in batch])
         except Exception as error:  # a fault of ours; those who wait must hear of it all the same
             done = Batch([error for _ in batch])
-        self._loop.call_soon_threadsafe(self._finished, batch, done)
+        self._loop.call_soon_threadsafe(self._finished, batch, done, time.perf_counter() - begun_s)
 
-    def _finished(self, batch: list[_Waiting], done: Batch) -> None:
+    def _finished(self, batch: list[_Waiting], done: Batch, took_s: float) -> None:
         self._statistics.batches += 1
         self._statistics.units += len(batch)
         self._statistics.dead_letters.update(done.dead_letters)
@@ -215,7 +233,13 @@ class QueueStore:
                 self._bells.of(name).ring(count)
             for name, at_ms in done.soonest_ms.items():
                 self._bells.of(name).at(at_ms, done.now_ms)
-        self._hand_over()
+        self._expected = len(batch) + len(self._waiting)
+        self._gather_until_s = self._loop.time() + min(took_s * _GATHER_SHARE, _GATHER_S)
+        if self._waiting:
+            self._gather()
+        else:
+            self._busy = False
+            self._idle.set()
 
     def _give_back(self, outcome: Outcome) -> None:
         """Release messages that were received for somebody who has gone; nobody has their leases."""

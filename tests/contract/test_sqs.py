@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -208,8 +212,8 @@ def test_a_message_that_was_received_too_often_goes_to_the_dead_letter_queue(sqs
 def test_fifo_keeps_order_in_a_group_and_knows_duplicates(sqs: Any, name: str) -> None:
     fifo = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
     url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=fifo)["QueueUrl"]
-    sent = [sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId="g") for body in ("a", "b", "a", "c")]
-    assert sent[0]["SequenceNumber"] < sent[1]["SequenceNumber"] < sent[3]["SequenceNumber"]
+    for body in ("a", "b", "a", "c"):
+        sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId="g")
     (first,) = sqs.receive_message(QueueUrl=url, AttributeNames=["All"])["Messages"]
     assert ("a", "g") == (first["Body"], first["Attributes"]["MessageGroupId"])
     assert "Messages" not in sqs.receive_message(QueueUrl=url)  # the group is blocked
@@ -236,6 +240,8 @@ def test_a_duplicate_gets_the_id_of_the_first(own: Any, name: str) -> None:
     url = own.create_queue(QueueName=f"{name}.fifo", Attributes=fifo)["QueueUrl"]
     first, second = (own.send_message(QueueUrl=url, MessageBody="a", MessageGroupId=group) for group in "gh")
     assert (first["MessageId"], first["SequenceNumber"]) == (second["MessageId"], second["SequenceNumber"])
+    third = own.send_message(QueueUrl=url, MessageBody="b", MessageGroupId="g")
+    assert first["SequenceNumber"] < third["SequenceNumber"]
 
 
 def test_a_stale_handle_deletes_nothing(own: Any, name: str) -> None:
@@ -401,3 +407,96 @@ def test_messages_and_settings_survive_the_node_being_killed(
         while messages := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             found += [message["Body"] for message in messages]
         assert sorted(str(number) for number in range(20) if str(number) != held["Body"]) == sorted(found)
+
+
+# --- what the node's operator sees ------------------------------------------------------------------------------------
+
+
+def glowplug(node: Any, *arguments: str) -> Any:
+    command = [sys.executable, "-m", "glowplug.deploy.cli", "queues", *arguments, "--endpoint", node.endpoint, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 0 == ran.returncode, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_the_command_line_and_the_metrics_show_depth_and_dead_letters(own: Any, node: Any) -> None:
+    dead = own.create_queue(QueueName="cli-dead")["QueueUrl"]
+    arn = own.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1})
+    url = own.create_queue(QueueName="cli", Attributes={"RedrivePolicy": policy})["QueueUrl"]
+    own.send_message(QueueUrl=url, MessageBody="poison")
+    own.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=900)
+    own.receive_message(QueueUrl=url, VisibilityTimeout=0)
+    time.sleep(0.01)
+    assert "Messages" not in own.receive_message(QueueUrl=url)
+    rows = {row["name"]: row for row in glowplug(node, "ls")["queues"]}
+    assert (0, 0, 1, "cli-dead", 1) == tuple(
+        rows["cli"][key] for key in ("visible", "in_flight", "delayed", "dead_letter", "dead_letters")
+    )
+    (letter,) = glowplug(node, "peek", "cli-dead")["messages"]
+    assert ("poison", "cli") == (letter["body"], letter["source"])
+    text = node.request_raw("GET", "/metrics")[2]
+    for line in (
+        'glowplug_queue_messages{queue="cli-dead",state="visible"} 1.0',
+        'glowplug_queue_messages{queue="cli",state="delayed"} 1.0',
+        'glowplug_queue_dead_letters_total{queue="cli"} 1.0',
+        'glowplug_queue_oldest_age_seconds{queue="cli-dead"}',
+    ):
+        assert line in text
+    assert {"moved": 1} == glowplug(node, "redrive", "cli-dead")
+    assert 1 == glowplug(node, "show", "cli")["visible"]
+    assert {"purged": 2} == glowplug(node, "purge", "cli", "--yes")
+
+
+def test_who_may_use_queues_and_who_may_not(serving: Callable[..., Any], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(0o700)
+    (state / "credentials.toml").write_text(
+        "".join(
+            f'[[credential]]\nname = "{right}"\naccess_key_id = "AKIA{right.upper():0<12}"\n'
+            f'secret_access_key = "a-secret-of-forty-characters-{right}"\nrights = ["{right}"]\n'
+            for right in ("queue", "invoke")
+        )
+    )
+    (state / "credentials.toml").chmod(0o600)
+    with serving(None, state, GLOWPLUG_PRELOAD_TORCH="0") as node:
+
+        def of(right: str) -> Any:
+            return boto3.client(
+                "sqs", endpoint_url=node.endpoint, region_name="us-east-1", config=Config(retries={"max_attempts": 0}),
+                aws_access_key_id=f"AKIA{right.upper():0<12}",
+                aws_secret_access_key=f"a-secret-of-forty-characters-{right}",
+            )  # fmt: skip
+
+        url = of("queue").create_queue(QueueName="jobs")["QueueUrl"]
+        of("queue").send_message(QueueUrl=url, MessageBody="x")
+        assert "not authorized" in refused("AccessDenied", of("invoke").send_message, QueueUrl=url, MessageBody="x")
+        with pytest.raises(ClientError) as error:
+            client_of(node).list_queues()
+        assert 403 == error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_a_stack_brings_its_queues_and_takes_them_along(own: Any, node: Any) -> None:
+    dead = "arn:aws:sqs:us-east-1:000000000000:shop-dead"
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 2})
+    queues = {
+        "Jobs": {"QueueName": "shop-jobs", "Attributes": {"RedrivePolicy": policy}},
+        "Dead": {"QueueName": "shop-dead"},
+    }
+    node.admin("PUT", "stacks/shop", {"Functions": {}, "Queues": queues})
+    url = own.get_queue_url(QueueName="shop-jobs")["QueueUrl"]
+    values = own.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]
+    assert dead == json.loads(values["RedrivePolicy"])["deadLetterTargetArn"]
+    status, _, answer = node.request(
+        "PUT", "/_glowplug/stacks/other", {"Functions": {}, "Queues": {"Q": {"QueueName": "shop-jobs"}}}
+    )
+    assert (400, "Q.QueueName") == (status, answer["field"])
+    node.admin("DELETE", "stacks/shop")
+    assert "QueueUrls" not in own.list_queues(QueueNamePrefix="shop-")
+
+
+def test_changes_of_one_queue_at_the_same_time_are_all_kept(own: Any, node: Any, name: str) -> None:
+    url = own.create_queue(QueueName=name)["QueueUrl"]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: own.tag_queue(QueueUrl=url, Tags={f"t{number}": "x"}), range(24)))
+    assert {f"t{number}" for number in range(24)} == set(own.list_queue_tags(QueueUrl=url)["Tags"])

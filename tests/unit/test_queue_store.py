@@ -227,3 +227,29 @@ async def test_a_message_is_withdrawn_only_as_it_was_looked_at(store: QueueStore
     with pytest.raises(StaleLease):
         await store.delete(received.lease)
     assert 0 == (await store.counts("q")).total
+
+
+async def test_callers_that_ask_again_share_the_next_transaction(store: QueueStore) -> None:
+    """A caller that is a little earlier than the others does not make them wait for the disk twice."""
+    store._gather_until_s = store._loop.time() + 60
+    store._expected = 3
+    before = store.statistics.batches
+    first = asyncio.create_task(store.send("jobs", b"1"))
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    await asyncio.gather(first, store.send("jobs", b"2"), store.send("jobs", b"3"))
+    assert 1 == store.statistics.batches - before
+
+
+async def test_a_listener_that_fails_keeps_nobody_from_his_messages(
+    store: QueueStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    store._bells.of("jobs").listen(fail)
+    receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
+    await waiting(store, "jobs")
+    await store.send("jobs", b"x")
+    assert 1 == len(await receiving)
+    assert "a listener of a queue failed" in caplog.text

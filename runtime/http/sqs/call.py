@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +28,8 @@ class Services:
     clock: Clock
     region: str
     account_id: str
+    #: Held while a queue's settings are read, changed and written.
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def arn(self, name: str) -> str:
         """Return the ARN of a queue."""

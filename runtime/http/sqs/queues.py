@@ -80,12 +80,13 @@ async def get_attributes(call: Call) -> dict[str, Any]:
 
 async def set_attributes(call: Call) -> dict[str, Any]:
     """SetQueueAttributes."""
-    queue = call.queue()
     given = call.mapping("Attributes")
     if "FifoQueue" in given:
         raise SqsError("InvalidAttributeName", "Unknown Attribute FifoQueue.")
-    known = {one.name: one for one in call.services.shown()}
-    await _change(call, queue, settings_from(given, queue.settings, name_of=call.services.named_by, queues=known))
+    async with call.services.changing:
+        queue = call.queue()
+        known = {one.name: one for one in call.services.shown()}
+        await _change(call, queue, settings_from(given, queue.settings, name_of=call.services.named_by, queues=known))
     return {}
 
 
@@ -97,20 +98,22 @@ async def purge(call: Call) -> dict[str, Any]:
 
 async def tag(call: Call) -> dict[str, Any]:
     """TagQueue."""
-    queue = call.queue()
-    tags = {**queue.settings.tags, **_texts(call.mapping("Tags"))}
-    if len(tags) > 50:
-        raise invalid(f"Too many tags for queue {queue.name}: {len(tags)}, at most 50")
-    await _change(call, queue, queue.settings.evolve(tags=tags))
+    async with call.services.changing:
+        queue = call.queue()
+        tags = {**queue.settings.tags, **_texts(call.mapping("Tags"))}
+        if len(tags) > 50:
+            raise invalid(f"Too many tags for queue {queue.name}: {len(tags)}, at most 50")
+        await _change(call, queue, queue.settings.evolve(tags=tags))
     return {}
 
 
 async def untag(call: Call) -> dict[str, Any]:
     """UntagQueue."""
-    queue = call.queue()
     gone = set(call.names("TagKeys"))
-    tags = {key: value for key, value in queue.settings.tags.items() if key not in gone}
-    await _change(call, queue, queue.settings.evolve(tags=tags))
+    async with call.services.changing:
+        queue = call.queue()
+        tags = {key: value for key, value in queue.settings.tags.items() if key not in gone}
+        await _change(call, queue, queue.settings.evolve(tags=tags))
     return {}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from glowplug.runtime.queue.attributes import (
     body_digest,
     size_of,
 )
-from glowplug.runtime.queue.embedded import sequence_number
+from glowplug.runtime.queue.embedded import id_text, sequence_number
 from glowplug.runtime.queue.model import Queue, Send, Sent
 from glowplug.runtime.queue.ports import Outgoing
 
@@ -72,7 +71,7 @@ async def send_batch(call: Call) -> dict[str, Any]:
 
 
 def _answer(queue: Queue, sent: Sent, digests: Mapping[str, str]) -> dict[str, Any]:
-    answer = {"MessageId": str(uuid.UUID(bytes=sent.id)), **digests}
+    answer = {"MessageId": id_text(sent.id), **digests}
     if queue.settings.fifo:
         answer["SequenceNumber"] = sequence_number(sent.sequence)
     return answer

@@ -1,0 +1,267 @@
+"""What the model of ``test_queue_machine.py`` does not say: records, limits, restarts, clocks, schemas."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glowplug.runtime.errors import (
+    GlowplugError,
+    InvalidParameter,
+    QueueExists,
+    QueueFull,
+    RecordChanged,
+    RecordExists,
+    RequestTooLarge,
+    StateError,
+)
+from glowplug.runtime.queue.engine import Engine
+from glowplug.runtime.queue.model import (
+    ChangeQueue,
+    Count,
+    CountRecords,
+    CreateQueue,
+    Delete,
+    DeleteQueue,
+    DeleteRecord,
+    GetRecord,
+    InsertRecord,
+    Peek,
+    PutRecord,
+    QueueSettings,
+    Receive,
+    Record,
+    Release,
+    ScanRecords,
+    Send,
+    Step,
+    Sweep,
+    UpdateRecord,
+)
+from glowplug.runtime.queue.salvage import opened
+from glowplug.runtime.testing.clock import HandClock
+
+
+class Held:
+    """An engine and what it is on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = HandClock()
+        self.engine = Engine.open(path, self.clock)
+
+    def do(self, *steps: Step) -> list[Any]:
+        """Carry out one unit; raise what it is refused for."""
+        (outcome,) = self.engine.run([steps]).outcomes
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def one(self, step: Step) -> Any:
+        return self.do(step)[0]
+
+    def reopen(self) -> None:
+        self.engine.close()
+        self.engine = opened(self.path, self.clock)
+
+    @property
+    def now_ms(self) -> int:
+        return round(self.clock.time() * 1000)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    made = Held(tmp_path / "queue.db")
+    made.one(CreateQueue("jobs", QueueSettings()))
+    yield made
+    made.engine.close()
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def record(number: int, state: int = 0, **others: Any) -> Record:
+    return Record(key(number), others.pop("owner", "embed"), state, created_ms=number, **others)
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_record_of_an_id_stays_and_comes_with_the_refusal(held: Held) -> None:
+    first = record(1, body=b"first", attributes={"a": [1, "x"]})
+    held.one(InsertRecord(first))
+    with pytest.raises(RecordExists) as refused:
+        held.do(InsertRecord(record(1, body=b"second")), Send("jobs", b"never"))
+    assert first == refused.value.record == held.one(GetRecord(key(1)))
+    assert 0 == held.one(Count("jobs")).total
+
+
+def test_a_record_is_changed_only_from_the_states_that_were_expected(held: Held) -> None:
+    held.one(InsertRecord(record(1, state=0, attributes={"n": 1})))
+    changed = held.one(UpdateRecord(key(1), state=2, body=b"42", expires_ms=99, if_state=frozenset({0, 1})))
+    assert record(1, state=2, attributes={"n": 1}, body=b"42", expires_ms=99) == changed
+    with pytest.raises(RecordChanged) as refused:
+        held.one(UpdateRecord(key(1), state=3, if_state=frozenset({0, 1})))
+    assert changed == refused.value.record
+    with pytest.raises(RecordChanged, match="is gone"):
+        held.one(UpdateRecord(key(2), state=3))
+    assert [True, False] == held.do(DeleteRecord(key(1)), DeleteRecord(key(1)))
+
+
+def test_records_are_found_by_owner_state_and_time(held: Held) -> None:
+    held.do(*(PutRecord(record(number, state=number % 3)) for number in range(9)), PutRecord(record(9, owner="other")))
+    held.reopen()
+
+    def found(**scan: Any) -> list[int]:
+        return [one.created_ms for one in held.one(ScanRecords("embed", **scan))]
+
+    assert [0, 3, 6] == found(states=(0,))
+    assert [7, 5, 4, 2, 1] == found(states=(1, 2), since_ms=1, until_ms=7, newest_first=True)
+    assert [0, 1, 2] == found(limit=3)
+    assert [] == held.one(ScanRecords("nobody"))
+    assert {0: 3, 1: 3, 2: 3} == held.one(CountRecords("embed"))
+
+
+def test_expired_records_are_swept(held: Held) -> None:
+    held.do(*(PutRecord(record(number, expires_ms=held.now_ms + number * 1000)) for number in range(1, 4)))
+    held.clock.pass_s(2)
+    assert 2 == held.one(Sweep())
+    assert [3] == [one.created_ms for one in held.one(ScanRecords("embed"))]
+
+
+def test_an_owner_whose_unit_was_refused_is_not_believed_in(held: Held) -> None:
+    held.one(InsertRecord(record(1)))
+    with pytest.raises(RecordExists):
+        held.do(PutRecord(record(2, owner="new")), InsertRecord(record(1)))
+    held.one(PutRecord(record(3, owner="new")))
+    held.reopen()
+    assert "new" == held.one(GetRecord(key(3))).owner
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        PutRecord(Record(b"short", "embed", 0, 0)),
+        Send("none", b""),
+        Send("jobs", b"x" * 2_000_000),
+        InsertRecord(record(1)),
+        UpdateRecord(key(7)),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_nothing_of_a_unit_is_kept_whichever_later_step_is_refused(held: Held, second: Step) -> None:
+    with pytest.raises(GlowplugError):
+        held.do(PutRecord(record(1, owner="new")), Send("jobs", b"x"), second)
+    assert (None, 0) == (held.one(GetRecord(key(1))), held.one(Count("jobs")).total)
+    assert 0 == len(held.one(Peek("jobs")))
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_is_made_once_and_changed_on_purpose(held: Held) -> None:
+    there = held.engine.queue("jobs")
+    assert there == held.one(CreateQueue("jobs", QueueSettings()))
+    with pytest.raises(QueueExists):
+        held.one(CreateQueue("jobs", QueueSettings(delay_s=1)))
+    assert 1 == held.one(CreateQueue("jobs", QueueSettings(delay_s=1), replace=True)).settings.delay_s
+    with pytest.raises(InvalidParameter, match="FIFO cannot be changed"):
+        held.one(ChangeQueue("jobs", QueueSettings(fifo=True)))
+    held.reopen()
+    assert QueueSettings(delay_s=1) == held.engine.queue("jobs").settings
+
+
+def test_a_queue_that_is_made_again_has_none_of_the_old_messages(held: Held) -> None:
+    held.do(*(Send("jobs", b"old") for _ in range(5)))
+    (received,) = held.one(Receive("jobs"))
+    held.one(DeleteQueue("jobs"))
+    held.one(CreateQueue("jobs", QueueSettings()))
+    assert (0, []) == (held.one(Count("jobs")).total, held.one(Receive("jobs", 10)))
+    assert 5 == held.one(Sweep())
+    with pytest.raises(GlowplugError):
+        held.one(Delete(received.lease))
+
+
+def test_a_full_queue_takes_no_more_and_again_when_there_is_room(held: Held) -> None:
+    held.one(ChangeQueue("jobs", QueueSettings(capacity=3)))
+    outcomes = held.engine.run([(Send("jobs", b"x"),)] * 5).outcomes
+    assert [True, True, True, False, False] == [isinstance(outcome, list) for outcome in outcomes]
+    with pytest.raises(QueueFull, match=r"full \(3 messages\)") as refused:
+        held.do(Send("jobs", b"x"))
+    assert (429, True) == (refused.value.status, refused.value.retryable)
+    (received,) = held.one(Receive("jobs"))
+    held.do(Delete(received.lease), Send("jobs", b"x"))
+    assert 3 == held.one(Count("jobs")).total
+
+
+def test_a_message_over_the_limit_is_refused(held: Held) -> None:
+    held.one(ChangeQueue("jobs", QueueSettings(max_message_bytes=10)))
+    held.one(Send("jobs", b"x" * 10))
+    with pytest.raises(RequestTooLarge, match="at most 10 bytes, not 11"):
+        held.one(Send("jobs", b"x" * 11))
+
+
+def test_release_keeps_a_note_and_other_attributes(held: Held) -> None:
+    held.one(Send("jobs", b"x", attributes={"attempt": 1}))
+    (received,) = held.one(Receive("jobs"))
+    held.one(Release(received.lease, delay_s=60, attributes={"attempt": 2}))
+    assert [] == held.one(Receive("jobs"))
+    held.clock.pass_s(60)
+    (received,) = held.one(Receive("jobs"))
+    assert {"attempt": 2} == received.message.attributes
+    held.one(Release(received.lease))
+    (shown,) = held.one(Peek("jobs"))
+    assert ({"attempt": 2}, 2) == (shown.attributes, shown.receives)
+
+
+# --- restarts, clocks, schemas ----------------------------------------------------------------------------------------
+
+
+def test_a_number_is_not_given_twice_after_a_restart(held: Held) -> None:
+    held.one(Send("jobs", b"x"))
+    (received,) = held.one(Receive("jobs"))
+    held.one(Delete(received.lease))
+    held.reopen()
+    assert held.one(Send("jobs", b"y")).sequence > received.lease.sequence
+
+
+@pytest.mark.parametrize("by_s", [-86_400, 86_400], ids=["back", "forward"])
+def test_a_lease_lasts_as_long_as_it_was_given_for_whatever_the_clock_does(held: Held, by_s: int) -> None:
+    held.do(Send("jobs", b"x"), Send("jobs", b"later", delay_s=100))
+    held.one(Receive("jobs", visibility_s=30))
+    held.clock.pass_s(10)
+    held.clock.set_s(by_s)
+    held.clock.pass_s(19.9)
+    assert [] == held.one(Receive("jobs"))
+    held.clock.pass_s(0.2)
+    assert [b"x"] == [received.message.body for received in held.one(Receive("jobs", visibility_s=1_000))]
+    held.clock.pass_s(70)
+    assert [b"later"] == [received.message.body for received in held.one(Receive("jobs"))]
+
+
+def test_a_clock_set_back_while_the_node_was_down_holds_no_lease_for_hours(held: Held) -> None:
+    held.one(Send("jobs", b"x"))
+    held.one(Receive("jobs", visibility_s=30))
+    held.engine.close()
+    held.clock.set_s(-86_400)
+    held.engine = opened(held.path, held.clock)
+    held.clock.pass_s(31)
+    assert 1 == len(held.one(Receive("jobs")))
+
+
+def test_a_file_of_a_newer_release_is_refused_by_its_schema(held: Held) -> None:
+    held.engine.close()
+    connection = sqlite3.connect(held.path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StateError, match="schema 99, this release knows 1: a newer glowplug has written it"):
+        opened(held.path, held.clock)
+    connection = sqlite3.connect(held.path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    held.engine = opened(held.path, held.clock)
