@@ -7,7 +7,7 @@ it (spec 2.4).
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
 from typing import Any
 
@@ -149,7 +149,7 @@ class Collector:
                     f"Unable to marshal response: the stream is not UTF-8 text ({error.reason} at byte {error.start}); "
                     "bytes reach a caller that takes a stream, or behind a first item with statusCode and headers"
                 ) from error
-            text, encoded = base64.b64encode(body).decode(), True
+            text, encoded = binascii.b2a_base64(body, newline=False).decode(), True
         if self._prelude is None:
             return [write_result(text)]
         return [write_result({**self._prelude, "body": text, "isBase64Encoded": encoded})]

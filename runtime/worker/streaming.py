@@ -16,7 +16,7 @@ asynchronous one ``CancelledError`` where it waits.
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,7 +89,7 @@ def _body(response: dict[str, Any]) -> bytes:
     if not response.get("isBase64Encoded"):
         return chunk_of(body) if isinstance(body, str | bytes | None) else write_result(body)
     try:
-        return base64.b64decode(body or "", validate=True)
+        return binascii.a2b_base64(body or "", strict_mode=True)
     except (ValueError, TypeError) as error:
         raise MarshalError(f"Unable to marshal response: isBase64Encoded is set and body is not: {error}") from error
 

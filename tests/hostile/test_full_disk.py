@@ -33,8 +33,9 @@ def test_a_model_that_does_not_fit_is_refused_and_the_functions_before_it_go_on(
     with serving(tmp_path / "echo.yaml", small_disk / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
         command = [sys.executable, "-m", "glowplug.deploy.cli", "deploy", str(tmp_path / "template.yaml")]
         ran = subprocess.run(
-            [*command, "--endpoint", node.endpoint], capture_output=True, text=True, timeout=120, check=False
-        )
+            [*command, "--stack", "echo", "--endpoint", node.endpoint],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
         assert 1 == ran.returncode
         assert "Traceback" not in ran.stderr
         assert "space" in ran.stderr.lower() or "full" in ran.stderr.lower(), ran.stderr
