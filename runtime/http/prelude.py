@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .messages import Reply, parse_json
-from .url_event import HOP_BY_HOP, UnmappableResult, header_of, mapping_of, status_of
+from .url_event import UnmappableResult, header_fields, mapping_of, status_of
 
 CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
 BYTES = "application/octet-stream"
@@ -47,17 +47,7 @@ def head_of(prelude: bytes) -> Reply:
         raise UnmappableResult(f"the prelude is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise UnmappableResult(f"the prelude is a {type(fields).__name__}, not an object")
-    content_type, headers = BYTES, list[tuple[str, str]]()
-    for name, value in _headers(fields):
-        text = header_of(name, value)
-        if name.lower() == "content-type":
-            content_type = text
-        elif name.lower() not in HOP_BY_HOP:
-            headers.append((name, text))
-    cookies = fields.get("cookies")
-    if cookies is not None and not isinstance(cookies, list):
-        raise UnmappableResult(f"cookies is a {type(cookies).__name__}, not a list")
-    headers.extend(("set-cookie", header_of("set-cookie", cookie)) for cookie in cookies or ())
+    headers, content_type = header_fields(_headers(fields), fields.get("cookies"), BYTES)
     return Reply(status_of(fields.get("statusCode", 200)), b"", headers, content_type)
 
 

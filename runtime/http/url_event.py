@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -151,20 +151,31 @@ def _without_spaces(text: bytes) -> bytes | None:
     return b'"'.join(parts)
 
 
-def _structured(result: dict[str, Any]) -> Reply:
-    status = status_of(result["statusCode"])
-    content_type = JSON
+def header_fields(
+    fields: Iterable[tuple[str, Any]], cookies: Any, content_type: str
+) -> tuple[list[tuple[str, str]], str]:
+    """Return the headers of a response and its content type, which is ``content_type`` where no field names one.
+
+    Raises ``UnmappableResult`` for what cannot be a header.
+    """
     headers: list[tuple[str, str]] = []
-    for name, value in mapping_of(result.get("headers"), "headers").items():
+    for name, value in fields:
         text = header_of(name, value)
         if name.lower() == "content-type":
             content_type = text
         elif name.lower() not in HOP_BY_HOP:
             headers.append((name, text))
-    cookies = result.get("cookies")
     if cookies is not None and not isinstance(cookies, list):
         raise UnmappableResult(f"cookies is a {type(cookies).__name__}, not a list")
     headers.extend(("set-cookie", header_of("set-cookie", cookie)) for cookie in cookies or ())
+    return headers, content_type
+
+
+def _structured(result: dict[str, Any]) -> Reply:
+    status = status_of(result["statusCode"])
+    headers, content_type = header_fields(
+        mapping_of(result.get("headers"), "headers").items(), result.get("cookies"), JSON
+    )
     return Reply(status, content_of(result), headers, content_type)
 
 

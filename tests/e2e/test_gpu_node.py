@@ -28,7 +28,7 @@ Resources:
   Large:
     Type: AWS::Serverless::Function
     Metadata: {Glowplug: {VramMiB: 8000}}
-    Properties: {FunctionName: large, InlineCode: "def handler(event, context): return 1"}
+    Properties: {FunctionName: huge, InlineCode: "def handler(event, context): return 1"}
 """
 LISTING = "6000, 23034, NVIDIA L4, 8.9, 550.54.15"
 
@@ -48,7 +48,7 @@ def test_a_function_on_the_gpu_is_admitted_started_and_explained(serving: Any, t
         assert "memory" == start["phases"][0]["name"]
         said = node.admin("GET", f"explain/{headers['x-amzn-requestid']}")
         assert "no context from the pool: none is ready" in said
-        _, _, fault = node.request("POST", "/2015-03-31/functions/large/invocations", {})
+        _, _, fault = node.request("POST", "/2015-03-31/functions/huge/invocations", {})
         assert "Glowplug.DeviceFull" == fault["errorType"]
         assert "of the 23034 MiB of NVIDIA L4 6000 are free" in fault["errorMessage"]
         while "no CUDA context could be made: Glowplug.ContextRefused: cuda:0: " not in node.log.read_text():

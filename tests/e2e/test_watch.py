@@ -111,7 +111,7 @@ def test_a_node_that_watches_its_template_ends_when_it_is_told_to(project: Path,
     try:
         until(lambda: "watching " in log.read_text(), "the node")
         (project / "code" / "app.py").write_text(HANDLER.replace("first", "second"))
-        until(lambda: "~ app (code_digest)" in log.read_text(), "an edited handler")
+        until(lambda: "~ app (Code)" in log.read_text(), "an edited handler")
         process.send_signal(signal.SIGINT)
         assert 0 == process.wait(LIMIT_S)
         assert "Traceback" not in log.read_text()
