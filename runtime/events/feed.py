@@ -47,7 +47,7 @@ from glowplug.runtime.queue.model import (
 )
 from glowplug.runtime.queue.store import QueueStore
 
-from .ending import GONE, Ending, Endings, Rules, rules_of
+from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
 from .intake import Deployed
 from .retrying import Attempt as Ended
@@ -250,7 +250,7 @@ class Feed:
     async def _make(self, attempt: Attempt) -> None:
         """Make an attempt and settle it."""
         function = self._n.deployed.catalog.functions.get(self.function)
-        rules = GONE if function is None else rules_of(function, attempt.event)
+        rules = rules_of(function, attempt.event)
         now_s = self._n.clock.time()
         if attempt.cancelled:
             self._finish(attempt, None, None, rules)
@@ -499,7 +499,8 @@ class Feed:
         return self.function not in self._n.deployed.catalog.functions
 
     def _late(self, message: Message) -> bool:
-        return overdue(stored(message).progress, self._n.clock.time(), GONE.limits) is not None
+        event = stored(message)
+        return overdue(event.progress, self._n.clock.time(), rules_of(None, event).limits) is not None
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from glowplug.runtime.queue.model import Find, GetRecord, Message, Record, ScanR
 from glowplug.runtime.queue.store import QueueStore
 
 from .dispatcher import Dispatcher
-from .ending import GONE, Endings
+from .ending import Endings, rules_of
 from .figures import Book
 from .records import CANCELLED, STATES, shown, waiting
 from .stored import function_of, key_of, queue_of, stored
@@ -144,7 +144,7 @@ class Results:
                 if found.record is not None and found.record.state == CANCELLED:
                     return found
                 continue
-            ending = self._endings.of(event, None, None, GONE, status=200)
+            ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
             try:
                 await self._store.apply(Withdraw(message.queue, message.sequence, message.receives), *ending.steps)
             except StaleLease:  # an attempt has begun meanwhile
