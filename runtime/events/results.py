@@ -21,7 +21,7 @@ from .watching import Watchers
 
 WAITING = ("queued", "running", "retrying")
 _LONGEST_WAIT_S = 900.0
-_CANCEL_S = 10.0
+_CANCEL_S, _CANCEL_ROUNDS = 1.0, 30
 
 Start = Callable[[str], Mapping[str, Any]]
 """Returns what a function's cold start is at: tier, starts under way with their phases."""
@@ -131,18 +131,20 @@ class Results:
 
         Raises ``ResourceNotFound``, and ``Conflict`` when it is over.
         """
-        for _ in range(10):
+        asked = False
+        for _ in range(_CANCEL_ROUNDS):
             found = await self.find(request_id)
             message = found.message
             if message is None:
+                if asked and found.record is not None and found.record.state == CANCELLED:
+                    return found
                 break
             event = stored(message)
             feed = self._dispatcher.feed(event.function)
             if feed is not None and event.key in feed.held:
-                feed.cancel(event.key)
-                found = await self.wait(request_id, _CANCEL_S)
-                if found.record is not None and found.record.state == CANCELLED:
-                    return found
+                with self._watchers.watching(event.key) as changed:
+                    asked = feed.cancel(event.key) or asked
+                    await self._change(changed, _CANCEL_S)
                 continue
             ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
             try:
