@@ -16,6 +16,7 @@ from .events.results import Results
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
+from .http.deferred import Deferred
 from .http.dispatch import ControlSurface, Door, Front, PublicSurface
 from .http.downloads import Downloads
 from .http.function_url import FunctionUrls
@@ -63,7 +64,8 @@ class Edge:
         """Return what answers on the control and on the public listener; ``stack`` ends what has to be ended."""
         authenticator = Authenticator(self.keys, self.clock, body_bytes=self.config.limits.create_request_bytes)
         streams = Streams(self.invoke, self.streaming, clock=self.clock, limits=self.config.limits)
-        fronts = self._fronts(authenticator, streams)
+        fronts = self._fronts(authenticator, streams, public=False)
+        public = self._fronts(authenticator, streams, public=True)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
         control = ControlSurface(
@@ -81,9 +83,9 @@ class Edge:
             authenticator if self.guarded else None,
             self.queues.sqs,
         )
-        return control, PublicSurface(fronts)
+        return control, PublicSurface(public)
 
-    def _fronts(self, authenticator: Authenticator, streams: Streams) -> dict[Door, Front]:
+    def _fronts(self, authenticator: Authenticator, streams: Streams, *, public: bool) -> dict[Door, Front]:
         config, request_bytes = self.config, self.config.limits.sync_request_bytes
         admission = Admission(
             self.registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
@@ -91,6 +93,7 @@ class Edge:
         urls = FunctionUrls(
             self.registry, self.invoke, streams, admission, arn_prefix=config.arn_prefix, clock=self.clock,
             request_bytes=request_bytes, observer=self.metrics,
+            deferred=Deferred(self.events, self.results, self.link_key, public=public),
         )  # fmt: skip
         gateway = Gateway(
             self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, account_id=config.account_id,

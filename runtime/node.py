@@ -274,6 +274,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             arn_prefix=config.arn_prefix,
             pythons=pythons.runtimes,
             queues=queues.stacks,
+            depths=events.depths,
         )
         stack.push_async_callback(deployments.close)
         await deployments.resume()

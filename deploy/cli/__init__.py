@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import keyword
 import sys
 from collections.abc import Mapping
 from typing import IO, Any
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cool": ("functions", "Sink a function to a colder tier."),
     "bake": ("bake", "Make a function's engines, and show what they were measured at."),
     "explain": ("starts", "Say in words what a request waited for."),
+    "async": ("asynchronous", "List, show and cancel asynchronous events."),
     "logs": ("logs", "Print a function's log."),
     "queues": ("queues", "List, show, redrive and purge queues."),
     "credentials": ("credentials", "List, add and remove credentials: who may call the node."),
@@ -64,7 +66,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self._commands_of:
             return None
         module = importlib.import_module(f".{self._commands_of[cmd_name][0]}", self._package)
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
         return command
 
     def resolve_command(

@@ -47,7 +47,7 @@ from glowplug.runtime.queue.model import (
 )
 from glowplug.runtime.queue.store import QueueStore
 
-from .ending import GONE, Ending, Endings, Rules, rules_of
+from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
 from .intake import Deployed
 from .retrying import Attempt as Ended
@@ -58,7 +58,9 @@ from .watching import Watchers
 
 _AHEAD_S = 0.02  # about what a receive takes while the disk is busy
 _MOST_AHEAD = 100
-_BUSY_S = 0.05
+_BUSY_S = 0.05  # how often to look whether there are enough lanes
+_SLOW_MS = 20.0
+_HANGING_S = 2.0  # without any answer yet: longer than most starts
 _ROOM_S = 0.05  # how soon to look again where others have all instances
 _MARGIN_S = 60.0
 _PAUSE_S = 1.0
@@ -111,6 +113,7 @@ class Feed:
         self._window = neighbours.lanes
         self._version = LATEST
         self._typical_s = 1.0
+        self._handler_ms: float | None = None
         self._more = True
         self._receiving: asyncio.Task[None] | None = None
         self._alarm: Alarm | None = None
@@ -169,15 +172,19 @@ class Feed:
         self._growing = None
         if self._stopped or len(self._lanes) < self._window or not (self._more or self._buffer):
             return
-        longest_s = self._n.clock.monotonic() - min((one.began_s for one in self._running()), default=0.0)
-        if longest_s >= _BUSY_S and self._n.room(self.function, self._version) > 0:
+        if self._slow() and self._n.room(self.function, self._version) > 0:
             self._window *= 2
         self.pump()
         if self._growing is None and self._lanes:
             self._growing = self._n.clock.call_later(_BUSY_S, self._grow)
 
-    def _running(self) -> list[Attempt]:
-        return [one for one in self.held.values() if one.task is not None]
+    def _slow(self) -> bool:
+        """Return whether handlers take so long that more of them would get more done. A short one that takes long
+        because the machine is busy would only get less done, so what counts is the time in the handler."""
+        if self._handler_ms is not None:
+            return self._handler_ms >= _SLOW_MS
+        now_s = self._n.clock.monotonic()
+        return any(one.task is not None and now_s - one.began_s >= _HANGING_S for one in self.held.values())
 
     async def _receive(self, limit: int, function: Function) -> None:
         try:
@@ -243,7 +250,7 @@ class Feed:
     async def _make(self, attempt: Attempt) -> None:
         """Make an attempt and settle it."""
         function = self._n.deployed.catalog.functions.get(self.function)
-        rules = GONE if function is None else rules_of(function, attempt.event)
+        rules = rules_of(function, attempt.event)
         now_s = self._n.clock.time()
         if attempt.cancelled:
             self._finish(attempt, None, None, rules)
@@ -293,8 +300,15 @@ class Feed:
         except Exception:
             log.exception("%s: event %s is put back", self.function, event.request_id)
         attempt.task = None
+        self._note(outcome)
         self._typical_s += 0.1 * (max(1e-4, clock.monotonic() - attempt.began_s) - self._typical_s)
         self._settle(attempt, ended, outcome, rules, status=status)
+
+    def _note(self, outcome: Outcome | None) -> None:
+        if outcome is not None and outcome.phases:
+            handler_ms = outcome.phases[-1][1]
+            known_ms = handler_ms if self._handler_ms is None else self._handler_ms
+            self._handler_ms = known_ms + 0.1 * (handler_ms - known_ms)
 
     def _invocation(self, event: StoredEvent, rules: Rules) -> Invocation:
         version = rules.version
@@ -485,7 +499,8 @@ class Feed:
         return self.function not in self._n.deployed.catalog.functions
 
     def _late(self, message: Message) -> bool:
-        return overdue(stored(message).progress, self._n.clock.time(), GONE.limits) is not None
+        event = stored(message)
+        return overdue(event.progress, self._n.clock.time(), rules_of(None, event).limits) is not None
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

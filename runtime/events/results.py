@@ -13,7 +13,7 @@ from glowplug.runtime.queue.model import Find, GetRecord, Message, Record, ScanR
 from glowplug.runtime.queue.store import QueueStore
 
 from .dispatcher import Dispatcher
-from .ending import GONE, Endings
+from .ending import Endings, rules_of
 from .figures import Book
 from .records import CANCELLED, STATES, shown, waiting
 from .stored import function_of, key_of, queue_of, stored
@@ -21,7 +21,7 @@ from .watching import Watchers
 
 WAITING = ("queued", "running", "retrying")
 _LONGEST_WAIT_S = 900.0
-_CANCEL_S = 10.0
+_CANCEL_S, _CANCEL_ROUNDS = 1.0, 30
 
 Start = Callable[[str], Mapping[str, Any]]
 """Returns what a function's cold start is at: tier, starts under way with their phases."""
@@ -131,20 +131,22 @@ class Results:
 
         Raises ``ResourceNotFound``, and ``Conflict`` when it is over.
         """
-        for _ in range(10):
+        asked = False
+        for _ in range(_CANCEL_ROUNDS):
             found = await self.find(request_id)
             message = found.message
             if message is None:
+                if asked and found.record is not None and found.record.state == CANCELLED:
+                    return found
                 break
             event = stored(message)
             feed = self._dispatcher.feed(event.function)
             if feed is not None and event.key in feed.held:
-                feed.cancel(event.key)
-                found = await self.wait(request_id, _CANCEL_S)
-                if found.record is not None and found.record.state == CANCELLED:
-                    return found
+                with self._watchers.watching(event.key) as changed:
+                    asked = feed.cancel(event.key) or asked
+                    await self._change(changed, _CANCEL_S)
                 continue
-            ending = self._endings.of(event, None, None, GONE, status=200)
+            ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
             try:
                 await self._store.apply(Withdraw(message.queue, message.sequence, message.receives), *ending.steps)
             except StaleLease:  # an attempt has begun meanwhile
