@@ -10,6 +10,8 @@ from .clock import Clock
 from .codestore import CodeStore
 from .config import NodeConfig
 from .deployments import Deployments
+from .events.mapping.pollers import Pollers
+from .events.mapping.sources import Sources
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
@@ -42,6 +44,8 @@ class Edge:
     deployments: Deployments
     code: CodeStore
     queues: QueueStore
+    sources: Sources
+    pollers: Pollers
     control: NodeControl
     invoke: Invoke
     metrics: Metrics
@@ -57,9 +61,7 @@ class Edge:
         fronts = self._fronts(authenticator)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
-        sqs = SqsApi(
-            SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id)
-        )
+        sqs = SqsApi(SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id))
         stack.push_async_callback(sqs.close)
         control = ControlSurface(
             fronts,
@@ -102,6 +104,8 @@ class Edge:
                 endpoint=self.endpoint,
                 packages=Packages(self.code, config.limits),
                 downloads=downloads,
+                sources=self.sources,
+                pollers=self.pollers,
                 foreign=config.foreign_runtimes == "store",
             )
         )

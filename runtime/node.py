@@ -18,12 +18,14 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from glowplug.cache.holds import raise_file_limit
 
 from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
 from .cachemetrics import CacheMetrics
+from .catalog import Version
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
 from .config import NodeConfig
@@ -31,6 +33,11 @@ from .deployments import Deployments
 from .edge import Edge
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
+from .events.mapping.poller import Functions
+from .events.mapping.pollers import Pollers
+from .events.mapping.sources import Sources
+from .http.identifiers import new_request_id, new_trace_id
+from .http.lambda_api.invoke import refuse_unready
 from .http.server import HttpServer
 from .keyring import Access
 from .logs import Logs
@@ -228,6 +235,24 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             await gpu.changed(specs)
             await models.tidy(specs)
 
+        invoke = metrics.observed(traced(router.invoke))
+
+        def runnable(name: str, qualifier: str) -> Version:
+            target = registry.target(name, qualifier)
+            refuse_unready(target, f"{config.arn_prefix}{name}")
+            return target
+
+        sources = Sources(queues, clock, config.region, config.account_id, config.sqs_endpoint)
+        functions = Functions(
+            target=runnable,
+            room=router.room,
+            invoke=invoke,
+            new_request_id=new_request_id,
+            new_trace_id=lambda: new_trace_id(clock.time()),
+            event_bytes=config.limits.sync_request_bytes,
+        )
+        pollers = Pollers(functions, sources.open, clock)
+
         deployments = Deployments(
             registry=registry,
             code=code,
@@ -235,6 +260,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             engines=models.snapshots,
             on_removed=removed,
             on_changed=changed,
+            followers=(pollers.follow,),
         )
         control = NodeControl(
             registry=registry,
@@ -256,6 +282,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             pythons=pythons.runtimes,
         )
         stack.push_async_callback(deployments.close)
+        stack.push_async_callback(pollers.close)
         await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
@@ -266,8 +293,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             deployments=deployments,
             code=code,
             queues=queues,
+            sources=sources,
+            pollers=pollers,
             control=control,
-            invoke=metrics.observed(traced(router.invoke)),
+            invoke=invoke,
             metrics=metrics,
             keys=keys,
             guarded=access.required,
@@ -285,7 +314,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         sink.add_done_callback(lambda task: _sink_ended(task, node))
         stack.push_async_callback(_cancelled, sink)
         yield node
-        await _drain(http, node, config.drain_s)
+        await _drain(http, pollers, node, config.drain_s)
 
 
 def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
@@ -318,16 +347,18 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _drain(http: HttpServer, node: Node, drain_s: float) -> None:
-    """Stop accepting and wait for requests under way; a second signal ends the wait."""
+async def _drain(http: HttpServer, pollers: Pollers, node: Node, drain_s: float) -> None:
+    """Stop accepting and receiving, and wait for what is under way; a second signal ends the wait."""
     http.stop_accepting()
-    draining = asyncio.ensure_future(http.close(drain_s))
+    pollers.stop()
+    batches = asyncio.wait_for(pollers.drained(), drain_s)
+    draining = asyncio.gather(http.close(drain_s), batches, return_exceptions=True)
     while not draining.done() and not node.hurried:
         await asyncio.wait((draining,), timeout=0.1)
     await _cancelled(draining)
 
 
-async def _cancelled(task: asyncio.Future[None]) -> None:
+async def _cancelled(task: asyncio.Future[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -7,11 +7,11 @@ from typing import Any
 
 from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.errors import Conflict, InvalidParameter, InvalidPattern, NotSupported, ResourceNotFound
+from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.events.patterns import compile_pattern
 
 from .site import Site
 
-KIND = "event-source-mapping"
 _STREAMS = ("kinesis", "dynamodb")
 _POSITIONS = {"kinesis": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"), "dynamodb": ("LATEST", "TRIM_HORIZON")}
 _SETTINGS = tuple(

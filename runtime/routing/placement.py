@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .scaler import wanted
 
+_ENDLESS = 10**9  # requests: more than any function may have instances for
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -56,6 +58,22 @@ def place(demand: Demand) -> Placement:
     if shortfall(demand, arriving=1) > 0:
         return Placement.START
     return Placement.HOLD
+
+
+def room(demand: Demand) -> int:
+    """Return how many more requests could run at once, on what is ready or may still be started."""
+    most = wanted(
+        running=demand.busy,
+        held=_ENDLESS,
+        concurrency=demand.concurrency,
+        models=demand.models,
+        cores=demand.cores,
+        max_instances=demand.max_instances,
+        reserved=demand.reserved,
+        admitted=demand.admitted,
+        least=demand.least,
+    )
+    return max(0, most * demand.concurrency - demand.busy - demand.held)
 
 
 def shortfall(demand: Demand, *, arriving: int = 0) -> int:

@@ -127,6 +127,12 @@ class Router:
         self._launches.want(pool)
         return waiter
 
+    def room(self, name: str, version: str) -> int:
+        """Return how many more invocations of a version could run at once, now or after starts; 0 for none that is
+        known. For those who can wait before they take on work: a request that comes all the same is held."""
+        pool = self._current.get((name, version))
+        return 0 if pool is None else placement.room(pool.demand())
+
     def check(self, pool: Pool, instance: Instance) -> None:
         """Give an instance back once the check that its last answer announced is over."""
         self._launches.check(pool, instance)

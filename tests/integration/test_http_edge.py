@@ -52,6 +52,7 @@ from glowplug.runtime.metrics import Metrics
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
+from glowplug.runtime.testing import FakeMappings
 from glowplug.runtime.testing.clock import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
@@ -193,7 +194,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
-        downloads=downloads,
+        downloads=downloads, sources=FakeMappings(), pollers=FakeMappings(),
     )  # fmt: skip
     api = LambdaApi(services)
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]

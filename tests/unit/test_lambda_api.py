@@ -36,7 +36,7 @@ from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeMappings, ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -98,6 +98,7 @@ class Fixture:
                 directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=Downloads(UNUSED, b"", ManualClock()),
+                sources=FakeMappings(), pollers=FakeMappings(),
             )
         )  # fmt: skip
         raw: Any = Body(body if isinstance(body, list) else [body])

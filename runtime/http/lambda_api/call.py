@@ -13,6 +13,7 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
+from glowplug.runtime.events.mapping.pollers import MappingStatus
 from glowplug.runtime.http import names
 from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
@@ -89,6 +90,20 @@ class Changes(Protocol):
         """Return how far the instances are that are provisioned for a version or an alias; None where none are."""
 
 
+class MappingQueues(Protocol):
+    """The queues of event source mappings. ``Sources`` is one."""
+
+    async def check(self, arn: str, timeout_s: float) -> None:
+        """Raise ``InvalidParameter`` unless a function of that timeout can have the queue's messages."""
+
+
+class MappingPollers(Protocol):
+    """Event source mappings at work. ``Pollers`` is one."""
+
+    def status(self, uuid: str) -> MappingStatus:
+        """Return how a mapping is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What operations ask of the node. ``endpoint`` returns the control listener's URL; ``foreign``: functions of
@@ -105,6 +120,8 @@ class Services:
     endpoint: Callable[[], str]
     packages: Packages
     downloads: Downloads
+    sources: MappingQueues
+    pollers: MappingPollers
     foreign: bool = False
 
     @property
