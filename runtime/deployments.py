@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -90,7 +90,11 @@ class Deployments:
         From the commit on it is carried out even when the caller is cancelled. Raises what ``decide`` raises, and
         ``StateError``; nothing has changed then.
         """
-        task = self._spawn(self._change(decide), about)
+        return await self.see_through(self._change(decide), about)
+
+    async def see_through(self, work: Coroutine[Any, Any, T], about: str) -> T:
+        """Return what ``work`` returns. It goes on when the caller is cancelled, and ``close`` waits for it."""
+        task: asyncio.Task[T] = self._spawn(work, about)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

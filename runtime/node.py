@@ -57,6 +57,7 @@ from .routing.ledger import Ledger
 from .routing.router import Router
 from .routing.sink import Memory, Sink
 from .spec import FunctionSpec
+from .stackqueues import StackQueues
 from .state import StateDirectory
 from .tracing import traced
 
@@ -252,6 +253,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             event_bytes=config.limits.sync_request_bytes,
         )
         pollers = Pollers(functions, sources.open, clock)
+        stack_queues = StackQueues(queues, region=config.region, account_id=config.account_id)
+        await stack_queues.tidy(registry.catalog)
 
         deployments = Deployments(
             registry=registry,
@@ -279,6 +282,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             base_zygotes=lambda: zygotes.statistics().bases,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
+            queues=stack_queues,
+            mapped=sources,
             pythons=pythons.runtimes,
         )
         stack.push_async_callback(deployments.close)

@@ -33,14 +33,16 @@ from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.neighbours import Baking, EngineState
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.porting import ReceivedFile
+from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.registry import Registry
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
+from glowplug.runtime.stackqueues import StackQueues
 from glowplug.runtime.stacks import Fetching, StackRequest
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeMappings, ManualClock
 from glowplug.snapshot.assignments import GivenUp, Measured
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -179,6 +181,7 @@ class Rig:
     neighbours: Neighbours
     digest: str
     removed: list[str]
+    queues: QueueStore
 
     def definition(self, name: str, **more: Any) -> dict[str, Any]:
         return {
@@ -197,6 +200,7 @@ class Rig:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     clock = ManualClock()
     registry = await Registry.open(tmp_path / "registry.db")
+    queues = await QueueStore.open(tmp_path / "queue.db", clock)
     code = CodeStore(tmp_path / "code")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -214,9 +218,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2,
         device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "", arn_prefix=ARN,
+        queues=StackQueues(queues, region="us-east-1", account_id="000000000000"), mapped=FakeMappings({}),
     )  # fmt: skip
-    yield Rig(control, deployments, registry, neighbours, digest, removed)
+    yield Rig(control, deployments, registry, neighbours, digest, removed, queues)
     await deployments.close()
+    await queues.close()
     await registry.close()
 
 

@@ -86,8 +86,12 @@ class Sources:
                 source.close()
         except QueueNotFound as error:
             raise InvalidParameter(_NO_QUEUE) from error
-        if traits.visibility_s < timeout_s:
-            raise InvalidParameter(
-                f"Queue visibility timeout: {traits.visibility_s} seconds is less than Function timeout: {timeout_s:g} "
-                "seconds"
-            )
+        refuse_short(traits.visibility_s, timeout_s)
+
+
+def refuse_short(visibility_s: float, timeout_s: float) -> None:
+    """Raise ``InvalidParameter`` where a queue hides messages for less time than a function may take."""
+    if visibility_s < timeout_s:
+        raise InvalidParameter(
+            f"Queue visibility timeout: {visibility_s:g} seconds is less than Function timeout: {timeout_s:g} seconds"
+        )

@@ -19,6 +19,7 @@ from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.management.site import Site
+from glowplug.runtime.neighbours import MappingQueues
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
@@ -88,13 +89,6 @@ class Changes(Protocol):
 
     def allocation(self, name: str, qualifier: str) -> Allocation | None:
         """Return how far the instances are that are provisioned for a version or an alias; None where none are."""
-
-
-class MappingQueues(Protocol):
-    """The queues of event source mappings. ``Sources`` is one."""
-
-    async def check(self, arn: str, timeout_s: float) -> None:
-        """Raise ``InvalidParameter`` unless a function of that timeout can have the queue's messages."""
 
 
 class MappingPollers(Protocol):

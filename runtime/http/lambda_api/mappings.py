@@ -127,7 +127,7 @@ def _function_arn(services: Services, body: Body) -> str | None:
 
 def _shown(mapping: Mapping[str, Any], status: MappingStatus | None = None) -> dict[str, Any]:
     """Return a mapping as the API shows it; with ``status``, what its poller says of itself."""
-    shown = {name: value for name, value in mapping.items() if name not in ("Tags", "Stack", "LogicalId")}
+    shown = {name: value for name, value in mapping.items() if name not in ("Tags", "Stack")}
     if status is None:
         return shown
     if status.draining and mapping["State"] == "Disabled":
