@@ -8,7 +8,7 @@ is in flight, and deaths are reported a turn of the event loop after the kill, a
 from __future__ import annotations
 
 from .clock import ManualAlarm, ManualClock, settle
-from .mappings import FakeMappings
+from .mappings import FakeMappings, FakeQueue
 from .neighbours import FakeLog, FakeLogs, FakeMemory, FakeModels, FakePages, FakeReading, FakeWatch
 from .processes import FakeWorker, FakeZygote, FakeZygotes, Handler, Script, echo
 from .rig import MODEL, Gate, Rig, a_spec, gated
@@ -21,6 +21,7 @@ __all__ = [
     "FakeMemory",
     "FakeModels",
     "FakePages",
+    "FakeQueue",
     "FakeReading",
     "FakeWatch",
     "FakeWorker",

@@ -44,7 +44,8 @@ class Pace:
 
     def idle(self) -> None:
         """Nothing is under way, and the queue is empty: the next burst begins as the first one did."""
-        self.limit = max(self.limit, FIRST) if self._failures else FIRST
+        if not self._failures:
+            self.limit = FIRST
 
 
 def pause_s(failures: int) -> float:

@@ -64,6 +64,7 @@ class Poller:
         self._source: Source | None = None
         self._pace = Pace()
         self._collecting = self._running = 0
+        self._unsent: set[Slot] = set()  # with a batch that the node does not count yet, or not at the moment
         # Groups of a FIFO queue with messages in flight; the future says whether one of them failed.
         self._groups: dict[str, asyncio.Future[bool]] = {}
         self._changed = asyncio.Event()
@@ -132,6 +133,7 @@ class Poller:
             failures, self.problem = 0, ""
             if items:
                 self._running += 1
+                self._unsent.add(slot)
                 self._spawn(self._work(slot, items), "batch")
             else:
                 await slot.end()
@@ -169,7 +171,8 @@ class Poller:
             await self._wait(1.0)
             return False
         most = min(self._pace.limit, self.settings.max_concurrency or self._pace.limit) - self._running
-        if min(most, self._functions.room(version.spec.name, version.number)) > self._collecting:
+        room = self._functions.room(version.spec.name, version.number) - len(self._unsent)
+        if min(most, room) > self._collecting:
             return True
         await self._wait(LOOK_AGAIN_S)
         return False
@@ -292,6 +295,7 @@ class Poller:
                 del self._groups[group]
                 outcome.set_result(group in blocked)
             self._running -= 1
+            self._unsent.discard(slot)
             self._changed.set()
             await slot.end()
 
@@ -343,6 +347,7 @@ class Poller:
             settings = self.settings
             version = self._functions.target(settings.function, settings.qualifier)
             slot.renewing = True
+            self._unsent.discard(slot)  # the call counts it before anybody else runs
             try:
                 return await self._functions.invoke(
                     Invocation(
@@ -360,6 +365,7 @@ class Poller:
                 throttles += 1
                 self._pace.failed(self._clock.monotonic(), began_s=began_s)
                 slot.renewing = False
+                self._unsent.add(slot)
                 again_s = self._clock.monotonic() + pause_s(throttles)
                 if again_s >= slot.until_s or self._stopping.is_set():
                     raise
