@@ -70,6 +70,7 @@ class Slot:
             self._renewal = None
 
     async def _renew(self) -> None:
+        failures = 0
         while True:
             ahead_s = self.until_s - self._visibility_s * (1 - _RENEWED) - self._clock.monotonic()
             await self._clock.sleep(max(ahead_s, 0.05))
@@ -80,7 +81,9 @@ class Slot:
                 stale = await self._queue.extend(list(self._handles), self._visibility_s)
             except GlowplugError as error:
                 _log.warning("leases of %d messages were not renewed: %s", len(self._handles), error)
-                await self._clock.sleep(min(1.0, self._visibility_s / 10))
+                failures += 1
+                await self._clock.sleep(min(0.1 * 2**failures, self._visibility_s / 3))
             else:
+                failures = 0
                 self.until_s = asked_s + self._visibility_s
                 self.let_go(stale)
