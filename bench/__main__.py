@@ -15,15 +15,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import coldstart, contract, engines, inprocess, memory, queue, startup, throughput
+from . import coldstart, contract, engines, events, inprocess, memory, queue, startup, throughput
 from .cache_files import workspace
 from .cache_sections import CACHE_SECTIONS
 from .figures import Figure, show
 from .served import ROOT, Node, serve, wait_until_answers
 
 NODE_SECTIONS = ("coldstart", "throughput", "memory", "idle", "startup", "many", "engines")
-CONTRACT, QUEUE = "contract", "queue"
-SECTIONS = (*NODE_SECTIONS, CONTRACT, QUEUE, *CACHE_SECTIONS)
+CONTRACT, QUEUE, EVENTS = "contract", "queue", "events"
+SECTIONS = (*NODE_SECTIONS, CONTRACT, QUEUE, EVENTS, *CACHE_SECTIONS)
 ALL_OF_CACHE = "cache"
 
 
@@ -45,6 +45,9 @@ def main() -> int:
     if QUEUE in chosen:
         with tempfile.TemporaryDirectory(prefix="glowplug-queue-", dir=options.work) as scratch:
             rows += queue.figures(Path(scratch))
+    if EVENTS in chosen:
+        with tempfile.TemporaryDirectory(prefix="glowplug-events-", dir=options.work) as scratch:
+            rows += events.figures(Path(scratch))
     if chosen.intersection(CACHE_SECTIONS):
         with workspace(options.work, options.scale) as space:
             for name, measure in CACHE_SECTIONS.items():

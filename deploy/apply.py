@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalError
 
+from . import queues
 from .apis import in_template
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
@@ -218,6 +219,8 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
         "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
         "Layers": {key: dict(value) for key, value in wanted.layers.items()},
         "Apis": {key: dict(value) for key, value in wanted.apis.items()},
+        "Queues": {key: dict(value) for key, value in wanted.queues.items()},
+        "Mappings": {key: dict(value) for key, value in wanted.mappings.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
         "Exports": dict(wanted.exports),
@@ -245,6 +248,8 @@ def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
         return wanted.error(logical_id, DefinitionError(field, error.problem))
     if logical_id in wanted.apis:
         return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
+    if logical_id in wanted.queues or logical_id in wanted.mappings:
+        return queues.in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
     return TemplateError(wanted.template.name, 0, str(error))
 
 

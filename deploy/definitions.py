@@ -23,7 +23,12 @@ _NUMBERS = frozenset(
     "MaxParkedAgeSeconds ColdWeight WarmCalls VramMiB ActiveThreadPercentage AcceleratorMemorySize "
     "ProvisionedConcurrentExecutions MinExecutionEnvironments MaxExecutionEnvironments MaximumRetryAttempts "
     "MaximumEventAgeInSeconds MaxAge FunctionWeight PerExecutionEnvironmentMaxConcurrency "
-    "ExecutionEnvironmentMemoryGiBPerVCpu".split()
+    "ExecutionEnvironmentMemoryGiBPerVCpu VisibilityTimeout DelaySeconds MessageRetentionPeriod "
+    "ReceiveMessageWaitTimeSeconds MaximumMessageSize maxReceiveCount BatchSize MaximumBatchingWindowInSeconds "
+    "MaximumConcurrency".split()
+)
+_FLAGS = frozenset(
+    "InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack FifoQueue ContentBasedDeduplication Enabled".split()
 )
 _FLAGS = frozenset("AsyncUrl InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack".split())
 _SETTINGS = {  # CloudFormation's name -> that of the Lambda API, under which it is stored

@@ -11,9 +11,19 @@ from typing import Any
 
 from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.spec import url_id_of
+from glowplug.runtime.wantedqueues import mapping_id_of
 
 from .intrinsics import Intrinsics
-from .supported import LAMBDA_ALIAS, LAMBDA_FUNCTION, LAMBDA_LAYER, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
+from .supported import (
+    LAMBDA_ALIAS,
+    LAMBDA_FUNCTION,
+    LAMBDA_LAYER,
+    LAMBDA_MAPPING,
+    LAMBDA_PERMISSION,
+    LAMBDA_URL,
+    LAMBDA_VERSION,
+    QUEUE,
+)
 from .template import KeyPath, Template
 
 HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
@@ -102,7 +112,7 @@ class Resources:
 
     def ref(self, logical_id: str) -> Any:
         """Return the value of ``Ref``: a function's or a role's name, an alias's or a version's ARN, the ARN of a URL's
-        function or of a layer's version, a permission's statement id, an API's id."""
+        function or of a layer's version, a permission's statement id, an API's id, a queue's URL, a mapping's UUID."""
         if logical_id.endswith(".Stage"):  # SAM's name for the stage that it makes
             return self.attribute(logical_id.removesuffix(".Stage"), "Stage")
         kind = self._kind(logical_id)
@@ -114,6 +124,10 @@ class Resources:
             return api_id_of(self.stack, logical_id)
         if kind in (HTTP_STAGE, REST_STAGE):
             return self._named(logical_id, "StageName")
+        if kind == QUEUE:
+            return f"{self._endpoint}/{self._account.account_id}/{self.queue_name(logical_id)}"
+        if kind == LAMBDA_MAPPING:
+            return mapping_id_of(self.stack, logical_id)
         if kind == LAMBDA_LAYER:
             return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{_number_of(logical_id)}")
         if kind != LAMBDA_PERMISSION:
@@ -127,6 +141,18 @@ class Resources:
         named = "LayerName" in self.properties(logical_id) and self._named(logical_id, "LayerName")
         return named or f"{self.stack}-{logical_id}"
 
+    def queue_name(self, logical_id: str) -> Any:
+        """Return the name of a queue; one that the template does not name is the stack's own, as functions are."""
+        given = self.properties(logical_id)
+        if "QueueName" in given and (name := self._named(logical_id, "QueueName")):
+            return name
+        fifo = self._named(logical_id, "FifoQueue") if "FifoQueue" in given else False
+        return f"{self.stack}-{logical_id}{'.fifo' if fifo in (True, 'true') else ''}"
+
+    def given(self, logical_id: str, name: str) -> Any:
+        """Return what stands beside the properties of a resource, such as its DeletionPolicy; or None."""
+        return self._resources[logical_id].get(name)
+
     def attribute(self, logical_id: str, attribute: str) -> Any:
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` for an attribute that is not provided."""
         kind = self._kind(logical_id)
@@ -135,6 +161,13 @@ class Resources:
                 return self._arn(self.ref(logical_id))
             if attribute in ("SnapStartResponse.ApplyOn", "SnapStartResponse.OptimizationStatus"):
                 return "Off" if attribute.endswith("Status") else self._apply_on(logical_id)
+        if kind == QUEUE and attribute in ("Arn", "QueueName", "QueueUrl"):
+            name = self.queue_name(logical_id)
+            return {"Arn": self._account.arn("sqs", name), "QueueName": name}.get(attribute, self.ref(logical_id))
+        if (kind, attribute) == (LAMBDA_MAPPING, "Id"):
+            return self.ref(logical_id)
+        if (kind, attribute) == (LAMBDA_MAPPING, "EventSourceMappingArn"):
+            return self._account.arn("lambda", f"event-source-mapping:{self.ref(logical_id)}")
         if (kind, attribute) == ("AWS::IAM::Role", "Arn"):
             return self._account.arn("iam", f"role/{self.ref(logical_id)}", regional=False)
         if (kind, attribute) == ("AWS::Logs::LogGroup", "Arn"):

@@ -10,8 +10,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from glowplug.runtime.wantedqueues import QUEUE_NUMBERS
+
 from .keys import only
-from .supported_events import API_PROPERTIES, GLOBALS, check_api, check_events
+from .supported_events import API_PROPERTIES, GLOBALS, MAPPING_NOTED, MAPPING_PROPERTIES, check_api, check_events
 from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
@@ -23,12 +25,14 @@ LAMBDA_URL = "AWS::Lambda::Url"
 SERVERLESS_LAYER = "AWS::Serverless::LayerVersion"
 LAMBDA_LAYER = "AWS::Lambda::LayerVersion"
 LAMBDA_VERSION = "AWS::Lambda::Version"
+LAMBDA_MAPPING = "AWS::Lambda::EventSourceMapping"
+QUEUE = "AWS::SQS::Queue"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
 _NOTED_TYPES = frozenset(
     "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
-    "AWS::Logs::LogGroup".split()
+    "AWS::Logs::LogGroup AWS::SQS::QueuePolicy".split()
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -99,6 +103,25 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         frozenset(),
     ),
     LAMBDA_EVENT_INVOKE: (_EVENT_INVOKE_KEYS | {"FunctionName", "Qualifier"}, frozenset(), frozenset()),
+    LAMBDA_MAPPING: (
+        frozenset({*MAPPING_PROPERTIES, "EventSourceArn", "FunctionName", "Tags"}),
+        MAPPING_NOTED,
+        frozenset(
+            "AmazonManagedKafkaEventSourceConfig BisectBatchOnFunctionError DestinationConfig "
+            "DocumentDBEventSourceConfig LoggingConfig MaximumRecordAgeInSeconds MaximumRetryAttempts "
+            "ParallelizationFactor Queues SelfManagedEventSource SelfManagedKafkaEventSourceConfig "
+            "SourceAccessConfigurations StartingPosition StartingPositionTimestamp Topics "
+            "TumblingWindowInSeconds".split()
+        ),
+    ),
+    QUEUE: (
+        frozenset({*QUEUE_NUMBERS, "QueueName", "FifoQueue", "ContentBasedDeduplication", "RedrivePolicy", "Tags"}),
+        frozenset(
+            "DeduplicationScope FifoThroughputLimit KmsDataKeyReusePeriodSeconds KmsMasterKeyId RedriveAllowPolicy "
+            "SqsManagedSseEnabled".split()
+        ),
+        frozenset(),
+    ),
     **API_PROPERTIES,
     SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
     LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
@@ -109,6 +132,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_URL: ("TargetFunctionArn", "AuthType"),
     LAMBDA_PERMISSION: ("FunctionName", "Action", "Principal"),
     LAMBDA_EVENT_INVOKE: ("FunctionName", "Qualifier"),
+    LAMBDA_MAPPING: ("FunctionName", "EventSourceArn"),
 }
 
 

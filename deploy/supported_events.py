@@ -51,6 +51,12 @@ _API_AUTH: dict[str, tuple[Keys, Keys]] = {
     ),
 }
 
+MAPPING_PROPERTIES: Keys = frozenset(
+    "BatchSize Enabled FilterCriteria FunctionResponseTypes MaximumBatchingWindowInSeconds ScalingConfig".split()
+)
+"""What an event of SQS and an AWS::Lambda::EventSourceMapping have in common."""
+MAPPING_NOTED: Keys = frozenset("KmsKeyArn MetricsConfig ProvisionedPollerConfig".split())
+
 _EVENTS: dict[str, tuple[Keys, Keys, Keys]] = {
     "HttpApi": (
         frozenset("ApiId Auth Method Path PayloadFormatVersion TimeoutInMillis".split()),
@@ -62,10 +68,11 @@ _EVENTS: dict[str, tuple[Keys, Keys, Keys]] = {
         frozenset({"RequestParameters"}),
         frozenset("RequestModel ResponseTransferMode".split()),
     ),
+    "SQS": (MAPPING_PROPERTIES | {"Queue"}, MAPPING_NOTED, frozenset()),
 }
 _EVENTS_NOT_YET = frozenset(
     "AlexaSkill CloudWatchEvent CloudWatchLogs Cognito DocumentDB DynamoDB EventBridgeRule IoTRule Kinesis MQ MSK S3 "
-    "SNS SQS Schedule ScheduleV2 SelfManagedKafka".split()
+    "SNS Schedule ScheduleV2 SelfManagedKafka".split()
 )
 _EVENT_AUTH = (
     frozenset("Authorizer InvokeRole OverrideApiAuth".split()),
@@ -105,7 +112,8 @@ def check_events(template: Template, path: KeyPath, events: Any) -> list[tuple[s
         only(template, (*at, "Properties"), properties, built | without_effect, not_yet)
         if properties.get("Auth") is not None:
             only(template, (*at, "Properties", "Auth"), properties["Auth"], *_EVENT_AUTH)
-        _check_its_api(template, (*at, "Properties"), kind, properties)
+        if kind in _ITS_API:
+            _check_its_api(template, (*at, "Properties"), kind, properties)
         noted += [(f"{kind}.{one}", f"{path[1]}.{name}") for one in properties if one in without_effect]
     return noted
 

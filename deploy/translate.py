@@ -6,7 +6,7 @@
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
    (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
-   API is read from its OpenAPI document (``apis``).
+   API is read from its OpenAPI document (``apis``); ``queues`` reads queues and what is mapped to functions.
 5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
 This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
@@ -34,6 +34,7 @@ from .intrinsics import Intrinsics
 from .layers import LayerBuild, as_lambdas, layers_of
 from .packing import Packer
 from .places import Written, place_of
+from .queues import queues_of
 from .resources import Account, Resources, unpublished
 from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
@@ -43,8 +44,8 @@ _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions``, ``layers`` and ``apis`` by logical id, ``archives`` by digest,
-    ``outputs`` by name.
+    """What a template asks for. ``definitions``, ``layers``, ``apis``, ``queues`` and ``mappings`` by logical id,
+    ``archives`` by digest, ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
@@ -61,6 +62,8 @@ class Stack:
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -106,12 +109,16 @@ def translate(
     _refuse_numbers(result)
     _validate(result)
     apis = apis_of(template, resources, definitions)
+    found = queues_of(template, resources)
     outputs = {
         name: callable_here(value, stack, apis, endpoint)
         for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
     }
     exports = exports_of(template, names, outputs)
-    return replace(result, outputs=outputs, apis=apis, exports=exports, imports=imports)
+    return replace(
+        result, outputs=outputs, apis=apis, queues=found.queues, mappings=found.mappings, exports=exports,
+        imports=imports,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

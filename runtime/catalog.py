@@ -197,7 +197,8 @@ class Stack:
     """A template as deployed: logical ids to names, and the body of the request that put it (``StackRequest``).
 
     ``template_digest`` is what the client said of its template. ``layers`` and ``apis`` map logical ids to the layers'
-    names and the APIs' ids. ``exports`` is text by name, ``imports`` says of which stack each name is.
+    names and the APIs' ids, ``queues`` and ``mappings`` to names and UUIDs. ``exports`` is text by name, ``imports``
+    says of which stack each name is.
     """
 
     name: str
@@ -209,6 +210,8 @@ class Stack:
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, str] = field(default_factory=dict)
+    mappings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,10 @@ class NodeConfig:
     Lambda API creates a function of a runtime other than Python: ``refuse`` it, or ``store`` it, for tools that manage
     more than what runs here; calling it is refused then. ``auth`` says whether control checks signatures: ``on``,
     ``off`` or, where there are credentials, ``auto``; ``enforce_policies`` whether a function URL asks the function's
-    resource policy. Four are of use with a GPU alone: ``device`` is where functions run with ``Device: auto``, ``cpu``
-    or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs
-    the MPS daemon.
+    resource policy. ``sqs_endpoint`` is where event source mappings find queues that are not this node's: a URL,
+    ``aws``, or empty for nowhere. Four are of use with a GPU alone: ``device`` is where functions run with
+    ``Device: auto``, ``cpu`` or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of
+    device memory; ``mps`` runs the MPS daemon.
 
     Of asynchronous invocations (docs/async.md): ``async_retry_s`` is the first delay after a function error,
     ``async_requeue_s`` and ``async_requeue_limit_s`` bound the delays after a throttle, ``async_retention_s`` is how
@@ -150,6 +151,7 @@ class NodeConfig:
             cache=cache or state / "cache",
             credentials=credentials,
             cores=len(os.sched_getaffinity(0)),
+            sqs_endpoint=environ.get("AWS_ENDPOINT_URL_SQS", ""),
             limits=_limits(environ),
         )
         read = {field: _read(name, kind, environ[name]) for name, (field, kind) in _NAMES.items() if environ.get(name)}
@@ -249,6 +251,7 @@ _FORMS = {
     "GLOWPLUG_AUTH": re.compile(r"auto|on|off"),
     "GLOWPLUG_DEVICE": re.compile(r"cpu|cuda"),
     "GLOWPLUG_FOREIGN_RUNTIMES": re.compile(r"refuse|store"),
+    "GLOWPLUG_SQS_ENDPOINT": re.compile(r"(aws|https?://\S+)?"),
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 class Deployments:
     """Changes what is deployed. ``on_removed`` hears the name of each function that was deleted, ``on_changed`` every
-    spec that is deployed after a change of any."""
+    spec that is deployed after a change of any, ``followers`` each catalog, as soon as the router serves it."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Deployments:
         engines: Engines,
         on_removed: Callable[[str], None],
         on_changed: Callable[[Sequence[FunctionSpec]], Awaitable[None]],
+        followers: Sequence[Callable[[Catalog], None]] = (),
     ) -> None:
         self._registry = registry
         self._code = code
@@ -48,6 +49,7 @@ class Deployments:
         self._engines = engines
         self._on_removed = on_removed
         self._on_changed = on_changed
+        self._followers = followers
         self._turn = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -88,7 +90,11 @@ class Deployments:
         From the commit on it is carried out even when the caller is cancelled. Raises what ``decide`` raises, and
         ``StateError``; nothing has changed then.
         """
-        task = self._spawn(self._change(decide), about)
+        return await self.see_through(self._change(decide), about)
+
+    async def see_through(self, work: Coroutine[Any, Any, T], about: str) -> T:
+        """Return what ``work`` returns. It goes on when the caller is cancelled, and ``close`` waits for it."""
+        task: asyncio.Task[T] = self._spawn(work, about)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -133,6 +139,8 @@ class Deployments:
             old = before.functions.get(name)
             if old is not function:
                 self._place(old, function)
+        for follow in self._followers:
+            follow(after)
 
     def _place(self, old: Function | None, new: Function) -> None:
         quota = quota_of(new)

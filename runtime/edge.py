@@ -32,6 +32,7 @@ from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
+from .polling import Polling
 from .queueing import Queueing
 from .registry import Registry
 from .routing.tasks import OwnedTasks
@@ -48,6 +49,7 @@ class Edge:
     deployments: Deployments
     code: CodeStore
     queues: Queueing
+    polling: Polling
     control: NodeControl
     invoke: Invoke
     streaming: OwnedTasks
@@ -118,6 +120,8 @@ class Edge:
                 endpoint=self.endpoint,
                 packages=Packages(self.code, config.limits),
                 downloads=downloads,
+                sources=self.polling.sources,
+                pollers=self.polling.pollers,
                 foreign=config.foreign_runtimes == "store",
             )
         )

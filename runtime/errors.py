@@ -48,6 +48,7 @@
     │       ├── OutOfMemory                 Runtime.OutOfMemory
     │       └── ResponseTooLarge            Function.ResponseSizeTooLarge
     ├── ResourceNotReady                    502 ResourceNotReadyException: the version could not be made
+    ├── QueueUnreachable                    502 ServiceException: a queue that is not this node's did not answer
     ├── InvalidRuntime                      502 InvalidRuntimeException: stored here, and of a runtime that is not
     ├── HoldTimeout                         504: HoldTimeoutSeconds passed before an instance was ready
     ├── StateError                          500: the state directory cannot be used (locked, read-only, full)
@@ -398,6 +399,13 @@ class ResourceNotReady(GlowplugError):
     status = 502
     code = "ResourceNotReadyException"
     message_key = "message"
+
+
+class QueueUnreachable(GlowplugError):
+    """A queue of another server did not answer, or refused. The message has the ARN and what was said."""
+
+    status = 502
+    retryable = True
 
 
 class InvalidRuntime(GlowplugError):

@@ -44,6 +44,13 @@ class Placement(Protocol):
         """Return the state of every function."""
 
 
+class MappingQueues(Protocol):
+    """The queues that event source mappings may name. ``events.mapping.sources.Sources`` is one."""
+
+    async def check(self, arn: str, timeout_s: float, /) -> None:
+        """Raise ``InvalidParameter`` unless a function of that timeout can have the queue's messages."""
+
+
 class Baking(Protocol):
     """How far a bake is."""
 

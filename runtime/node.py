@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from glowplug.cache.holds import raise_file_limit
 
@@ -37,6 +38,7 @@ from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
+from .polling import Polling
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
@@ -56,6 +58,13 @@ from .state import StateDirectory
 from .tracing import traced
 
 log = logging.getLogger(__name__)
+
+
+class Draining(Protocol):
+    """What has work under way when the node stops."""
+
+    async def drained(self) -> None:
+        """Return when there is none any more."""
 
 
 class Node:
@@ -247,6 +256,9 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             await gpu.changed(specs)
             await models.tidy(specs)
 
+        polling = Polling.of(config, queues.store, registry, router, invoke, clock)
+        await queues.stacks.tidy(registry.catalog)
+
         deployments = Deployments(
             registry=registry,
             code=code,
@@ -254,6 +266,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             engines=models.snapshots,
             on_removed=removed,
             on_changed=changed,
+            followers=(polling.pollers.follow,),
         )
         control = NodeControl(
             registry=registry,
@@ -272,11 +285,13 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             base_zygotes=lambda: zygotes.statistics().bases,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
+            mapped=polling.sources,
             pythons=pythons.runtimes,
             queues=queues.stacks,
             depths=events.depths,
         )
         stack.push_async_callback(deployments.close)
+        stack.push_async_callback(polling.pollers.close)
         await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
@@ -287,6 +302,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             deployments=deployments,
             code=code,
             queues=queues,
+            polling=polling,
             control=control,
             invoke=invoke,
             events=events.intake,
@@ -312,7 +328,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         stack.push_async_callback(_cancelled, sink)
         yield node
         events.stop()
-        await _drain(http, events, node, config.drain_s)
+        polling.pollers.stop()
+        await _drain(http, (events, polling.pollers), node, config.drain_s)
 
 
 def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
@@ -345,19 +362,19 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _drain(http: HttpServer, events: Asynchronous, node: Node, drain_s: float) -> None:
-    """Stop accepting and wait for requests and events under way; a second signal ends the wait."""
+async def _drain(http: HttpServer, under_way: Sequence[Draining], node: Node, drain_s: float) -> None:
+    """Stop accepting and wait for requests, events and batches under way; a second signal ends the wait."""
     http.stop_accepting()
-    draining = asyncio.ensure_future(_drained(http, events, drain_s))
+    draining = asyncio.ensure_future(_drained(http, under_way, drain_s))
     while not draining.done() and not node.hurried:
         await asyncio.wait((draining,), timeout=0.1)
     await _cancelled(draining)
 
 
-async def _drained(http: HttpServer, events: Asynchronous, drain_s: float) -> None:
-    """Let both end, for ``drain_s`` at most."""
+async def _drained(http: HttpServer, under_way: Sequence[Draining], drain_s: float) -> None:
+    """Let all of them end, for ``drain_s`` at most."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.gather(http.close(drain_s), asyncio.wait_for(events.drained(), drain_s))
+        await asyncio.gather(http.close(drain_s), *(asyncio.wait_for(one.drained(), drain_s) for one in under_way))
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

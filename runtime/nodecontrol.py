@@ -23,16 +23,8 @@ from .control import (
     StackResult,
 )
 from .deployments import Deployments
-from .errors import (
-    Conflict,
-    DefinitionError,
-    GlowplugError,
-    InvalidParameter,
-    LayersRefused,
-    NotSupported,
-    ResourceNotFound,
-    StateError,
-)
+from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
+from .events.mapping.sources import refuse_short
 from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
@@ -40,21 +32,33 @@ from .management import layers
 from .management.drift import drift
 from .management.site import Site
 from .management.stacks import FunctionChange, WantedStack, destroy, put
-from .neighbours import Baking, Engines, EngineState, LiveFigures, LogReader, Placement, SnapshotFiles
+from .neighbours import (
+    Baking,
+    Engines,
+    EngineState,
+    LiveFigures,
+    LogReader,
+    MappingQueues,
+    Placement,
+    SnapshotFiles,
+)
 from .receiving import receive
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ARCHITECTURE, ENGINES, FunctionSpec
-from .stackqueues import QueuePlan, StackQueues
-from .stacks import OnEvent, Sources, StackRequest, notes, pinned, validated
+from .stackqueues import StackQueues
+from .stacks import OnEvent, Sources, StackRequest, mappings_of, notes, pinned, validated
+from .wanted import WantedFunction
+from .wantedqueues import WantedMapping, WantedQueue
 
 
 class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
+    ``queues`` are those of stacks, ``mapped`` all that event source mappings may name;
     ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``;
     ``pythons`` are the runtimes that are installed besides the node's own; ``depths`` returns how many events of each
     function are not over, and the age of the oldest.
@@ -79,8 +83,9 @@ class NodeControl:
         base_zygotes: Callable[[], int],
         device_refusal: Callable[[FunctionSpec], str],
         arn_prefix: str,
+        queues: StackQueues,
+        mapped: MappingQueues,
         pythons: Collection[str] = (),
-        queues: StackQueues | None = None,
         depths: Callable[[], Awaitable[Mapping[str, tuple[int, float]]]] | None = None,
     ) -> None:
         self._registry = registry
@@ -102,6 +107,7 @@ class NodeControl:
         self._queues = queues
         self._depths = depths
         self._arn_prefix = arn_prefix
+        self._mapped = mapped
         self._started_s = clock.monotonic()
 
     def __repr__(self) -> str:
@@ -285,8 +291,9 @@ class NodeControl:
         Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
         the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
-        queues = self._planned_queues(request)
         wanted = validated(request, self._code, self._device_refusal)
+        queues, mappings = self._queues.wanted(request.name, request.queues), mappings_of(request)
+        await self._check_sources(wanted, queues, mappings)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
         digests = {one.spec.code_digest for one in wanted.values()}
@@ -301,23 +308,23 @@ class NodeControl:
             definitions=request.definitions,
             exports=request.exports,
             imports=request.imports,
+            queues={logical_id: queue.name for logical_id, queue in queues.items()},
+            mappings=mappings,
         )
-        site = self._site()
-        if self._queues is not None:
-            await self._queues.make(queues)
+        site, about = self._site(), f"apply stack {request.name}"
+
+        async def apply() -> list[FunctionChange]:
+            before = self._registry.catalog.stacks.get(request.name)
+            async with self._queues.made(request.name, queues):
+                changes = await self._deployments.change(lambda catalog: put(catalog, stack, site), about=about)
+            await self._queues.remove(request.name, before, self._registry.catalog.stacks.get(request.name))
+            return changes
+
         try:
-            changes = await self._deployments.change(
-                lambda catalog: put(catalog, stack, site), about=f"apply stack {request.name}"
-            )
-        except GlowplugError as error:
-            if self._queues is not None:
-                await self._queues.undo(queues)
-            if not isinstance(error, LayersRefused):
-                raise
+            changes = await self._deployments.see_through(apply(), about)
+        except LayersRefused as error:
             logical_id = next(key for key, one in wanted.items() if one.spec.name == error.function)
             raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
-        if self._queues is not None:
-            await self._queues.remove(queues)
         names = {one.spec.name for one in wanted.values()}
         listed = tuple([item for item in await self.functions() if item.name in names])
         functions = [self._registry.catalog.functions[name] for name in names]
@@ -332,17 +339,38 @@ class NodeControl:
         """
         if name not in self._registry.catalog.stacks:
             raise ResourceNotFound(f"Stack not found: {name}")
-        changes = await self._deployments.change(lambda catalog: destroy(catalog, name), about=f"destroy stack {name}")
-        if self._queues is not None:
-            await self._queues.remove(self._queues.plan(name, {}))
-        return changes
 
-    def _planned_queues(self, request: StackRequest) -> QueuePlan:
-        if self._queues is not None:
-            return self._queues.plan(request.name, request.queues)
-        for name in request.queues:
-            raise NotSupported(f"{name}: this node has no queues")
-        return QueuePlan()
+        async def undo() -> list[FunctionChange]:
+            before, about = self._registry.catalog.stacks.get(name), f"destroy stack {name}"
+            changes = await self._deployments.change(lambda catalog: destroy(catalog, name), about=about)
+            await self._queues.remove(name, before, None)
+            return changes
+
+        return await self._deployments.see_through(undo(), f"destroy stack {name}")
+
+    async def _check_sources(
+        self,
+        functions: Mapping[str, WantedFunction],
+        queues: Mapping[str, WantedQueue],
+        mappings: Mapping[str, WantedMapping],
+    ) -> None:
+        """Look whether each mapping can have its queue's messages. Raises ``DefinitionError`` where it cannot, and
+        ``QueueUnreachable``."""
+        own = {self._queues.arn(queue.name): queue.settings.visibility_s for queue in queues.values()}
+        timeouts = {one.spec.name: one.spec.timeout_s for one in functions.values()}
+        for logical_id, mapping in mappings.items():
+            name = mapping.function.partition(":")[0]
+            timeout_s = timeouts.get(name)
+            if timeout_s is None:
+                known = self._registry.catalog.functions.get(name)
+                timeout_s = 0.0 if known is None else known.spec.timeout_s
+            try:
+                if mapping.source in own:
+                    refuse_short(own[mapping.source], timeout_s)
+                else:
+                    await self._mapped.check(mapping.source, timeout_s)
+            except InvalidParameter as error:
+                raise DefinitionError(f"{logical_id}.EventSourceArn", str(error)) from error
 
     def _site(self) -> Site:
         now_s = self._clock.time()

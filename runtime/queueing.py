@@ -33,7 +33,7 @@ class Queueing:
         """Open the queues' file. Raises ``StateError`` as ``QueueStore.open`` does."""
         store = await QueueStore.open(path, clock)
         services = Services(store, clock, region=config.region, account_id=config.account_id)
-        stacks = StackQueues(store, arn_prefix=services.arn(""))
+        stacks = StackQueues(store, region=config.region, account_id=config.account_id)
         admin, metrics = QueueAdmin(store), QueueMetrics(store)
         return cls(store, SqsApi(services), admin, metrics, stacks, config.region, config.account_id)
 

@@ -1,140 +1,128 @@
-"""The queues of a stack: ``AWS::SQS::Queue`` as definitions, and what must be done for the node to have exactly these.
+"""Queues of stacks. They are in another file than the catalog, so the order is what keeps events:
 
-A definition is ``{"QueueName", "Attributes", "Tags"}``, attributes being strings under SQS's own names, as CreateQueue
-takes them. A queue belongs to the stack that made it: no stack changes, or deletes, a queue of somebody else.
+1. Before a stack is committed its new queues are made, and the settings of those that it has are changed. Where the
+   commit fails that is taken back. A node that is killed in between has queues that no stack names, and nobody was told
+   of: the next start removes them.
+2. After the commit, which has taken out the mappings that read them, queues go that the stack names no longer. A node
+   that is killed in between removes them at its next start.
+
+So no mapping is ever without its queue, and no message that was accepted for a stack that stays is lost. A queue with a
+DeletionPolicy (or UpdateReplacePolicy) of Retain stays with its messages, whatever happens to its stack, which finds it
+again when it is put again: who owns a queue says which of both it is, from the moment it is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from .errors import DefinitionError, RequestError
-from .http.sqs.settings import FIFO, checked_name, settings_from
-from .queue.model import CreateQueue, DeleteQueue, Queue, QueueSettings
+from .catalog import Catalog, Stack
+from .errors import Conflict, DefinitionError, GlowplugError, QueueNotFound
+from .queue.embedded import arn_of
+from .queue.model import Queue
 from .queue.store import QueueStore
+from .wantedqueues import WantedQueue, queue_of
 
-_KEYS = {"QueueName", "Attributes", "Tags"}
-Definitions = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePlan:
-    """What to do: ``make`` before functions are deployed that name queues, ``remove`` after the last has gone.
-
-    ``undo`` is for a deployment that fails in between.
-    """
-
-    make: Sequence[CreateQueue] = ()
-    remove: Sequence[DeleteQueue] = ()
-    undo: Sequence[CreateQueue | DeleteQueue] = ()
-
-
-def planned(
-    stack: str, definitions: Definitions, there: Mapping[str, Queue], *, name_of: Callable[[str], str | None]
-) -> QueuePlan:
-    """Decide. ``there``: all queues by name; ``name_of``: the name of the queue of an ARN, None for a foreign one.
-
-    Raises ``DefinitionError`` naming logical id and field.
-    """
-    owner = f"stack:{stack}"
-    plain: dict[str, Queue] = {}
-    for logical_id, definition in definitions.items():
-        name, attributes, tags = _read(logical_id, definition)
-        if any(queue.name == name for queue in plain.values()):
-            raise DefinitionError(f"{logical_id}.QueueName", f"another queue of the stack is called {name}")
-        settings = QueueSettings(owner=owner, tags=tags)
-        without = {key: value for key, value in attributes.items() if key != "RedrivePolicy"}
-        settings = _settings(logical_id, without, settings, name_of, {})
-        if settings.fifo != name.endswith(FIFO):
-            raise DefinitionError(
-                f"{logical_id}.FifoQueue", f"the name of a FIFO queue, and no other, ends with {FIFO}"
-            )
-        _check_there(logical_id, there.get(name), owner)
-        plain[logical_id] = Queue(0, name, settings, 0, 0)
-    known = {**there, **{queue.name: queue for queue in plain.values()}}
-    make = [
-        CreateQueue(
-            queue.name,
-            _settings(logical_id, _read(logical_id, definitions[logical_id])[1], queue.settings, name_of, known),
-            replace=True,
-        )
-        for logical_id, queue in plain.items()
-    ]
-    wanted = {step.name for step in make}
-    gone = sorted(name for name, queue in there.items() if queue.settings.owner == owner and name not in wanted)
-    changed = [step for step in make if step.name not in there or there[step.name].settings != step.settings]
-    undo = [
-        CreateQueue(step.name, there[step.name].settings, replace=True)
-        if step.name in there
-        else DeleteQueue(step.name)
-        for step in changed
-    ]
-    return QueuePlan(changed, [DeleteQueue(name) for name in gone], undo)
-
-
-def _read(logical_id: str, definition: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, str]]:
-    unknown = sorted(definition.keys() - _KEYS)
-    if unknown:
-        raise DefinitionError(f"{logical_id}.{unknown[0]}", f"unknown; known: {', '.join(sorted(_KEYS))}")
-    name, attributes, tags = definition.get("QueueName"), definition.get("Attributes", {}), definition.get("Tags", {})
-    if not isinstance(name, str):
-        raise DefinitionError(f"{logical_id}.QueueName", "a queue needs a name")
-    if not isinstance(attributes, dict) or not isinstance(tags, dict):
-        raise DefinitionError(logical_id, "Attributes and Tags are objects")
-    try:
-        return checked_name(name), attributes, tags
-    except RequestError as error:
-        raise DefinitionError(f"{logical_id}.QueueName", str(error)) from error
-
-
-def _settings(
-    logical_id: str,
-    attributes: Mapping[str, Any],
-    base: QueueSettings,
-    name_of: Callable[[str], str | None],
-    known: Mapping[str, Queue],
-) -> QueueSettings:
-    try:
-        return settings_from(attributes, base, name_of=name_of, queues=known)
-    except RequestError as error:
-        field = next((name for name in attributes if name in str(error)), "Attributes")
-        raise DefinitionError(f"{logical_id}.{field}", str(error)) from error
-
-
-def _check_there(logical_id: str, queue: Queue | None, owner: str) -> None:
-    if queue is None or queue.settings.owner == owner:
-        return
-    whose = queue.settings.owner or "a client"
-    raise DefinitionError(f"{logical_id}.QueueName", f"there is a queue {queue.name} already, made by {whose}")
+_OWNER, _KEPT = "stack:", "kept of stack:"
+_log = logging.getLogger(__name__)
 
 
 class StackQueues:
-    """Carries out plans. ``arn_prefix``: what the ARN of every queue of this node begins with."""
+    """Makes and removes the queues of stacks."""
 
-    def __init__(self, store: QueueStore, *, arn_prefix: str) -> None:
+    def __init__(self, store: QueueStore, *, region: str, account_id: str) -> None:
         self._store = store
-        self._arn_prefix = arn_prefix
+        self._region = region
+        self._account_id = account_id
 
-    def plan(self, stack: str, definitions: Definitions) -> QueuePlan:
-        """Decide what a stack's queues need. Raises ``DefinitionError``."""
-        return planned(stack, definitions, {one.name: one for one in self._store.queues}, name_of=self._named)
+    def arn(self, name: str) -> str:
+        """Return the ARN of a queue of this node."""
+        return arn_of(self._region, self._account_id, name)
 
-    async def make(self, plan: QueuePlan) -> None:
-        """Make and change queues, all or none. Raises ``StateError``, ``InvalidParameter``."""
-        if plan.make:
-            await self._store.apply(*plan.make)
+    def wanted(self, stack: str, definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, WantedQueue]:
+        """Return the queues of a stack by logical id. Raises ``DefinitionError``, or ``Conflict`` for one that another
+        has."""
+        found: dict[str, WantedQueue] = {}
+        names: dict[str, str] = {}
+        for logical_id, definition in definitions.items():
+            queue = queue_of(definition, logical_id)
+            if queue.name in names:
+                problem = f"{queue.name!r} is {names[queue.name]}'s name already"
+                raise DefinitionError(f"{logical_id}.QueueName", problem)
+            names[queue.name] = logical_id
+            known = self._known(queue.name)
+            if known is not None and known.settings.owner not in (_OWNER + stack, _KEPT + stack):
+                owner = known.settings.owner
+                whose = f"the stack {owner.rpartition(':')[2]}" if owner else "no stack: it was made by the SQS API"
+                raise Conflict(f"{logical_id}: queue {queue.name} belongs to {whose}")
+            found[logical_id] = queue
+        here = names.keys() | {queue.name for queue in self._store.queues}
+        for logical_id, queue in found.items():
+            if queue.dead_letter_arn and self._name_of(queue.dead_letter_arn) not in here:
+                problem = f"{queue.dead_letter_arn} is no queue of this node"
+                raise DefinitionError(f"{logical_id}.RedrivePolicy.deadLetterTargetArn", problem)
+        return found
 
-    async def undo(self, plan: QueuePlan) -> None:
-        """Put back what ``make`` changed."""
-        if plan.undo:
-            await self._store.apply(*plan.undo)
+    @contextlib.asynccontextmanager
+    async def made(self, stack: str, wanted: Mapping[str, WantedQueue]) -> AsyncIterator[None]:
+        """Make and change queues for the length of a block that commits the stack; take that back where it fails."""
+        before: list[Queue] = []
+        new: list[str] = []
+        try:
+            for queue in wanted.values():
+                settings = replace(
+                    queue.settings,
+                    owner=(_KEPT if queue.kept else _OWNER) + stack,
+                    dead_letter=self._name_of(queue.dead_letter_arn) if queue.dead_letter_arn else None,
+                )
+                known = self._known(queue.name)
+                if known is None:
+                    await self._store.create(queue.name, settings)
+                    new.append(queue.name)
+                elif known.settings != settings:
+                    await self._store.change(queue.name, settings)
+                    before.append(known)
+            yield
+        except BaseException:
+            for queue_before in before:
+                with contextlib.suppress(GlowplugError):
+                    await self._store.change(queue_before.name, queue_before.settings)
+            for name in new:
+                with contextlib.suppress(GlowplugError):
+                    await self._store.remove(name)
+            raise
 
-    async def remove(self, plan: QueuePlan) -> None:
-        """Delete queues that the stack has no more, with their messages."""
-        for step in plan.remove:
-            await self._store.remove(step.name)
+    async def remove(self, stack: str, before: Stack | None, after: Stack | None) -> None:
+        """Remove the queues that a stack had and has not any more, but for those that are kept. After the commit."""
+        named = set() if after is None else set(after.queues.values())
+        for name in set() if before is None else set(before.queues.values()) - named:
+            known = self._known(name)
+            if known is None or known.settings.owner != _OWNER + stack:
+                continue
+            try:
+                await self._store.remove(name)
+            except GlowplugError as error:  # the stack is put: the next start removes it
+                _log.warning("queue %s of stack %s stays for now: %s", name, stack, error)
 
-    def _named(self, arn: str) -> str | None:
-        return arn.removeprefix(self._arn_prefix) if arn.startswith(self._arn_prefix) else None
+    async def tidy(self, catalog: Catalog) -> None:
+        """Remove queues of stacks that no stack names: what a killed node had not finished."""
+        named = {(stack.name, name) for stack in catalog.stacks.values() for name in stack.queues.values()}
+        for queue in self._store.queues:
+            owner = queue.settings.owner
+            if owner.startswith(_OWNER) and (owner.removeprefix(_OWNER), queue.name) not in named:
+                _log.warning("queue %s of the %s was left by a deploy that did not end; it goes", queue.name, owner)
+                await self._store.remove(queue.name)
+
+    def _known(self, name: str) -> Queue | None:
+        try:
+            return self._store.queue(name)
+        except QueueNotFound:
+            return None
+
+    def _name_of(self, arn: str) -> str:
+        """Return the name of a queue of this node's account and region; empty for another's."""
+        name = arn.rpartition(":")[2]
+        return name if arn == self.arn(name) else ""

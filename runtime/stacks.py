@@ -18,8 +18,9 @@ from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
+from .wantedqueues import WantedMapping, mapping_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "Queues", "TemplateDigest", "Refresh", "Exports", "Imports"})
+_BODY = frozenset("Functions Layers Apis Queues Mappings TemplateDigest Refresh Exports Imports".split())
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -70,7 +71,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers, APIs and queues by logical id, as JSON.
+    """What a client wants a stack to be: functions, layers, APIs, queues and mappings by logical id, as JSON.
 
     ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
     by name, ``imports`` are the names of what this one has imported.
@@ -85,6 +86,7 @@ class StackRequest:
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -94,8 +96,7 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        layers, apis, queues = body.get("Layers", {}), body.get("Apis", {}), body.get("Queues", {})
-        sections = {"Functions": body["Functions"], "Layers": layers, "Apis": apis, "Queues": queues}
+        sections = {name: body.get(name, {}) for name in ("Functions", "Layers", "Apis", "Queues", "Mappings")}
         for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
@@ -107,7 +108,18 @@ class StackRequest:
             raise InvalidRequestContent("Exports is an object of strings")
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise InvalidRequestContent("Imports is a list of strings")
-        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports), queues)
+        return cls(
+            name,
+            sections["Functions"],
+            sections["Layers"],
+            sections["Apis"],
+            digest,
+            refresh,
+            exports,
+            tuple(imports),
+            sections["Queues"],
+            sections["Mappings"],
+        )
 
 
 def validated(
@@ -136,6 +148,11 @@ def validated(
     for logical_id, definition in request.apis.items():
         check_targets(api_of("", definition, logical_id), found.values(), logical_id)
     return found
+
+
+def mappings_of(request: StackRequest) -> dict[str, WantedMapping]:
+    """Return the event source mappings of a stack by logical id. Raises ``DefinitionError``."""
+    return {logical_id: mapping_of(definition, logical_id) for logical_id, definition in request.mappings.items()}
 
 
 def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:

@@ -79,7 +79,9 @@ def _goes(stack: Mapping[str, Any]) -> list[str]:
     functions = [f"function {spec['name']}" for spec in stack["Functions"].values()]
     layers = [f"layer {name}" for name in stack["Layers"].values()]
     apis = [f"API {name}" for name in stack["Apis"].values()]
-    return [*functions, *layers, *apis, *(f"export {name}" for name in stack["Exports"])]
+    mappings = [f"event source mapping {uuid}" for uuid in stack["Mappings"].values()]
+    queues = [f"queue {name}, unless its DeletionPolicy is Retain" for name in stack["Queues"].values()]
+    return [*functions, *layers, *apis, *mappings, *queues, *(f"export {name}" for name in stack["Exports"])]
 
 
 def _unknown(client: NodeClient, stack: str) -> str:

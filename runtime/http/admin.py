@@ -257,6 +257,8 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Functions": dict(stack.functions),
         "Layers": dict(stack.layers),
         "Apis": dict(stack.apis),
+        "Queues": dict(stack.queues),
+        "Mappings": dict(stack.mappings),
         "Exports": dict(stack.exports),
         "Imports": dict(stack.imports),
     }

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from glowplug.runtime.catalog import Catalog
-from glowplug.runtime.errors import Conflict, InvalidParameter, InvalidPattern, NotSupported, ResourceNotFound
+from glowplug.runtime.catalog import Catalog, Stack
+from glowplug.runtime.errors import (
+    Conflict,
+    DefinitionError,
+    InvalidParameter,
+    InvalidPattern,
+    NotSupported,
+    ResourceNotFound,
+)
+from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.events.patterns import compile_pattern
+from glowplug.runtime.wantedqueues import WantedMapping, mapping_id_of
 
 from .site import Site
 
-KIND = "event-source-mapping"
 _STREAMS = ("kinesis", "dynamodb")
 _POSITIONS = {"kinesis": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"), "dynamodb": ("LATEST", "TRIM_HORIZON")}
 _SETTINGS = tuple(
@@ -49,10 +57,7 @@ def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: 
         raise NotSupported(f"Event source mappings of {service} are not supported: sqs is")
     _check_batches(given)
     check_filters(given)
-    known = next(
-        (one for key, one in catalog.documents.items() if key.startswith(KIND) and _same(one, source, function_arn)),
-        None,
-    )
+    known = next((one for one in _all(catalog) if _same(one, source, function_arn)), None)
     if known is not None:
         raise Conflict(
             f'An event source mapping with SQS arn (" {source} ") and function (" {name} ") already exists. Please '
@@ -66,7 +71,7 @@ def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: 
         "FunctionResponseTypes": [],
         **{key: given[key] for key in _SETTINGS if given.get(key) is not None},
         "EventSourceArn": source,
-        "EventSourceMappingArn": f"{site.function_arn.removesuffix('function:')}{KIND}:{uuid}",
+        "EventSourceMappingArn": _arn(site, uuid),
         "FunctionArn": function_arn,
         "LastModified": site.unix_s,
         "State": "Enabled" if given.get("Enabled", True) else "Disabled",
@@ -108,6 +113,58 @@ def get(catalog: Catalog, uuid: str) -> Mapping[str, Any]:
     if known is None:
         raise ResourceNotFound("The resource you requested does not exist.")
     return known
+
+
+def put_mappings(
+    catalog: Catalog, stack: str, wanted: Mapping[str, WantedMapping], before: Stack | None, site: Site
+) -> tuple[Catalog, dict[str, str]]:
+    """Make a stack's mappings what its template says; return their UUIDs by logical id.
+
+    Raises ``DefinitionError`` for a function that is not there, ``Conflict`` where another mapping has the same queue
+    and function.
+    """
+    ids = {logical_id: mapping_id_of(stack, logical_id) for logical_id in wanted}
+    catalog = without_mappings(catalog, set(before.mappings.values()) - set(ids.values()) if before else ())
+    for logical_id, one in wanted.items():
+        uuid = ids[logical_id]
+        name, _, qualifier = one.function.partition(":")
+        function = catalog.functions.get(name)
+        if function is None or (qualifier and not function.versions_of(qualifier)):
+            raise DefinitionError(f"{logical_id}.FunctionName", f"there is no function {one.function}")
+        arn = f"{site.function_arn}{one.function}"
+        others = [known for known in _all(catalog) if known["UUID"] != uuid and _same(known, one.source, arn)]
+        if others:
+            raise Conflict(f"{logical_id}: the mapping {others[0]['UUID']} has this queue and function already")
+        known = catalog.documents.get(f"{KIND}/{uuid}")
+        made = {
+            "UUID": uuid,
+            **one.settings,
+            "EventSourceArn": one.source,
+            "EventSourceMappingArn": _arn(site, uuid),
+            "FunctionArn": arn,
+            "State": "Enabled" if one.enabled else "Disabled",
+            "StateTransitionReason": "USER_INITIATED",
+            "Tags": dict(one.tags),
+            "Stack": stack,
+        }
+        if known is None or {**known, "LastModified": None} != {**made, "LastModified": None}:
+            catalog = catalog.with_document(f"{KIND}/{uuid}", {**made, "LastModified": site.unix_s})
+    return catalog, ids
+
+
+def without_mappings(catalog: Catalog, uuids: Iterable[str]) -> Catalog:
+    """Return the catalog without these mappings."""
+    for uuid in uuids:
+        catalog = catalog.with_document(f"{KIND}/{uuid}", None)
+    return catalog
+
+
+def _all(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
+    return (one for key, one in catalog.documents.items() if key.startswith(f"{KIND}/"))
+
+
+def _arn(site: Site, uuid: str) -> str:
+    return f"{site.function_arn.removesuffix('function:')}{KIND}:{uuid}"
 
 
 def check_filters(given: Mapping[str, Any]) -> None:

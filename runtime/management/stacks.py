@@ -15,9 +15,11 @@ from glowplug.runtime.catalog import Catalog, Layer, LayerVersion, Stack
 from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.spec import LayerSpec
 from glowplug.runtime.wanted import WantedFunction
+from glowplug.runtime.wantedqueues import WantedMapping
 
 from .exports import refuse_missing, shared
 from .making import Making, StackLayers
+from .mappings import put_mappings, without_mappings
 from .site import Site
 
 _NOTHING: Mapping[str, Any] = {}
@@ -28,7 +30,8 @@ class WantedStack:
     """A stack to be. ``functions`` by logical id, their models pinned; ``layers`` and ``apis`` are JSON as it was sent.
 
     ``sizes`` has the bytes of each zip that is named, by digest; ``definitions`` is what the stack's record keeps.
-    ``exports`` and ``imports`` are what it shares with other stacks.
+    ``exports`` and ``imports`` are what it shares with other stacks. ``queues`` are names: what they are is not the
+    catalog's.
     """
 
     name: str
@@ -40,6 +43,8 @@ class WantedStack:
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
+    queues: Mapping[str, str] = field(default_factory=dict)
+    mappings: Mapping[str, WantedMapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
     catalog = catalog.with_functions(tuple(made))
     _refuse_urls(catalog, stack)
     catalog, apis = _apis(catalog, stack, before)
+    catalog, mappings = put_mappings(catalog, stack.name, stack.mappings, before, site)
     record = Stack(
         name=stack.name,
         template_digest=stack.template_digest,
@@ -96,6 +102,8 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
         definitions=stack.definitions,
         exports=exports,
         imports=imports,
+        queues=stack.queues,
+        mappings=mappings,
     )
     return catalog.with_stack(record), changes
 
@@ -111,6 +119,7 @@ def destroy(catalog: Catalog, name: str) -> tuple[Catalog, list[FunctionChange]]
     record = catalog.stacks[name]
     for api in record.apis.values():
         catalog = catalog.with_document(f"api/{api}", None)
+    catalog = without_mappings(catalog, record.mappings.values())
     kept = {known: layer for known, layer in catalog.layers.items() if layer.stack != name}
     return replace(catalog, layers=kept).without_stack(name), changes
 

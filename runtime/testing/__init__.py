@@ -8,6 +8,7 @@ is in flight, and deaths are reported a turn of the event loop after the kill, a
 from __future__ import annotations
 
 from .clock import ManualAlarm, ManualClock, settle
+from .mappings import FakeMappings, FakeQueue
 from .neighbours import FakeAcceptor, FakeLog, FakeLogs, FakeMemory, FakeModels, FakePages, FakeReading, FakeWatch
 from .processes import FakeWorker, FakeZygote, FakeZygotes, Handler, Script, echo
 from .rig import MODEL, Gate, Rig, a_spec, gated
@@ -17,9 +18,11 @@ __all__ = [
     "FakeAcceptor",
     "FakeLog",
     "FakeLogs",
+    "FakeMappings",
     "FakeMemory",
     "FakeModels",
     "FakePages",
+    "FakeQueue",
     "FakeReading",
     "FakeWatch",
     "FakeWorker",

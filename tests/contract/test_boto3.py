@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import WaiterError
+from nodes import ServedNode
 
 ROLE = "arn:aws:iam::000000000000:role/any"
 HANDLER = "def handler(event, context):\n    return event\n"
@@ -166,7 +168,16 @@ class TestPaginators:
         versions = found("list_layer_versions", "LayerVersions", LayerName="paged-b")
         assert [3, 2, 1] == [one["Version"] for one in versions]
 
-    def test_event_source_mappings(self, client: Any, found: Callable[..., list[Any]]) -> None:
+    def test_event_source_mappings(self, client: Any, empty: ServedNode, found: Callable[..., list[Any]]) -> None:
+        sqs = boto3.client(
+            "sqs",
+            endpoint_url=empty.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+        )
+        for number in range(5):
+            sqs.create_queue(QueueName=f"queue-{number}")
         queues = [f"arn:aws:sqs:us-east-1:000000000000:queue-{number}" for number in range(5)]
         for arn in queues:
             client.create_event_source_mapping(FunctionName="paged", EventSourceArn=arn, Enabled=False)

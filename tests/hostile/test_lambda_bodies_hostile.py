@@ -35,7 +35,7 @@ from glowplug.runtime.management.publishing import publish
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import FakeAcceptor, ManualClock
+from glowplug.runtime.testing import FakeAcceptor, FakeMappings, ManualClock
 from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
 
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"))
@@ -228,6 +228,7 @@ async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
         streams=Streams(unused, OwnedTasks(), clock=clock, limits=limits),
         region="us-east-1", account_id="000000000000", endpoint=lambda: "http://127.0.0.1:9000",
         packages=Packages(store, limits, client=_no_s3), downloads=Downloads(store, b"", ManualClock()),
+        sources=FakeMappings(), pollers=FakeMappings(),
     )  # fmt: skip
     api = LambdaApi(services)
     for name, path, query, body in BEFORE:

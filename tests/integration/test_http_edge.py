@@ -54,7 +54,7 @@ from glowplug.runtime.packages import Packages
 from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
-from glowplug.runtime.testing import FakeAcceptor
+from glowplug.runtime.testing import FakeAcceptor, FakeMappings
 from glowplug.runtime.testing.clock import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
@@ -197,7 +197,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     services = Services(
         directory=registry, deployments=registry, invoke=invoke, streams=streams, events=FakeAcceptor(), retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
-        downloads=downloads,
+        downloads=downloads, sources=FakeMappings(), pollers=FakeMappings(),
     )  # fmt: skip
     api = LambdaApi(services)
     admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from glowplug.runtime.http.lambda_api.call import Services
 from glowplug.runtime.http.lambda_api.retries import Retries
 from glowplug.runtime.http.messages import Request
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeMappings, ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:capacity-provider:"
@@ -52,6 +52,7 @@ class Api:
                 directory=self.deployed, deployments=self.deployed, invoke=UNUSED, streams=UNUSED, events=UNUSED, retries=Retries(ManualClock()),
                 clock=ManualClock(), limits=Limits(), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=UNUSED,
+                sources=FakeMappings(), pollers=FakeMappings(),
             )
         )  # fmt: skip
 

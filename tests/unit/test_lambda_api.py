@@ -38,7 +38,7 @@ from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.routing.tasks import OwnedTasks
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import FakeAcceptor, ManualClock
+from glowplug.runtime.testing import FakeAcceptor, FakeMappings, ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -102,6 +102,7 @@ class Fixture:
                 directory=deployed, deployments=deployed, invoke=self.invoke, events=self.events, retries=Retries(clock), clock=clock, limits=limits,
                 streams=Streams(self.invoke, OwnedTasks(), clock=clock, limits=limits), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=Downloads(UNUSED, b"", ManualClock()),
+                sources=FakeMappings(), pollers=FakeMappings(),
             )
         )  # fmt: skip
         raw: Any = Body(body if isinstance(body, list) else [body])

@@ -33,14 +33,17 @@ from glowplug.runtime.management.stacks import FunctionChange
 from glowplug.runtime.neighbours import Baking, EngineState
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.porting import ReceivedFile
+from glowplug.runtime.queue.model import QueueSettings
+from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.registry import Registry
 from glowplug.runtime.routing.allotment import Quota
 from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
+from glowplug.runtime.stackqueues import StackQueues
 from glowplug.runtime.stacks import Fetching, StackRequest
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeMappings, ManualClock
 from glowplug.snapshot.assignments import GivenUp, Measured
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -179,6 +182,7 @@ class Rig:
     neighbours: Neighbours
     digest: str
     removed: list[str]
+    queues: QueueStore
 
     def definition(self, name: str, **more: Any) -> dict[str, Any]:
         return {
@@ -197,6 +201,7 @@ class Rig:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     clock = ManualClock()
     registry = await Registry.open(tmp_path / "registry.db")
+    queues = await QueueStore.open(tmp_path / "queue.db", clock)
     code = CodeStore(tmp_path / "code")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -214,9 +219,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2,
         device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "", arn_prefix=ARN,
+        queues=StackQueues(queues, region="us-east-1", account_id="000000000000"), mapped=FakeMappings({}),
     )  # fmt: skip
-    yield Rig(control, deployments, registry, neighbours, digest, removed)
+    yield Rig(control, deployments, registry, neighbours, digest, removed, queues)
     await deployments.close()
+    await queues.close()
     await registry.close()
 
 
@@ -505,3 +512,98 @@ async def test_a_snapshot_that_came_in_is_offered_to_every_model_with_its_weight
     ]
     assert [("adopt", "a"), ("adopt", "b"), ("adopt", "b")] == rig.neighbours.told
     assert () == (await rig.control.import_snapshot(sent("e" * 64), wait=True)).models
+
+
+def _queued(rig: Rig, queues: dict[str, Any], mappings: dict[str, Any] | None = None) -> StackRequest:
+    return StackRequest("main", {"A": rig.definition("a")}, queues=queues, mappings=mappings or {})
+
+
+JOBS = "arn:aws:sqs:us-east-1:000000000000:jobs"
+
+
+async def test_a_stack_has_its_queues_and_mappings_and_takes_them_along(rig: Rig) -> None:
+    redrive = {"deadLetterTargetArn": f"{JOBS}-dead", "maxReceiveCount": 2}
+    queues = {
+        "Jobs": {"QueueName": "jobs", "VisibilityTimeout": 9, "RedrivePolicy": redrive},
+        "Dead": {"QueueName": "jobs-dead", "DeletionPolicy": "Retain"},
+    }
+    mapping = {"FunctionName": "a", "EventSourceArn": JOBS, "BatchSize": 3}
+    await rig.control.put_stack(_queued(rig, queues, {"Map": mapping}), lambda event: None)
+    jobs = rig.queues.queue("jobs").settings
+    assert (9, 2, "jobs-dead") == (jobs.visibility_s, jobs.max_receives, jobs.dead_letter)
+    record = rig.registry.catalog.stacks["main"]
+    assert {"Jobs": "jobs", "Dead": "jobs-dead"} == record.queues
+    document = rig.registry.catalog.documents[f"event-source-mapping/{record.mappings['Map']}"]
+    assert (JOBS, f"{ARN}a", "Enabled", 3) == (
+        document["EventSourceArn"], document["FunctionArn"], document["State"], document["BatchSize"],
+    )  # fmt: skip
+
+    await rig.queues.send("jobs", b"kept")
+    await rig.control.put_stack(_queued(rig, queues, {"Map": mapping | {"Enabled": False}}), lambda event: None)
+    assert 1 == (await rig.queues.counts("jobs")).visible  # it is the same queue
+    await rig.queues.send("jobs-dead", b"dead")
+    await rig.control.delete_stack("main")
+    assert ["jobs-dead"] == [queue.name for queue in rig.queues.queues]
+    assert {} == rig.registry.catalog.documents
+
+    await rig.control.put_stack(_queued(rig, queues), lambda event: None)
+    assert 1 == (await rig.queues.counts("jobs-dead")).visible  # its stack finds it again
+
+
+async def test_a_queue_that_a_template_names_no_longer_goes_after_its_mapping(rig: Rig) -> None:
+    mapping = {"FunctionName": "a", "EventSourceArn": JOBS}
+    await rig.control.put_stack(_queued(rig, {"Jobs": {"QueueName": "jobs"}}, {"Map": mapping}), lambda event: None)
+    await rig.control.put_stack(_queued(rig, {"Other": {"QueueName": "other"}}), lambda event: None)
+    assert ["other"] == [queue.name for queue in rig.queues.queues]
+    assert {} == rig.registry.catalog.documents
+
+
+@pytest.mark.parametrize(
+    ("queues", "mappings", "message"),
+    [
+        ({"Q": {"QueueName": "jobs", "Color": 1}}, {}, "Q.Color: unknown key"),
+        ({"Q": {"QueueName": "jobs", "RedrivePolicy": {"deadLetterTargetArn": "arn:x", "maxReceiveCount": 1}}}, {},
+         "Q.RedrivePolicy.deadLetterTargetArn: arn:x is no queue of this node"),
+        ({"Q": {"QueueName": "jobs"}, "R": {"QueueName": "jobs"}}, {}, "R.QueueName: 'jobs' is Q's name already"),
+        ({"Q": {"QueueName": "jobs", "VisibilityTimeout": 2}}, {"M": {"FunctionName": "a", "EventSourceArn": JOBS}},
+         "M.EventSourceArn: Queue visibility timeout: 2 seconds is less than Function timeout: 3 seconds"),
+        ({}, {"M": {"FunctionName": "a", "EventSourceArn": JOBS}}, "M.EventSourceArn: .*no such queue"),
+        ({"Q": {"QueueName": "jobs"}}, {"M": {"FunctionName": "b", "EventSourceArn": JOBS}}, "M.FunctionName: there is no"),
+    ],
+)  # fmt: skip
+async def test_a_stack_whose_queues_or_mappings_cannot_be_changes_nothing(
+    rig: Rig, queues: dict[str, Any], mappings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        await rig.control.put_stack(_queued(rig, queues, mappings), lambda event: None)
+    assert ((), {}, {}) == (rig.queues.queues, rig.registry.catalog.stacks, rig.registry.catalog.functions)
+
+
+async def test_a_queue_that_the_api_made_is_not_taken_over(rig: Rig) -> None:
+    await rig.queues.create("jobs", QueueSettings())
+    with pytest.raises(Conflict, match="Q: queue jobs belongs to no stack: it was made by the SQS API"):
+        await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+
+
+async def test_a_commit_that_fails_takes_back_what_was_done_to_queues(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+
+    async def full(decide: object) -> None:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(rig.registry, "change", full)
+    changed = {"Q": {"QueueName": "jobs", "DelaySeconds": 5}, "R": {"QueueName": "more"}}
+    with pytest.raises(StateError):
+        await rig.control.put_stack(_queued(rig, changed), lambda event: None)
+    (jobs,) = rig.queues.queues
+    assert ("jobs", 0) == (jobs.name, jobs.settings.delay_s)
+
+
+async def test_kill_race_queues_of_a_deploy_that_did_not_end_go_at_the_next_start(rig: Rig) -> None:
+    await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+    for name, owner in (("left", "stack:main"), ("kept", "kept of stack:main"), ("own", "")):
+        await rig.queues.create(name, QueueSettings(owner=owner))
+    await StackQueues(rig.queues, region="us-east-1", account_id="000000000000").tidy(rig.registry.catalog)
+    assert ["jobs", "kept", "own"] == [queue.name for queue in rig.queues.queues]

@@ -220,7 +220,7 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Resources: {Q: {Type: AWS::SQS::Queue}}", "template.yaml:1: Q.Type: AWS::SQS::Queue is not supported yet"),
+        ("Resources: {Q: {Type: AWS::SNS::Topic}}", "template.yaml:1: Q.Type: AWS::SNS::Topic is not supported yet"),
         (HEAD + "  Flow: {Type: AWS::Serverless::StateMachine}", "template.yaml:3: Flow.Type: AWS::Serverless::StateMac"),
         ("Rules: {}\nResources: {}", "template.yaml:1: Rules: is not supported yet"),
         ("Resource: {}", "template.yaml:1: Resource: unknown key; did you mean Resources?"),

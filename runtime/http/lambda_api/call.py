@@ -14,12 +14,14 @@ from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
 from glowplug.runtime.events.accepting import Acceptor
+from glowplug.runtime.events.mapping.pollers import MappingStatus
 from glowplug.runtime.http import names
 from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
 from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.http.streaming import Streams
 from glowplug.runtime.management.site import Site
+from glowplug.runtime.neighbours import MappingQueues
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.registry import Decide
 
@@ -91,6 +93,13 @@ class Changes(Protocol):
         """Return how far the instances are that are provisioned for a version or an alias; None where none are."""
 
 
+class MappingPollers(Protocol):
+    """Event source mappings at work. ``Pollers`` is one."""
+
+    def status(self, uuid: str) -> MappingStatus:
+        """Return how a mapping is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What operations ask of the node. ``endpoint`` returns the control listener's URL; ``foreign``: functions of
@@ -109,6 +118,8 @@ class Services:
     endpoint: Callable[[], str]
     packages: Packages
     downloads: Downloads
+    sources: MappingQueues
+    pollers: MappingPollers
     foreign: bool = False
 
     @property

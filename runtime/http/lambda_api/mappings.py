@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from glowplug.runtime.catalog import Catalog
-from glowplug.runtime.errors import InvalidParameter, NotSupported
+from glowplug.runtime.catalog import LATEST, Catalog
+from glowplug.runtime.errors import InvalidParameter
+from glowplug.runtime.events.mapping.pollers import MappingStatus
+from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.http import names
 from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import mappings
@@ -20,7 +22,7 @@ _POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")
 
 
 async def create_event_source_mapping(services: Services, call: Call) -> Reply:
-    """Answer CreateEventSourceMapping. Queues are not polled yet: a mapping can be made, and not enabled."""
+    """Answer CreateEventSourceMapping. Everything but the queue is checked before anybody is asked for the queue."""
     body, site = await services.body(call), services.site()
     refuse(
         missing(body.text("FunctionName"), "functionName"),
@@ -28,35 +30,39 @@ async def create_event_source_mapping(services: Services, call: Call) -> Reply:
         matches(body.text("EventSourceArn"), "eventSourceArn", ARN),
     )
     _check(body)
-    arn = _function_arn(services, body)
+    arn = _function_arn(services, body) or ""
 
     def decide(catalog: Catalog) -> tuple[Catalog, dict[str, Any]]:
-        changed, mapping = mappings.create(catalog, body.values, arn or "", site)
-        if mapping["State"] == "Enabled":
-            _refuse_enabled()
-        return changed, mapping
+        return mappings.create(catalog, body.values, arn, site)
 
+    _, wanted = decide(services.deployments.catalog)
+    await _check_queue(services, wanted)
     mapping = await services.deployments.change(decide, about="create mapping")
-    return json_reply(_shown(mapping), 202)
+    return json_reply({**_shown(mapping), "State": "Creating"}, 202)
 
 
 async def get_event_source_mapping(services: Services, call: Call) -> Reply:
     """Answer GetEventSourceMapping."""
-    return json_reply(_shown(mappings.get(services.deployments.catalog, call.path["UUID"])))
+    mapping = mappings.get(services.deployments.catalog, call.path["UUID"])
+    return json_reply(_shown(mapping, services.pollers.status(call.path["UUID"])))
 
 
 async def update_event_source_mapping(services: Services, call: Call) -> Reply:
     """Answer UpdateEventSourceMapping."""
     body, site, uuid = await services.body(call), services.site(), call.path["UUID"]
     _check(body)
-    mappings.get(services.deployments.catalog, uuid)
-    if body.flag("Enabled"):
-        _refuse_enabled()
+    before = mappings.get(services.deployments.catalog, uuid)
     arn = _function_arn(services, body)
-    mapping = await services.deployments.change(
-        lambda catalog: mappings.update(catalog, uuid, body.values, arn, site), about="update mapping"
-    )
-    return json_reply(_shown(mapping), 202)
+
+    def decide(catalog: Catalog) -> tuple[Catalog, dict[str, Any]]:
+        return mappings.update(catalog, uuid, body.values, arn, site)
+
+    _, wanted = decide(services.deployments.catalog)
+    if arn is not None or body.flag("Enabled"):
+        await _check_queue(services, wanted)
+    mapping = await services.deployments.change(decide, about="update mapping")
+    state = {"Enabled": "Enabling", "Disabled": "Disabling"}[mapping["State"]]
+    return json_reply({**_shown(mapping), "State": "Updating" if mapping["State"] == before["State"] else state}, 202)
 
 
 async def delete_event_source_mapping(services: Services, call: Call) -> Reply:
@@ -75,15 +81,21 @@ async def list_event_source_mappings(services: Services, call: Call) -> Reply:
     found = [
         document
         for key, document in services.deployments.catalog.documents.items()
-        if key.startswith(f"{mappings.KIND}/")
+        if key.startswith(f"{KIND}/")
         and source in (None, document["EventSourceArn"])
         and (arn is None or document["FunctionArn"] == arn)
     ]
-    return json_reply(page(call, "EventSourceMappings", found, lambda one: str(one["UUID"]), _shown, cap=100))
+
+    def shown(mapping: Mapping[str, Any]) -> dict[str, Any]:
+        return _shown(mapping, services.pollers.status(mapping["UUID"]))
+
+    return json_reply(page(call, "EventSourceMappings", found, lambda one: str(one["UUID"]), shown, cap=100))
 
 
-def _refuse_enabled() -> None:
-    raise NotSupported("Enabled event source mappings are not supported yet: nothing polls queues; use Enabled=False")
+async def _check_queue(services: Services, mapping: Mapping[str, Any]) -> None:
+    name, _, qualifier = str(mapping["FunctionArn"]).removeprefix(services.arn_prefix).partition(":")
+    timeout_s = services.directory.target(name, qualifier or LATEST).spec.timeout_s
+    await services.sources.check(str(mapping["EventSourceArn"]), timeout_s)
 
 
 def _check(body: Body) -> None:
@@ -113,5 +125,15 @@ def _function_arn(services: Services, body: Body) -> str | None:
     return names.parse(given, None, region=services.region, account_id=services.account_id).arn
 
 
-def _shown(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in mapping.items() if name != "Tags"}
+def _shown(mapping: Mapping[str, Any], status: MappingStatus | None = None) -> dict[str, Any]:
+    """Return a mapping as the API shows it; with ``status``, what its poller says of itself."""
+    shown = {name: value for name, value in mapping.items() if name not in ("Tags", "Stack")}
+    if status is None:
+        return shown
+    if status.draining and mapping["State"] == "Disabled":
+        shown["State"] = "Disabling"
+    if status.problem:
+        shown["StateTransitionReason"] = status.problem
+    if status.last_result:
+        shown["LastProcessingResult"] = status.last_result
+    return shown

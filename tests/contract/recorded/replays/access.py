@@ -440,7 +440,7 @@ def _positions(stage: Stage, source: str) -> None:
 @replay("TestLambdaEventSourceMappings::test_function_name_variations")
 def mapping_names(stage: Stage) -> None:
     name, client = stage.name(), stage.client
-    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stage.name('queue')}"
+    queue = stage.queue()
     stage.create(name)
     client.publish_version(FunctionName=name)
     client.create_alias(FunctionName=name, FunctionVersion="1", Name="myalias")

@@ -59,6 +59,7 @@ class Stage:
         patient: dict[str, Any] = {"retries": {"max_attempts": 0}, "read_timeout": 60}
         self.client = boto3.client("lambda", **settings, config=Config(**patient))
         self.loose = boto3.client("lambda", **settings, config=Config(**patient, parameter_validation=False))
+        self.sqs = boto3.client("sqs", **settings)
         self.s3, self.bucket = s3, bucket
         self.answers: dict[str, Any] = {}
         self.known: dict[str, str] = {"partition": "aws", "region": REGION}
@@ -66,6 +67,12 @@ class Stage:
     def name(self, prefix: str = "fn") -> str:
         """Return a name that nobody has."""
         return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+    def queue(self) -> str:
+        """Make a queue and return its ARN."""
+        name = self.name("queue")
+        self.sqs.create_queue(QueueName=name)
+        return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
 
     def keep(self, key: str, answer: Any) -> Any:
         """Remember an answer under its key and return it."""

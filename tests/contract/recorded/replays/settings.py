@@ -45,7 +45,7 @@ def tag_lifecycle_of(stage: Stage, case: str) -> None:
     stage.create(name)
     arn = f"{ARN}{name}"
     if case == "event_source_mapping":
-        queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stage.name('queue')}"
+        queue = stage.queue()
         made = stage.client.create_event_source_mapping(FunctionName=name, EventSourceArn=queue)
         arn = made["EventSourceMappingArn"]
     _tag_lifecycle(stage, arn)
@@ -56,7 +56,7 @@ def tag_on_mapping(stage: Stage) -> None:
     name, client = stage.name(), stage.client
     stage.create(name)
     stage.known["custom-tag"] = "tag-1"
-    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{stage.name('queue')}"
+    queue = stage.queue()
     made = client.create_event_source_mapping(FunctionName=name, EventSourceArn=queue, Tags={"testtag": "tag-1"})
     found = client.get_event_source_mapping(UUID=made["UUID"])
     stage.keep("get_event_source_mapping_with_tag", found["UUID"] == made["UUID"])

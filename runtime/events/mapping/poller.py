@@ -1,0 +1,384 @@
+"""Polls one queue for one mapping.
+
+A *receiver* waits until the function has room for one more batch, receives its messages, and gives them to a task that
+runs them; so nothing is received that cannot run. A batch's messages are hidden from others until the function has
+answered; those that it processed are deleted, the others become visible when their leases run out, never earlier.
+
+What is written here in the order in which it happens: ``_receive_for_ever``, ``_collect``, ``_work``, ``_run``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.runtime.catalog import Version
+from glowplug.runtime.clock import Clock
+from glowplug.runtime.errors import FunctionFault, GlowplugError, HoldTimeout, QueueNotFound, Throttled
+from glowplug.runtime.events.sqsbatch import failed_items, with_followers
+from glowplug.runtime.events.sqsfilter import kept
+from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.queue.ports import Incoming
+
+from .batches import Item, event_of, item_of, record_of, split
+from .pace import Pace, pause_s
+from .settings import MappingSettings, visibility_s
+from .slot import Slot
+from .sources import OpenSource, Source
+
+LOOK_AGAIN_S = 0.25
+"""How often a receiver without room looks whether others have left some; a batch of its own that ends tells it."""
+_LONGEST_PAUSE_S = 10.0  # between attempts at a queue that does not answer
+_NO_RECORDS, _OK, _FAILED = "No records processed", "OK", "PROBLEM: Function call failed"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What a poller needs of the node. ``target`` returns the version that one request for (name, qualifier) runs on,
+    and raises ``GlowplugError`` where none can; ``room`` how many more invocations of (name, version) could run."""
+
+    target: Callable[[str, str], Version]
+    room: Callable[[str, str], int]
+    invoke: Callable[[Invocation], Awaitable[Outcome]]
+    new_request_id: Callable[[], str]
+    new_trace_id: Callable[[], str]
+    event_bytes: int
+
+
+class Poller:
+    """One mapping at work. ``settings`` may be replaced at any time, as long as ``source`` stays."""
+
+    def __init__(self, settings: MappingSettings, functions: Functions, open_source: OpenSource, clock: Clock) -> None:
+        self.settings = settings
+        self.last_result = _NO_RECORDS
+        self.problem = ""
+        """Why it does not receive, empty while it does."""
+        self._functions = functions
+        self._open_source = open_source
+        self._clock = clock
+        self._source: Source | None = None
+        self._pace = Pace()
+        self._collecting = self._running = 0
+        self._unsent: set[Slot] = set()  # with a batch that the node does not count yet, or not at the moment
+        # Groups of a FIFO queue with messages in flight; the future says whether one of them failed.
+        self._groups: dict[str, asyncio.Future[bool]] = {}
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._receivers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Poller {self.settings.source} to {self.settings.function_arn} receivers={len(self._receivers)} "
+            f"running={self._running} {self.problem}>"
+        )
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._add_receiver()
+
+    def stop(self) -> None:
+        """Receive no more; what was received is still run."""
+        self._stopping.set()
+        self._changed.set()
+
+    async def finished(self) -> None:
+        """Return when it was stopped and nothing is under way."""
+        while pending := self._receivers | self._tasks:
+            await asyncio.wait(pending)
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    async def abandon(self) -> None:
+        """Stop, and end what is under way: its messages become visible again. Deletions are waited for."""
+        self.stop()
+        for task in self._receivers | self._tasks:
+            if not task.get_name().startswith("delete"):
+                task.cancel()
+        await self.finished()
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def _add_receiver(self) -> None:
+        task = asyncio.create_task(self._receive_for_ever(), name=f"receiver {self.settings.uuid}")
+        self._receivers.add(task)
+        task.add_done_callback(self._receivers.discard)
+        task.add_done_callback(_report)
+
+    async def _receive_for_ever(self) -> None:
+        """Fill slots, one after the other. Beside the first, a receiver ends as soon as the queue has nothing."""
+        failures = 0
+        while not self._stopping.is_set():
+            if not await self._room():
+                continue
+            self._collecting += 1
+            try:
+                source = self._opened()
+                slot, found, items = await self._collect(source)
+            except Exception as error:  # whatever it is, it must not end a mapping that others rely on
+                failures += 1
+                self._trouble(error)
+                await self._wait(min(pause_s(failures), _LONGEST_PAUSE_S))
+                continue
+            finally:
+                self._collecting -= 1
+            failures, self.problem = 0, ""
+            if items:
+                self._running += 1
+                self._unsent.add(slot)
+                self._spawn(self._work(slot, items), "batch")
+            else:
+                await slot.end()
+                if not self._running and not found:
+                    self._pace.idle()
+            if found >= source.batch and len(self._receivers) < source.receivers and not self.settings.fifo:
+                self._add_receiver()
+            elif not found and len(self._receivers) > 1:
+                return
+
+    def _opened(self) -> Source:
+        if self._source is None:
+            self._source = self._open_source(self.settings.source)
+        return self._source
+
+    def _trouble(self, error: Exception) -> None:
+        if str(error) != self.problem:
+            fault = None if isinstance(error, GlowplugError) else error
+            _log.warning("mapping %s: %s", self.settings.uuid, error, exc_info=fault)
+        self.problem = str(error)
+        if isinstance(error, QueueNotFound) and self._source is not None and not self._running:
+            self._source.close()  # one of that name that is made later may be another's
+            self._source = None
+
+    async def _room(self) -> bool:
+        """Return whether one more batch may be received; wait a little where it may not."""
+        left_s = self._pace.paused_until_s - self._clock.monotonic()
+        if left_s > 0:
+            await self._wait(left_s)
+            return False
+        try:
+            version = self._functions.target(self.settings.function, self.settings.qualifier)
+        except GlowplugError as error:
+            self._trouble(error)
+            await self._wait(1.0)
+            return False
+        most = min(self._pace.limit, self.settings.max_concurrency or self._pace.limit) - self._running
+        room = self._functions.room(version.spec.name, version.number) - len(self._unsent)
+        if min(most, room) > self._collecting:
+            return True
+        await self._wait(LOOK_AGAIN_S)
+        return False
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until a batch ends or the mapping is stopped, for ``seconds`` at most."""
+        self._changed.clear()
+        alarm = self._clock.call_later(seconds, self._changed.set)
+        try:
+            if not self._stopping.is_set():
+                await self._changed.wait()
+        finally:
+            alarm.cancel()
+
+    async def _collect(self, source: Source) -> tuple[Slot, int, list[Item]]:
+        """Receive the messages of a batch: those that pass the filters, and how many there were in all.
+
+        Without a window whatever there is makes a batch; with one it grows until the window ends, counted from its
+        first message, or until it is full. Raises what the queue raises, with nothing received.
+        """
+        settings, queue = self.settings, source.queue
+        version = self._functions.target(settings.function, settings.qualifier)
+        hidden_s = visibility_s((await queue.traits()).visibility_s, settings.window_s, version.spec.timeout_s)
+        slot = Slot(queue, hidden_s, self._clock)
+        try:
+            found, items = await self._fill(slot, source, hidden_s)
+        except BaseException:
+            await slot.end()
+            raise
+        return slot, found, items
+
+    async def _fill(self, slot: Slot, source: Source, hidden_s: int) -> tuple[int, list[Item]]:
+        settings, queue = self.settings, source.queue
+        items, found, size = list[Item](), 0, 0
+        wait_s, closes_s = source.wait_s, float("inf")
+        while True:
+            asked_s = self._clock.monotonic()
+            most = min(settings.batch_size - len(items), source.batch)
+            try:
+                messages = await self._interruptible(queue.receive(most, wait_s=wait_s, visibility_s=hidden_s))
+            except GlowplugError as error:
+                if not found:
+                    raise
+                self._trouble(error)
+                return found, items
+            if messages is None:
+                return found, items  # stopped
+            now_s = self._clock.monotonic()
+            # A wait for the first message is no part of its lease: it begins when the message is there.
+            slot.hold((one.handle for one in messages), now_s if wait_s else asked_s)
+            if messages and not found:
+                closes_s = now_s + settings.window_s
+            found += len(messages)
+            new, dropped = self._filtered(messages)
+            if dropped:
+                self._spawn(slot.delete(dropped), "delete")
+            items += new
+            size += sum(len(item.record) + 1 for item in new)
+            full = len(items) >= settings.batch_size or size >= self._functions.event_bytes
+            if full or now_s >= closes_s or not found or (not settings.window_s and not messages):
+                return found, items
+            wait_s = min(closes_s - now_s, source.wait_s) if settings.window_s else 0
+
+    async def _interruptible(self, receive: Coroutine[Any, Any, list[Incoming]]) -> list[Incoming] | None:
+        """Return what is received, or None when the mapping is stopped while it waits."""
+        receiving = asyncio.ensure_future(receive)
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((receiving, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return receiving.result() if receiving.done() else None
+        finally:
+            stopped.cancel()
+            if not receiving.done():
+                receiving.cancel()
+                with contextlib.suppress(asyncio.CancelledError, GlowplugError):
+                    await receiving
+
+    def _filtered(self, messages: list[Incoming]) -> tuple[list[Item], list[str]]:
+        """Return what goes to the function, and the handles of what no filter keeps."""
+        items: list[Item] = []
+        dropped: list[str] = []
+        for message in messages:
+            record = record_of(message, self.settings.source)
+            if kept(self.settings.patterns, record):
+                items.append(item_of(message, record))
+            else:
+                dropped.append(message.handle)
+        return items, dropped
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def _work(self, slot: Slot, items: list[Item]) -> None:
+        """Run what was received for one slot: one batch, or, where their event would be too long, several in turn.
+
+        Of a FIFO queue, messages of a group wait for those that are in flight, and are not run when one of them failed.
+        """
+        began_s, blocked = self._clock.monotonic(), set[str]()
+        own: dict[str, asyncio.Future[bool]] = {}
+        try:
+            for group in {item.group: None for item in items if item.group}:
+                while group in self._groups:  # its lease was lost, or is being given up at this moment
+                    if await asyncio.shield(self._groups[group]):
+                        blocked.add(group)
+                own[group] = self._groups[group] = asyncio.get_running_loop().create_future()
+            for batch in split(items, self.settings.batch_size, self._functions.event_bytes):
+                runnable = [item for item in batch if item.group not in blocked]
+                failed = await self._run(slot, runnable, began_s) if runnable else set()
+                left = [item for item in batch if item not in runnable or item.id in failed]
+                blocked |= {item.group for item in left if item.group}
+                slot.let_go(item.handle for item in left)
+                done = [item.handle for item in runnable if item.id not in failed]
+                if done:
+                    deletion = self._spawn(slot.delete(done), "delete")
+                    await asyncio.shield(deletion)  # what was processed is deleted even when this is abandoned
+        except BaseException:
+            blocked |= own.keys()
+            raise
+        finally:
+            for group, outcome in own.items():
+                del self._groups[group]
+                outcome.set_result(group in blocked)
+            self._running -= 1
+            self._unsent.discard(slot)
+            self._changed.set()
+            await slot.end()
+
+    async def _run(self, slot: Slot, batch: list[Item], began_s: float) -> set[str]:
+        """Run one batch and return the ids of its messages that failed."""
+        everything = {item.id for item in batch}
+        event = event_of(batch)
+        if len(event) > self._functions.event_bytes:
+            _log.warning(
+                "mapping %s: message %s makes an event of %d bytes", self.settings.uuid, batch[0].id, len(event)
+            )
+            self.last_result = _FAILED
+            return everything
+        try:
+            outcome = await self._invoke(slot, event, batch[0].trace)
+        except GlowplugError as error:
+            if not isinstance(error, FunctionFault):
+                _log.info("mapping %s: a batch was not run: %s", self.settings.uuid, error)
+            failed, whole = everything, True
+        else:
+            failed, whole = self._judge(outcome, batch)
+        now_s = self._clock.monotonic()
+        if whole:
+            self._pace.failed(now_s, began_s=began_s)
+        else:
+            self._pace.succeeded(now_s, running=self._running)
+        self.last_result = _FAILED if whole else _OK
+        return failed
+
+    def _judge(self, outcome: Outcome, batch: list[Item]) -> tuple[set[str], bool]:
+        """Return which messages failed, and whether that is because the batch failed as a whole."""
+        ids = [item.id for item in batch]
+        if outcome.function_error is not None:
+            return set(ids), True
+        if not self.settings.report_failures:
+            return set(), False
+        failed = failed_items(outcome.payload, ids)
+        if failed.problem:
+            _log.warning("mapping %s: %s: the batch failed: %s", self.settings.uuid, outcome.request_id, failed.problem)
+        if self.settings.fifo:
+            failed = with_followers(failed, {item.id: item.group for item in batch}, ids)
+        return set(failed.ids), bool(failed.problem)
+
+    async def _invoke(self, slot: Slot, event: bytes, trace: str) -> Outcome:
+        """Invoke the function. While it is throttled it is asked again until the messages' leases, which are then not
+        renewed, run out; what was throttled has not run. Raises what the last attempt raised."""
+        began_s, throttles = self._clock.monotonic(), 0
+        while True:
+            settings = self.settings
+            version = self._functions.target(settings.function, settings.qualifier)
+            slot.renewing = True
+            self._unsent.discard(slot)  # the call counts it before anybody else runs
+            try:
+                return await self._functions.invoke(
+                    Invocation(
+                        request_id=self._functions.new_request_id(),
+                        function=settings.function,
+                        version=version.number,
+                        function_arn=settings.function_arn,
+                        payload=event,
+                        arrived_s=self._clock.monotonic(),
+                        trace_id=trace or self._functions.new_trace_id(),
+                        hold_s=version.spec.init_timeout_s,  # a batch can wait for as long as a start takes
+                    )
+                )
+            except (Throttled, HoldTimeout):
+                throttles += 1
+                self._pace.failed(self._clock.monotonic(), began_s=began_s)
+                slot.renewing = False
+                self._unsent.add(slot)
+                again_s = self._clock.monotonic() + pause_s(throttles)
+                if again_s >= slot.until_s or self._stopping.is_set():
+                    raise
+                await self._clock.sleep(pause_s(throttles))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"{name} {self.settings.uuid}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_report)
+        return task
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s ended", task.get_name(), exc_info=error)
