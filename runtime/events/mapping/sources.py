@@ -26,7 +26,7 @@ _NO_QUEUE = (
     "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS Error Message: "
     "The specified queue does not exist."
 )
-_EMBEDDED_WAIT_S = 3600.0  # it is woken by what happens; this only bounds how long a waiter lives
+_EMBEDDED_WAIT_S = 20.0  # it is woken by what happens; this bounds how long a change of settings may go unnoticed
 _EMBEDDED_BATCH = 100
 
 
