@@ -77,7 +77,7 @@ class Results:
     def _state(self, message: Message) -> str:
         event = stored(message)
         feed = self._dispatcher.feed(event.function)
-        attempt = None if feed is None else feed.held.get(message.id)
+        attempt = None if feed is None else feed.attempts.held.get(message.id)
         if attempt is not None and (attempt.task is not None or attempt.over):
             return "running"
         return "retrying" if event.progress.runs or event.progress.requeues else "queued"
@@ -141,9 +141,9 @@ class Results:
                 break
             event = stored(message)
             feed = self._dispatcher.feed(event.function)
-            if feed is not None and event.key in feed.held:
+            if feed is not None and event.key in feed.attempts.held:
                 with self._watchers.watching(event.key) as changed:
-                    asked = feed.cancel(event.key) or asked
+                    asked = feed.attempts.cancel(event.key) or asked
                     await self._change(changed, _CANCEL_S)
                 continue
             ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
