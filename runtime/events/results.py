@@ -168,11 +168,20 @@ class Results:
                 scan = ScanRecords(owner, states, limit=limit, newest_first=True)
                 found += [Found(record) for record in await self._store.records(scan)]
             if state not in STATES and any(queue.name == owner for queue in self._store.queues):
-                messages = await self._store.peek(owner, limit)
-                counted = [Found(None, one, self._state(one)) for one in messages]
+                counted = [Found(None, one, self._state(one)) for one in await self._messages(function, state, limit)]
                 found += [one for one in counted if state in ("", one.state)]
         found.sort(key=_accepted_ms, reverse=True)
         return [self.show(one, result=False) for one in found[:limit]]
+
+    async def _messages(self, function: str, state: str, limit: int) -> list[Message]:
+        """Return messages that may be in ``state``. What is held, and what waits for another attempt, is invisible, and
+        a queue has these last: behind as many as there may be."""
+        queue, feed = queue_of(function), self._dispatcher.feed(function)
+        messages = {} if feed is None else {key: one.message for key, one in feed.attempts.held.items()}
+        if state != "running":
+            after = (await self._store.counts(queue)).visible if state == "retrying" else 0
+            messages |= {one.id: one for one in await self._store.peek(queue, limit, after)}
+        return list(messages.values())
 
 
 def _accepted_ms(found: Found) -> int:

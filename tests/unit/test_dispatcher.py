@@ -304,6 +304,26 @@ async def test_cancelling_ends_what_waits_what_runs_and_what_will_be_tried_again
     assert seen == len(rig.handlers.seen)
 
 
+async def test_a_listing_finds_what_runs_and_what_is_tried_again_behind_a_backlog(rig: EventRig) -> None:
+    rig.handlers.script = lambda invocation, attempt: bad() if invocation.payload == b'"bad"' else None
+    failing = await rig.send(payload=b'"bad"')
+    await rig.quiet()
+    rig.handlers.room = 1
+    ids = [await rig.send() for _ in range(20)]
+    await rig.quiet()
+
+    async def listed(state: str) -> set[str]:
+        return {one["requestId"] for one in await rig.results.listing(["f", "g"], state, 5)}
+
+    (running,) = await listed("running")
+    assert running in ids
+    assert {failing} == await listed("retrying")
+    assert 5 == len(await listed("queued"))
+    assert set() == await listed("succeeded")
+    with pytest.raises(InvalidParameter, match="is not one of"):
+        await listed("lost")
+
+
 # --- functions that go, nodes that end --------------------------------------------------------------------------------
 
 
