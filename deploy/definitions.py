@@ -28,7 +28,8 @@ _NUMBERS = frozenset(
     "MaximumConcurrency".split()
 )
 _FLAGS = frozenset(
-    "AsyncUrl InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack FifoQueue ContentBasedDeduplication Enabled".split()
+    "AsyncUrl InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack FifoQueue ContentBasedDeduplication "
+    "Enabled".split()
 )
 _SETTINGS = {  # CloudFormation's name -> that of the Lambda API, under which it is stored
     "LoggingConfig": "LoggingConfig",

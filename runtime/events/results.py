@@ -77,7 +77,7 @@ class Results:
     def _state(self, message: Message) -> str:
         event = stored(message)
         feed = self._dispatcher.feed(event.function)
-        attempt = None if feed is None else feed.held.get(message.id)
+        attempt = None if feed is None else feed.attempts.held.get(message.id)
         if attempt is not None and (attempt.task is not None or attempt.over):
             return "running"
         return "retrying" if event.progress.runs or event.progress.requeues else "queued"
@@ -141,9 +141,9 @@ class Results:
                 break
             event = stored(message)
             feed = self._dispatcher.feed(event.function)
-            if feed is not None and event.key in feed.held:
+            if feed is not None and event.key in feed.attempts.held:
                 with self._watchers.watching(event.key) as changed:
-                    asked = feed.cancel(event.key) or asked
+                    asked = feed.attempts.cancel(event.key) or asked
                     await self._change(changed, _CANCEL_S)
                 continue
             ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
@@ -168,11 +168,20 @@ class Results:
                 scan = ScanRecords(owner, states, limit=limit, newest_first=True)
                 found += [Found(record) for record in await self._store.records(scan)]
             if state not in STATES and any(queue.name == owner for queue in self._store.queues):
-                messages = await self._store.peek(owner, limit)
-                counted = [Found(None, one, self._state(one)) for one in messages]
+                counted = [Found(None, one, self._state(one)) for one in await self._messages(function, state, limit)]
                 found += [one for one in counted if state in ("", one.state)]
         found.sort(key=_accepted_ms, reverse=True)
         return [self.show(one, result=False) for one in found[:limit]]
+
+    async def _messages(self, function: str, state: str, limit: int) -> list[Message]:
+        """Return messages that may be in ``state``. What is held, and what waits for another attempt, is invisible, and
+        a queue has these last: behind as many as there may be."""
+        queue, feed = queue_of(function), self._dispatcher.feed(function)
+        messages = {} if feed is None else {key: one.message for key, one in feed.attempts.held.items()}
+        if state != "running":
+            after = (await self._store.counts(queue)).visible if state == "retrying" else 0
+            messages |= {one.id: one for one in await self._store.peek(queue, limit, after)}
+        return list(messages.values())
 
 
 def _accepted_ms(found: Found) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 from glowplug.runtime.config import Limits, NodeConfig
 from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.events.accepting import NewEvent
+from glowplug.runtime.events.attempts import Neighbours
 from glowplug.runtime.events.dispatcher import Dispatcher
 from glowplug.runtime.events.ending import OUTBOX, Endings
-from glowplug.runtime.events.feed import Neighbours
 from glowplug.runtime.events.figures import Book
 from glowplug.runtime.events.intake import Intake
 from glowplug.runtime.events.results import Results
@@ -136,7 +136,7 @@ class EventRig:
         """Let everything end where it is, without a word to the queue."""
         store, self.dispatcher._stopped = self.store, True
         for feed in self.dispatcher._feeds.values():
-            feed._stopped = True
+            feed._stopped = feed.attempts.stopped = True
         store._closing = True  # whatever is asked for from now on is refused
         for task in self.dispatcher._tasks():
             task.cancel()

@@ -207,6 +207,13 @@ async def test_short_handlers_keep_few_lanes_and_long_ones_get_more(rig: EventRi
     assert 50 == rig.handlers.most
 
 
+async def test_of_several_that_are_delayed_none_is_forgotten(rig: EventRig) -> None:
+    """A receive that finds one sets no alarm for those that follow; only an empty one does."""
+    ids = [await rig.send(delay_s=delay) for delay in (1, 2, 3)]
+    await rig.pass_s(5)
+    assert ["succeeded"] * 3 == [await rig.state(one) for one in ids]
+
+
 async def test_a_delayed_event_waits_and_its_age_counts_from_then(rig: EventRig) -> None:
     request_id = await rig.send(delay_s=5, max_age_s=1)
     await rig.pass_s(4)
@@ -236,7 +243,7 @@ async def test_an_event_that_is_received_again_while_it_runs_is_not_run_again(ri
     await rig.quiet()
     feed = rig.dispatcher.feed("f")
     assert feed is not None
-    (attempt,) = feed.held.values()
+    (attempt,) = feed.attempts.held.values()
     before = attempt.lease
     await rig.store.extend(before, 0)
     feed._rung()
@@ -295,6 +302,26 @@ async def test_cancelling_ends_what_waits_what_runs_and_what_will_be_tried_again
     seen = len(rig.handlers.seen)
     await rig.pass_s(30)
     assert seen == len(rig.handlers.seen)
+
+
+async def test_a_listing_finds_what_runs_and_what_is_tried_again_behind_a_backlog(rig: EventRig) -> None:
+    rig.handlers.script = lambda invocation, attempt: bad() if invocation.payload == b'"bad"' else None
+    failing = await rig.send(payload=b'"bad"')
+    await rig.quiet()
+    rig.handlers.room = 1
+    ids = [await rig.send() for _ in range(20)]
+    await rig.quiet()
+
+    async def listed(state: str) -> set[str]:
+        return {one["requestId"] for one in await rig.results.listing(["f", "g"], state, 5)}
+
+    (running,) = await listed("running")
+    assert running in ids
+    assert {failing} == await listed("retrying")
+    assert 5 == len(await listed("queued"))
+    assert set() == await listed("succeeded")
+    with pytest.raises(InvalidParameter, match="is not one of"):
+        await listed("lost")
 
 
 # --- functions that go, nodes that end --------------------------------------------------------------------------------
