@@ -78,7 +78,7 @@ class _Filling:
     pieces: list[str] = field(default_factory=list)
 
     def take(self, piece: re.Match[str]) -> str:
-        name, escaped, quote = piece.groups()
+        name, _escaped, quote = piece.groups()
         if quote:
             self.quoted = not self.quoted
         if not name or name not in self.values:
