@@ -25,6 +25,7 @@ from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
+from .triggers import trigger_in_template
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
@@ -211,6 +212,7 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
         "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
         "Layers": {key: dict(value) for key, value in wanted.layers.items()},
         "Apis": {key: dict(value) for key, value in wanted.apis.items()},
+        "Triggers": {key: dict(value) for key, value in wanted.triggers.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
         "Exports": dict(wanted.exports),
@@ -238,6 +240,8 @@ def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
         return wanted.error(logical_id, DefinitionError(field, error.problem))
     if logical_id in wanted.apis:
         return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
+    if logical_id in wanted.triggers:
+        return trigger_in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
     return TemplateError(wanted.template.name, 0, str(error))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .keys import only
 from .supported_events import API_PROPERTIES, GLOBALS, check_api, check_events
+from .supported_triggers import NOTED_TYPES, PROPERTIES, REQUIRED
 from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
@@ -26,9 +27,12 @@ LAMBDA_VERSION = "AWS::Lambda::Version"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
-_NOTED_TYPES = frozenset(
-    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
-    "AWS::Logs::LogGroup".split()
+_NOTED_TYPES = (
+    frozenset(
+        "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy "
+        "AWS::Lambda::LayerVersionPermission AWS::Logs::LogGroup".split()
+    )
+    | NOTED_TYPES
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -99,6 +103,7 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
     ),
     LAMBDA_EVENT_INVOKE: (_EVENT_INVOKE_KEYS | {"FunctionName", "Qualifier"}, frozenset(), frozenset()),
     **API_PROPERTIES,
+    **PROPERTIES,
     SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
     LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
 }  # fmt: skip
@@ -108,6 +113,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_URL: ("TargetFunctionArn", "AuthType"),
     LAMBDA_PERMISSION: ("FunctionName", "Action", "Principal"),
     LAMBDA_EVENT_INVOKE: ("FunctionName", "Qualifier"),
+    **REQUIRED,
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .keys import only
+from .supported_triggers import EVENTS, check_trigger
 from .template import KeyPath, Template
 
 SERVERLESS_API = "AWS::Serverless::Api"
@@ -62,10 +63,10 @@ _EVENTS: dict[str, tuple[Keys, Keys, Keys]] = {
         frozenset({"RequestParameters"}),
         frozenset("RequestModel ResponseTransferMode".split()),
     ),
+    **EVENTS,
 }
 _EVENTS_NOT_YET = frozenset(
-    "AlexaSkill CloudWatchEvent CloudWatchLogs Cognito DocumentDB DynamoDB EventBridgeRule IoTRule Kinesis MQ MSK S3 "
-    "SNS SQS Schedule ScheduleV2 SelfManagedKafka".split()
+    "AlexaSkill CloudWatchLogs Cognito DocumentDB DynamoDB IoTRule Kinesis MQ MSK SQS SelfManagedKafka".split()
 )
 _EVENT_AUTH = (
     frozenset("Authorizer InvokeRole OverrideApiAuth".split()),
@@ -105,7 +106,10 @@ def check_events(template: Template, path: KeyPath, events: Any) -> list[tuple[s
         only(template, (*at, "Properties"), properties, built | without_effect, not_yet)
         if properties.get("Auth") is not None:
             only(template, (*at, "Properties", "Auth"), properties["Auth"], *_EVENT_AUTH)
-        _check_its_api(template, (*at, "Properties"), kind, properties)
+        if kind in _ITS_API:
+            _check_its_api(template, (*at, "Properties"), kind, properties)
+        else:
+            check_trigger(template, (*at, "Properties"), kind, properties)
         noted += [(f"{kind}.{one}", f"{path[1]}.{name}") for one in properties if one in without_effect]
     return noted
 

@@ -6,7 +6,7 @@
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
    (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
-   API is read from its OpenAPI document (``apis``).
+   API is read from its OpenAPI document (``apis``); rules, schedules, buckets and subscriptions become triggers.
 5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
 This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
@@ -37,14 +37,15 @@ from .places import Written, place_of
 from .resources import Account, Resources, unpublished
 from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
+from .triggers import triggers_of
 
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions``, ``layers`` and ``apis`` by logical id, ``archives`` by digest,
-    ``outputs`` by name.
+    """What a template asks for. ``definitions``, ``layers``, ``apis`` and ``triggers`` by logical id, ``archives``
+    by digest, ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
@@ -61,6 +62,7 @@ class Stack:
     notes: tuple[str, ...] = ()
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -106,12 +108,13 @@ def translate(
     _refuse_numbers(result)
     _validate(result)
     apis = apis_of(template, resources, definitions)
+    triggers = triggers_of(template, resources, definitions)
     outputs = {
         name: callable_here(value, stack, apis, endpoint)
         for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
     }
     exports = exports_of(template, names, outputs)
-    return replace(result, outputs=outputs, apis=apis, exports=exports, imports=imports)
+    return replace(result, outputs=outputs, apis=apis, triggers=triggers, exports=exports, imports=imports)
 
 
 @dataclass(frozen=True, slots=True)

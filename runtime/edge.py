@@ -57,9 +57,7 @@ class Edge:
         fronts = self._fronts(authenticator)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
-        sqs = SqsApi(
-            SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id)
-        )
+        sqs = SqsApi(SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id))
         stack.push_async_callback(sqs.close)
         control = ControlSurface(
             fronts,

@@ -14,12 +14,14 @@ from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .apis import api_of, check_targets
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .events import triggers
 from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 
-_BODY = frozenset({"Functions", "Layers", "Apis", "TemplateDigest", "Refresh", "Exports", "Imports"})
+_BODY = frozenset({"Functions", "Layers", "Apis", "Triggers", "TemplateDigest", "Refresh", "Exports", "Imports"})
+_SECTIONS = ("Functions", "Layers", "Apis", "Triggers")
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -70,7 +72,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers and APIs by logical id, as JSON.
+    """What a client wants a stack to be: functions, layers, APIs and triggers by logical id, as JSON.
 
     ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
     by name, ``imports`` are the names of what this one has imported.
@@ -80,6 +82,7 @@ class StackRequest:
     definitions: Mapping[str, Mapping[str, Any]]
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
     exports: Mapping[str, str] = field(default_factory=dict)
@@ -93,8 +96,8 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        layers, apis = body.get("Layers", {}), body.get("Apis", {})
-        for section, value in (("Functions", body["Functions"]), ("Layers", layers), ("Apis", apis)):
+        sections = {section: body.get(section, {}) for section in _SECTIONS}
+        for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
         digest, refresh = body.get("TemplateDigest", ""), body.get("Refresh", False)
@@ -105,7 +108,10 @@ class StackRequest:
             raise InvalidRequestContent("Exports is an object of strings")
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise InvalidRequestContent("Imports is a list of strings")
-        return cls(name, body["Functions"], layers, apis, digest, refresh, exports, tuple(imports))
+        return cls(
+            name, body["Functions"], sections["Layers"], sections["Apis"], sections["Triggers"], digest, refresh,
+            exports, tuple(imports),
+        )  # fmt: skip
 
 
 def validated(
@@ -133,6 +139,9 @@ def validated(
         found[logical_id] = wanted
     for logical_id, definition in request.apis.items():
         check_targets(api_of("", definition, logical_id), found.values(), logical_id)
+    for logical_id, definition in request.triggers.items():
+        trigger = triggers.trigger_of(f"{request.name}/{logical_id}", definition, logical_id)
+        triggers.check_targets(trigger, found.values(), logical_id)
     return found
 
 

@@ -79,7 +79,8 @@ def _goes(stack: Mapping[str, Any]) -> list[str]:
     functions = [f"function {spec['name']}" for spec in stack["Functions"].values()]
     layers = [f"layer {name}" for name in stack["Layers"].values()]
     apis = [f"API {name}" for name in stack["Apis"].values()]
-    return [*functions, *layers, *apis, *(f"export {name}" for name in stack["Exports"])]
+    triggers = [f"trigger {name}" for name in stack["Triggers"].values()]
+    return [*functions, *layers, *apis, *triggers, *(f"export {name}" for name in stack["Exports"])]
 
 
 def _unknown(client: NodeClient, stack: str) -> str:

@@ -210,6 +210,8 @@ class Scheduler:
             return_exceptions=True,
         )
         failed = {one.id for one, end in zip(moved, ends[1:], strict=True) if end is not None}
+        for trigger in wanted:
+            self._next.pop(trigger.id, None)
         self._next |= {name: due for name, due in plan.next.items() if name not in failed}
         faults = [end for end in ends if end is not None]
         for fault in faults:

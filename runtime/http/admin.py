@@ -238,6 +238,7 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Functions": dict(stack.functions),
         "Layers": dict(stack.layers),
         "Apis": dict(stack.apis),
+        "Triggers": dict(stack.triggers),
         "Exports": dict(stack.exports),
         "Imports": dict(stack.imports),
     }

@@ -165,10 +165,16 @@ def test_batches_answer_for_each_entry(sqs: Any, name: str) -> None:
     ("code", "entries"),
     [
         ("AWS.SimpleQueueService.EmptyBatchRequest", []),
-        ("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", [{"Id": str(n), "MessageBody": "x"} for n in range(11)]),
+        (
+            "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
+            [{"Id": str(n), "MessageBody": "x"} for n in range(11)],
+        ),
         ("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", [{"Id": "a", "MessageBody": "x"}] * 2),
         ("AWS.SimpleQueueService.InvalidBatchEntryId", [{"Id": "a b", "MessageBody": "x"}]),
-        ("AWS.SimpleQueueService.BatchRequestTooLong", [{"Id": str(n), "MessageBody": "x" * 300_000} for n in range(4)]),
+        (
+            "AWS.SimpleQueueService.BatchRequestTooLong",
+            [{"Id": str(n), "MessageBody": "x" * 300_000} for n in range(4)],
+        ),
     ],
     ids=lambda value: value.rpartition(".")[2] if isinstance(value, str) else "",
 )
