@@ -22,6 +22,10 @@ class Limits:
     """
 
     sync_request_bytes: int = 6 * 1024 * 1024
+    async_request_bytes: int = 1024 * 1024
+    invoke_async_bytes: int = 256 * 1024
+    async_result_bytes: int = 6 * 1024 * 1024 + 100
+    async_queue_events: int = 1_000_000
     sync_response_bytes: int = 6 * 1024 * 1024 + 100  # recorded: 6 MiB and 100 bytes
     log_tail_bytes: int = 4096
     client_context_bytes: int = 3583
@@ -53,6 +57,12 @@ class NodeConfig:
     or ``cuda``; ``context_pool`` idle CUDA contexts are kept, in ``context_pool_mib`` of device memory; ``mps`` runs
     the MPS daemon.
 
+    Of asynchronous invocations (docs/async.md): ``async_retry_s`` is the first delay after a function error,
+    ``async_requeue_s`` and ``async_requeue_limit_s`` bound the delays after a throttle, ``async_retention_s`` is how
+    long results and idempotency keys are kept, ``delivery_age_s`` how long a delivery to another host is tried.
+    ``sqs_endpoint`` and ``s3_endpoint`` are for destinations that are not of this node, ``webhooks`` maps ARNs of
+    topics and event buses to URLs.
+
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
 
@@ -83,6 +93,14 @@ class NodeConfig:
     context_pool_mib: int = 2048
     mps: bool = False
     foreign_runtimes: str = "refuse"
+    async_retry_s: float = 60.0
+    async_requeue_s: float = 1.0
+    async_requeue_limit_s: float = 300.0
+    async_retention_s: float = 86_400.0
+    delivery_age_s: float = 86_400.0
+    sqs_endpoint: str = ""
+    s3_endpoint: str = ""
+    webhooks: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -141,6 +159,21 @@ def read_size(text: str) -> int:
     return int(digits) * _SIZES[suffix.upper()]
 
 
+def read_webhooks(text: str) -> dict[str, str]:
+    """Read ``ARN=URL`` pairs, separated by commas. Raises ``ValueError``."""
+    found = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        arn, separator, url = pair.partition("=")
+        if not (separator and arn.startswith("arn:") and url.startswith(("http://", "https://"))):
+            raise ValueError(pair)
+        found[arn] = url
+    return found
+
+
+_KINDS: dict[Callable[[str], Any], str] = {
+    read_size: "size such as 500000000, 500M or 20G",
+    read_webhooks: "list of ARN=URL pairs, separated by commas",
+}
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -168,6 +201,14 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_CONTEXT_POOL_MIB": ("context_pool_mib", int),
     "GLOWPLUG_MPS": ("mps", bool),
     "GLOWPLUG_FOREIGN_RUNTIMES": ("foreign_runtimes", str),
+    "GLOWPLUG_ASYNC_RETRY_SECONDS": ("async_retry_s", float),
+    "GLOWPLUG_ASYNC_REQUEUE_SECONDS": ("async_requeue_s", float),
+    "GLOWPLUG_ASYNC_REQUEUE_LIMIT_SECONDS": ("async_requeue_limit_s", float),
+    "GLOWPLUG_ASYNC_RETENTION_SECONDS": ("async_retention_s", float),
+    "GLOWPLUG_DELIVERY_AGE_SECONDS": ("delivery_age_s", float),
+    "GLOWPLUG_SQS_ENDPOINT": ("sqs_endpoint", str),
+    "GLOWPLUG_S3_ENDPOINT": ("s3_endpoint", str),
+    "GLOWPLUG_WEBHOOKS": ("webhooks", read_webhooks),
 }
 
 _ELSEWHERE = (
@@ -187,6 +228,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_CACHE_BYTES": (1, math.inf),
     "GLOWPLUG_CACHE_RESERVE_BYTES": (0, math.inf),
     "GLOWPLUG_CONTEXT_POOL": (0, 64),
+    "GLOWPLUG_ASYNC_RETRY_SECONDS": (0, 43_200),  # what a message can be delayed
+    "GLOWPLUG_ASYNC_REQUEUE_SECONDS": (0.01, 43_200),
+    "GLOWPLUG_ASYNC_REQUEUE_LIMIT_SECONDS": (0.01, 43_200),
+    "GLOWPLUG_ASYNC_RETENTION_SECONDS": (1, math.inf),
+    "GLOWPLUG_DELIVERY_AGE_SECONDS": (1, math.inf),
     "GLOWPLUG_CONTEXT_POOL_MIB": (0, math.inf),
 }
 _FORMS = {
@@ -220,7 +266,7 @@ def _read(name: str, kind: Callable[[str], Any], text: str) -> object:
             return tuple(Path(part).expanduser().absolute() for part in text.split(":") if part)
         return kind(text)
     except (ValueError, KeyError):
-        what = "size such as 500000000, 500M or 20G" if kind is read_size else kind.__name__
+        what = _KINDS.get(kind) or kind.__name__
         raise StateError(f"{name}: {text!r} is not a {what}") from None
 
 

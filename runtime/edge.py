@@ -6,10 +6,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from .carrier import webhook_key
 from .clock import Clock
 from .codestore import CodeStore
 from .config import NodeConfig
 from .deployments import Deployments
+from .events.accepting import Acceptor
+from .events.results import Results
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
@@ -22,6 +25,7 @@ from .http.invoking import Invoke
 from .http.lambda_api.api import LambdaApi
 from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
+from .http.results import ResultsApi
 from .http.sqs.api import SqsApi
 from .http.sqs.call import Services as SqsServices
 from .keyring import NodeKeyring
@@ -44,6 +48,8 @@ class Edge:
     queues: QueueStore
     control: NodeControl
     invoke: Invoke
+    events: Acceptor
+    results: Results
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -62,7 +68,12 @@ class Edge:
         control = ControlSurface(
             fronts,
             self._lambda_api(retries, downloads),
-            AdminApi(self.control, self.metrics, limits=self.config.limits),
+            AdminApi(
+                self.control,
+                self.metrics,
+                limits=self.config.limits,
+                events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
+            ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
@@ -92,6 +103,7 @@ class Edge:
                 directory=self.registry,
                 deployments=self.deployments,
                 invoke=self.invoke,
+                events=self.events,
                 retries=retries,
                 clock=self.clock,
                 limits=config.limits,

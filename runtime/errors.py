@@ -311,6 +311,7 @@ class QueueFull(Throttled):
 
     def __init__(self, name: str, capacity: int) -> None:
         super().__init__(f"Queue {name} is full ({capacity} messages)", reason="QueueFull", retry_after_s=1.0)
+        self.name = name
 
 
 class DefinitionError(GlowplugError):

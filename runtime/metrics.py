@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from .cachemetrics import CacheMetrics
 from .enginemetrics import EngineMetrics
 from .errors import FunctionNotFound, GlowplugError, HoldTimeout, Throttled
+from .eventmetrics import EventMetrics
 from .invocation import Invocation, Outcome
 from .routing.records import StartRecord
 from .routing.status import FunctionStatus
@@ -100,6 +101,7 @@ class Metrics(Collector):
     ) -> None:
         self._statuses = statuses
         self._cache = cache
+        self._events: EventMetrics | None = None
         self._versions: dict[tuple[str, str], _Version] = {}
         self._urls: dict[str, _Door] = {}
         self._apis: dict[str, _Door] = {}
@@ -110,6 +112,11 @@ class Metrics(Collector):
             self._registry.register(cache)
         if engines is not None:
             self._registry.register(engines)
+
+    def add(self, events: EventMetrics) -> None:
+        """Show the families of asynchronous invocations too."""
+        self._events = events
+        self._registry.register(events)
 
     def __repr__(self) -> str:
         return f"<Metrics versions={len(self._versions)} urls={len(self._urls)}>"
@@ -182,6 +189,8 @@ class Metrics(Collector):
         """Return all metrics in Prometheus' text format, those of the cache as of now."""
         if self._cache is not None:
             await self._cache.refresh()
+        if self._events is not None:
+            await self._events.refresh()
         return self.render()
 
     def render(self) -> bytes:

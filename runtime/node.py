@@ -23,6 +23,7 @@ from glowplug.cache.holds import raise_file_limit
 
 from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
+from .asynchronous import Asynchronous
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
@@ -218,13 +219,27 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             engines=EngineMetrics(watch.figures, lambda: models.snapshots.book.given_up),
         )
         ledger.subscribe(metrics.started)
+        invoke = metrics.observed(traced(router.invoke))
+        events = Asynchronous(
+            config=config,
+            queues=queues,
+            deployed=registry,
+            router=router,
+            invoke=invoke,
+            ledger=ledger,
+            key=state.hmac_key(),
+            clock=clock,
+        )
+        metrics.add(events.metrics)
 
         def removed(name: str) -> None:
             metrics.forget(name)
+            events.forget(name)
             watch.figures.forget(name)
             models.snapshots.book.forget(name)
 
         async def changed(specs: Sequence[FunctionSpec]) -> None:
+            events.changed()
             await gpu.changed(specs)
             await models.tidy(specs)
 
@@ -267,7 +282,9 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             code=code,
             queues=queues,
             control=control,
-            invoke=metrics.observed(traced(router.invoke)),
+            invoke=invoke,
+            events=events.intake,
+            results=events.results,
             metrics=metrics,
             keys=keys,
             guarded=access.required,
@@ -275,6 +292,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
             endpoint=lambda: http.endpoint,
         )
+        stack.push_async_callback(events.close)
+        await events.start()
         on_control, on_public = edge.surfaces(stack)
         await http.serve(control=on_control, public=on_public)
         state.announce(http.endpoint)
@@ -285,7 +304,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         sink.add_done_callback(lambda task: _sink_ended(task, node))
         stack.push_async_callback(_cancelled, sink)
         yield node
-        await _drain(http, node, config.drain_s)
+        events.stop()
+        await _drain(http, events, node, config.drain_s)
 
 
 def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
@@ -318,13 +338,19 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _drain(http: HttpServer, node: Node, drain_s: float) -> None:
-    """Stop accepting and wait for requests under way; a second signal ends the wait."""
+async def _drain(http: HttpServer, events: Asynchronous, node: Node, drain_s: float) -> None:
+    """Stop accepting and wait for requests and events under way; a second signal ends the wait."""
     http.stop_accepting()
-    draining = asyncio.ensure_future(http.close(drain_s))
+    draining = asyncio.ensure_future(_drained(http, events, drain_s))
     while not draining.done() and not node.hurried:
         await asyncio.wait((draining,), timeout=0.1)
     await _cancelled(draining)
+
+
+async def _drained(http: HttpServer, events: Asynchronous, drain_s: float) -> None:
+    """Let both end, for ``drain_s`` at most."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.gather(http.close(drain_s), asyncio.wait_for(events.drained(), drain_s))
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

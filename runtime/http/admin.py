@@ -18,6 +18,7 @@
                                                    {"changes": [...], "functions": [...], "notes": [...],
                                                    "layers": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
+    …    /_glowplug/async[/<request-id>]           asynchronous events (``results.py``)
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -43,6 +44,7 @@ from glowplug.runtime.stacks import OnEvent, StackRequest
 
 from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
+from .results import ResultsApi
 
 _PREFIX = "/_glowplug/"
 _COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
@@ -66,7 +68,10 @@ class Exposition(Protocol):
 class AdminApi:
     """Answers ``/_glowplug/*`` and ``/metrics``."""
 
-    def __init__(self, control: ControlPlane, metrics: Exposition, *, limits: Limits) -> None:
+    def __init__(
+        self, control: ControlPlane, metrics: Exposition, *, limits: Limits, events: ResultsApi | None = None
+    ) -> None:
+        self._events = events
         self._control = control
         self._metrics = metrics
         self._limits = limits
@@ -81,6 +86,8 @@ class AdminApi:
                 return await self._function(request, name, verb)
             case ["snapshots"]:
                 return await self._import(request)
+            case ["async", *rest] if self._events is not None:
+                return await self._events.answer(request, rest)
             case ["code", digest]:
                 return await self._code(request, digest)
             case ["stacks", name]:

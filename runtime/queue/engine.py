@@ -38,6 +38,7 @@ from .model import (
     DeleteRecord,
     Discard,
     Extend,
+    Find,
     GetRecord,
     InsertRecord,
     Move,
@@ -53,6 +54,7 @@ from .model import (
     Sweep,
     Unit,
     UpdateRecord,
+    Withdraw,
 )
 from .records import Records
 from .sweeping import sweep
@@ -250,6 +252,8 @@ class Engine:
             Move: lambda step, change, _: messages.move(step, change),
             Discard: lambda step, change, _: messages.discard(step, change),
             Peek: lambda step, *_: messages.peek(step),
+            Find: lambda step, *_: messages.find(step),
+            Withdraw: lambda step, change, _: messages.withdraw(step, change),
             InsertRecord: lambda step, *_: records.insert(step),
             PutRecord: lambda step, *_: records.put(step),
             UpdateRecord: lambda step, *_: records.update(step),

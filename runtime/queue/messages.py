@@ -20,6 +20,7 @@ from .model import (
     Delete,
     Discard,
     Extend,
+    Find,
     Lease,
     Message,
     Move,
@@ -31,8 +32,10 @@ from .model import (
     Send,
     Sent,
     Unchanged,
+    Withdraw,
 )
 from .rows import MESSAGE, Row, message, pack, packed, unpack
+from .tables import TIME_ORDERED
 
 _ROUNDS = 50  # of one receive: each may find only messages that are too old or were received too often
 
@@ -335,3 +338,27 @@ class Messages:
         ).fetchall()
         names = {number: self._groups.name(number) for number in {row[5] for row in rows} if number is not None}
         return [message(row, queue.name, None if row[5] is None else names[row[5]]) for row in rows]
+
+    def find(self, step: Find) -> Message | None:
+        """Look for a message by its id."""
+        queue = self._book.queue(step.queue)
+        row: Row | None = self._connection.execute(
+            f"SELECT {MESSAGE} FROM messages WHERE id = ? AND queue = ? AND {TIME_ORDERED} LIMIT 1",  # noqa: S608
+            (step.id, queue.number),
+        ).fetchone()
+        group = None if row is None or row[5] is None else self._groups.name(row[5])
+        return None if row is None else message(row, queue.name, group)
+
+    def withdraw(self, step: Withdraw, change: Change) -> int:
+        """Delete a message that is as it was."""
+        queue = self._book.queue(step.queue)
+        row = self._connection.execute(
+            "DELETE FROM messages WHERE sequence = ? AND receives = ? AND queue = ? RETURNING ordered",
+            (step.sequence, step.receives, queue.number),
+        ).fetchone()
+        if row is None:
+            raise self._stale(Lease(queue.name, step.sequence, step.receives, 0))
+        change.totals[queue.number] -= 1
+        if row[0] is not None:
+            self._groups.refresh(queue.number, row[0], change)
+        return step.sequence

@@ -241,6 +241,24 @@ class Discard:
     limit: int = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Look a message up by its id; gives the ``Message`` or None. Ids of version 7 alone (``tables.py``)."""
+
+    queue: str
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Delete a message that nobody has received since it was looked at, leased or not: ``receives`` is what it had
+    then. Gives its ``sequence``. Refused: ``StaleLease``."""
+
+    queue: str
+    sequence: int
+    receives: int
+
+
 # --- steps: records ---------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +390,8 @@ Step = (
     | Release
     | Move
     | Discard
+    | Find
+    | Withdraw
     | InsertRecord
     | PutRecord
     | UpdateRecord

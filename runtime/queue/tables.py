@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from glowplug.runtime.schema import Migration
 
+TIME_ORDERED = "substr(id, 7, 1) BETWEEN x'70' AND x'7f'"
+"""Whether a message's id is a UUID of version 7, which begins with its time (RFC 9562)."""
+
 MIGRATIONS: tuple[Migration, ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
@@ -66,5 +69,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX records_by_state ON records (owner, state, created_ms)",
         "CREATE INDEX records_by_expiry ON records (expires_ms) WHERE expires_ms IS NOT NULL",
     ),
+    # Of those that are looked up: each new one goes to the end of the index, where random ids would write a page each.
+    (f"CREATE INDEX messages_by_id ON messages (id) WHERE {TIME_ORDERED}",),
 )
 """A released one is never edited; a change of the tables is a new one at the end."""

@@ -88,6 +88,11 @@ class Recording:
             now_ms = (self._clock.monotonic() - self._began_s) * 1e3
             self.phases.append(Phase(name, max(0.0, now_ms - took_ms), took_ms))
 
+    def so_far(self) -> dict[str, float]:
+        """Return the phases that are over, and ``elapsed``, in milliseconds."""
+        elapsed_ms = (self._clock.monotonic() - self._began_s) * 1e3
+        return {phase.name: round(phase.duration_ms, 3) for phase in self.phases} | {"elapsed": round(elapsed_ms, 3)}
+
     def known(self) -> dict[Way, tuple[float, int]]:
         """Return how long starts of this revision on a GPU took, by way: the median in milliseconds, and how many."""
         return self._ledger.device_starts(self.spec.revision)
@@ -121,7 +126,7 @@ class Recording:
             device=self.device,
             read_ahead=self.reading.ended.result() if self.reading is not None and self.reading.ended.done() else None,
         )
-        self._ledger.add(record)
+        self._ledger.ended(self, record)
         if self.reading is not None and not self.reading.ended.done():
             self.reading.ended.add_done_callback(lambda ended: self._ledger.amend(record, ended.result()))
         return record
@@ -137,6 +142,7 @@ class Ledger:
         self._starts: deque[StartRecord] = deque(maxlen=limit)
         self._requests: deque[RequestRecord] = deque(maxlen=limit)
         self._unwritten: list[StartRecord] = []
+        self._under_way: dict[str, Recording] = {}
         self._listeners: list[Callable[[StartRecord], None]] = []
         self._took_s: dict[str, deque[float]] = {}
         self._device_ms: dict[tuple[str, Way], deque[float]] = {}
@@ -153,7 +159,18 @@ class Ledger:
 
     def begin(self, spec: FunctionSpec, *, request_id: str | None, cause: Cause, tier: Tier) -> Recording:
         """Begin the record of a start that has just been decided."""
-        return Recording(self, spec, request_id=request_id, cause=cause, tier=tier)
+        recording = Recording(self, spec, request_id=request_id, cause=cause, tier=tier)
+        self._under_way[recording.start_id] = recording
+        return recording
+
+    def under_way(self, function: str) -> list[Recording]:
+        """Return the starts of a function that are not over, the oldest first."""
+        return [one for one in self._under_way.values() if one.spec.name == function]
+
+    def ended(self, recording: Recording, record: StartRecord) -> None:
+        """Keep the record of a start that was under way."""
+        self._under_way.pop(recording.start_id, None)
+        self.add(record)
 
     def add(self, record: StartRecord) -> None:
         """Keep a finished record."""

@@ -60,9 +60,22 @@ def place(demand: Demand) -> Placement:
 
 def shortfall(demand: Demand, *, arriving: int = 0) -> int:
     """Return how many more starts the demand asks for; negative when starts under way are no longer wanted."""
-    target = wanted(
-        running=demand.busy,
-        held=demand.held + arriving,
+    target = _target(demand, demand.busy, demand.held + arriving)
+    return target - demand.ready - demand.busy - demand.starting
+
+
+def most(demand: Demand) -> int:
+    """Return how many instances there would be if requests never ended."""
+    return _target(demand, _ENDLESS, 0)
+
+
+_ENDLESS = 10**9
+
+
+def _target(demand: Demand, running: int, held: int) -> int:
+    return wanted(
+        running=running,
+        held=held,
         concurrency=demand.concurrency,
         models=demand.models,
         cores=demand.cores,
@@ -71,4 +84,3 @@ def shortfall(demand: Demand, *, arriving: int = 0) -> int:
         admitted=demand.admitted,
         least=demand.least,
     )
-    return target - demand.ready - demand.busy - demand.starting

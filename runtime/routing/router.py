@@ -114,6 +114,15 @@ class Router:
             raise FunctionNotFound(f"Function not found: {arn}:{invocation.version}")
         return Lease(pool, invocation, self, self._clock)
 
+    def room(self, name: str, version: str) -> int:
+        """Return how many more requests of a version instances could take, if all were started that may be; 0 for a
+        version that is not deployed. Changes nothing."""
+        pool = self._current.get((name, version))
+        if pool is None:
+            return 0
+        most = placement.most(pool.demand()) * pool.spec.concurrency
+        return max(0, most - pool.busy - pool.held)
+
     def hold(self, pool: Pool, invocation: Invocation) -> Waiter:
         """Hold a request that found no ready instance. Raises ``Throttled`` when no more may be held."""
         spec = pool.spec

@@ -8,12 +8,13 @@ is in flight, and deaths are reported a turn of the event loop after the kill, a
 from __future__ import annotations
 
 from .clock import ManualAlarm, ManualClock, settle
-from .neighbours import FakeLog, FakeLogs, FakeMemory, FakeModels, FakePages, FakeReading, FakeWatch
+from .neighbours import FakeAcceptor, FakeLog, FakeLogs, FakeMemory, FakeModels, FakePages, FakeReading, FakeWatch
 from .processes import FakeWorker, FakeZygote, FakeZygotes, Handler, Script, echo
 from .rig import MODEL, Gate, Rig, a_spec, gated
 
 __all__ = [
     "MODEL",
+    "FakeAcceptor",
     "FakeLog",
     "FakeLogs",
     "FakeMemory",

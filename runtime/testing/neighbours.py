@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from glowplug.runtime.events.accepting import Accepted, NewEvent
+from glowplug.runtime.queue.model import Step
 from glowplug.runtime.routing.distrust import Kind
 from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Weights, Worker
 from glowplug.runtime.routing.records import Fetch, ReadAhead, StartRecord
@@ -230,3 +232,27 @@ class FakeMemory:
     def available_bytes(self) -> int:
         """Return what is free."""
         return 1 << 50 if math.isinf(self.available) else int(self.available)
+
+
+class FakeAcceptor:
+    """Keeps events in memory: ``accepted``, each with the steps that came along. ``refusal`` is raised instead.
+
+    Ids are given in order; an idempotency key that was used gives the first one's.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[NewEvent, tuple[Step, ...]]] = []
+        self.refusal: Exception | None = None
+        self._ids: dict[tuple[str, str, str], str] = {}
+
+    async def accept(self, event: NewEvent, *also: Step) -> Accepted:
+        """Keep an event."""
+        if self.refusal is not None:
+            raise self.refusal
+        key = (event.function, event.caller, event.idempotency_key)
+        if event.idempotency_key and key in self._ids:
+            return Accepted(self._ids[key], duplicate=True)
+        self.accepted.append((event, also))
+        request_id = event.request_id or f"00000000-0000-7000-8000-{len(self.accepted):012d}"
+        self._ids[key] = request_id
+        return Accepted(request_id)

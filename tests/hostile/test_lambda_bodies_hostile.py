@@ -33,7 +33,7 @@ from glowplug.runtime.http.messages import Request
 from glowplug.runtime.management.publishing import publish
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeAcceptor, ManualClock
 from glowplug.runtime.testing.deployed import MODIFIED, Deployed, a_function
 
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"))
@@ -221,7 +221,7 @@ async def test_no_request_of_the_model_fails_and_answers_are_in_shape(
         raise AssertionError("nothing is invoked here")
 
     services = Services(
-        directory=deployed, deployments=deployed, invoke=unused, retries=Retries(ManualClock()), clock=ManualClock(), limits=limits,
+        directory=deployed, deployments=deployed, invoke=unused, events=FakeAcceptor(), retries=Retries(ManualClock()), clock=ManualClock(), limits=limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: "http://127.0.0.1:9000",
         packages=Packages(store, limits, client=_no_s3), downloads=Downloads(store, b"", ManualClock()),
     )  # fmt: skip

@@ -52,6 +52,7 @@ from glowplug.runtime.metrics import Metrics
 from glowplug.runtime.packages import Packages
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.stacks import OnEvent, StackRequest
+from glowplug.runtime.testing import FakeAcceptor
 from glowplug.runtime.testing.clock import ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
@@ -191,7 +192,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
     )  # fmt: skip
     downloads = Downloads(Zips(), b"k" * 32, clock)
     services = Services(
-        directory=registry, deployments=registry, invoke=invoke, retries=Retries(clock), clock=clock, limits=config.limits,
+        directory=registry, deployments=registry, invoke=invoke, events=FakeAcceptor(), retries=Retries(clock), clock=clock, limits=config.limits,
         region="us-east-1", account_id="000000000000", endpoint=lambda: server.endpoint, packages=Packages(None, config.limits),  # type: ignore[arg-type]
         downloads=downloads,
     )  # fmt: skip
@@ -570,7 +571,7 @@ async def test_boto3_sees_a_function_error(edge: Edge) -> None:
     [
         ({"FunctionName": "nobody"}, "ResourceNotFoundException", 404),
         ({"FunctionName": "echo", "Payload": b"{"}, "InvalidRequestContentException", 400),
-        ({"FunctionName": "echo", "InvocationType": "Event"}, "InvalidParameterValueException", 400),
+        ({"FunctionName": "nobody", "InvocationType": "Event"}, "ResourceNotFoundException", 404),
         ({"FunctionName": "echo:a", "Qualifier": "b"}, "InvalidParameterValueException", 400),
         ({"FunctionName": "echo", "Payload": b"x" * (LIMIT_BYTES + 1)}, "RequestEntityTooLargeException", 413),
     ],

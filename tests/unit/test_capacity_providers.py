@@ -49,7 +49,7 @@ class Api:
         )
         self._api = LambdaApi(
             Services(
-                directory=self.deployed, deployments=self.deployed, invoke=UNUSED, retries=Retries(ManualClock()),
+                directory=self.deployed, deployments=self.deployed, invoke=UNUSED, events=UNUSED, retries=Retries(ManualClock()),
                 clock=ManualClock(), limits=Limits(), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=UNUSED,
             )

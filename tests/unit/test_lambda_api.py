@@ -36,7 +36,7 @@ from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.names import FunctionRef, parse
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.spec import FunctionSpec
-from glowplug.runtime.testing import ManualClock
+from glowplug.runtime.testing import FakeAcceptor, ManualClock
 from glowplug.runtime.testing.deployed import Deployed, a_function
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -76,6 +76,7 @@ class Fixture:
         default_factory=lambda: Outcome("r", b'{"a": 1}', "$LATEST", "hot", duration_ms=1.0)
     )
     invocations: list[Invocation] = field(default_factory=list)
+    events: FakeAcceptor = field(default_factory=FakeAcceptor)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         self.invocations.append(invocation)
@@ -95,7 +96,7 @@ class Fixture:
         deployed = Deployed(*(a_function(replace(ECHO, name=name)) for name in ("echo", "beta", "alpha")))
         api = LambdaApi(
             Services(
-                directory=deployed, deployments=deployed, invoke=self.invoke, retries=Retries(ManualClock()), clock=ManualClock(),
+                directory=deployed, deployments=deployed, invoke=self.invoke, events=self.events, retries=Retries(ManualClock()), clock=ManualClock(),
                 limits=Limits(sync_request_bytes=limit), region="us-east-1", account_id="000000000000",
                 endpoint=lambda: "http://127.0.0.1:9000", packages=UNUSED, downloads=Downloads(UNUSED, b"", ManualClock()),
             )
@@ -241,9 +242,49 @@ async def test_dry_run_checks_and_runs_nothing() -> None:
     assert [] == api.invocations
 
 
-async def test_event_is_refused_by_name() -> None:
-    with pytest.raises(NotSupported, match="Asynchronous invocation"):
-        await Fixture().ask("POST", INVOKE.format("echo"), x_amz_invocation_type="Event")
+async def test_event_is_accepted_with_an_id_of_its_own_and_nothing_is_run() -> None:
+    api = Fixture()
+    reply = await api.ask("POST", INVOKE.format("echo"), b'{"a":1}', x_amz_invocation_type="Event")
+    assert (202, b"", "00000000-0000-7000-8000-000000000001") == (reply.status, reply.body, reply.request_id)
+    assert not {name.lower() for name, _ in reply.headers} & {"x-amz-executed-version", "x-amz-function-error"}
+    ((event, also),) = api.events.accepted
+    assert ("echo", "", b'{"a":1}', ()) == (event.function, event.qualifier, event.payload, also)
+    assert [] == api.invocations
+
+
+async def test_event_is_checked_before_it_is_accepted() -> None:
+    api = Fixture()
+    for error, name, body in ((FunctionNotFound, "nobody", b""), (InvalidRequestContent, "echo", b"{")):
+        with pytest.raises(error):
+            await api.ask("POST", INVOKE.format(name), body, x_amz_invocation_type="Event")
+    with pytest.raises(RequestTooLarge, match="too large for the Event invocation type \\(limit 1048576 bytes\\)"):
+        await api.ask("POST", INVOKE.format("echo"), b'"' + b"x" * 2**20 + b'"', x_amz_invocation_type="Event")
+    with pytest.raises(InvalidParameter, match="X-Glowplug-Webhook"):
+        await api.ask(
+            "POST", INVOKE.format("echo"), x_amz_invocation_type="Event", x_glowplug_webhook="file:///etc/passwd"
+        )
+    assert [] == api.events.accepted
+
+
+@pytest.mark.parametrize("by", ["header", "context"])
+async def test_event_of_a_known_idempotency_key_gives_the_first_id(by: str) -> None:
+    api = Fixture()
+    context = base64.b64encode(b'{"custom": {"Idempotency-Key": "k"}}').decode()
+    given: dict[str, Any] = {"idempotency_key": "k"} if by == "header" else {"x_amz_client_context": context}
+    first = await api.ask("POST", INVOKE.format("echo"), x_amz_invocation_type="Event", **given)
+    second = await api.ask("POST", INVOKE.format("echo"), x_amz_invocation_type="Event", **given)
+    assert (202, first.request_id) == (second.status, second.request_id)
+    assert ("X-Glowplug-Duplicate", "true") in second.headers
+    assert 1 == len(api.events.accepted)
+
+
+async def test_invoke_async_takes_an_event_with_a_smaller_limit() -> None:
+    api = Fixture()
+    reply = await api.ask("POST", "/2014-11-13/functions/echo/invoke-async/", b'{"a":1}')
+    assert (202, b"") == (reply.status, reply.body)
+    with pytest.raises(RequestTooLarge):
+        await api.ask("POST", "/2014-11-13/functions/echo/invoke-async", b'"' + b"x" * 2**18 + b'"')
+    assert [b'{"a":1}'] == [event.payload for event, _ in api.events.accepted]
 
 
 async def test_unknown_invocation_and_log_types() -> None:

@@ -11,12 +11,14 @@ import pytest
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
 from glowplug.runtime.queue.model import (
     Delete,
+    Find,
     GetRecord,
     InsertRecord,
     PutRecord,
     QueueSettings,
     Record,
     Send,
+    Withdraw,
 )
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
@@ -201,3 +203,27 @@ async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: 
     end()
     await store.send("jobs", b"three")
     assert not called.is_set()
+
+
+async def test_a_message_is_found_by_an_id_that_begins_with_its_time(store: QueueStore) -> None:
+    await store.create("q", QueueSettings())
+    ordered, random = bytes(6) + b"\x7a" + bytes(9), bytes(6) + b"\x4a" + bytes(9)
+    await store.send("q", b"one", id=ordered)
+    await store.send("q", b"two", id=random)
+    (found,) = await store.apply(Find("q", ordered))
+    assert (b"one", 0) == (found.body, found.receives)
+    assert [None] == await store.apply(Find("q", random))
+    await store.create("other", QueueSettings())
+    assert [None] == await store.apply(Find("other", ordered))
+
+
+async def test_a_message_is_withdrawn_only_as_it_was_looked_at(store: QueueStore) -> None:
+    await store.create("q", QueueSettings())
+    sent = await store.send("q", b"one")
+    (received,) = await store.receive("q", wait_s=0)
+    with pytest.raises(StaleLease):
+        await store.apply(Withdraw("q", sent.sequence, 0))
+    await store.apply(Withdraw("q", sent.sequence, 1))
+    with pytest.raises(StaleLease):
+        await store.delete(received.lease)
+    assert 0 == (await store.counts("q")).total

@@ -13,6 +13,7 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
 from glowplug.runtime.deployments import Allocation
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, RequestTooLarge
+from glowplug.runtime.events.accepting import Acceptor
 from glowplug.runtime.http import names
 from glowplug.runtime.http.downloads import Downloads
 from glowplug.runtime.http.invoking import Directory, Invoke
@@ -97,6 +98,7 @@ class Services:
     directory: Directory
     deployments: Changes
     invoke: Invoke
+    events: Acceptor
     retries: Retries
     clock: Clock
     limits: Limits

@@ -12,7 +12,6 @@ from glowplug.runtime.errors import (
     FunctionFault,
     InvalidRequestContent,
     InvalidRuntime,
-    NotSupported,
     ResourceNotReady,
     UnsupportedMediaType,
     UpdateInProgress,
@@ -24,6 +23,7 @@ from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.invocation import Invocation, Outcome
 
 from .call import Call, Services
+from .enqueue import enqueue
 
 _INVOCATION_TYPES = ("Event", "RequestResponse", "DryRun")
 _LOG_TYPES = ("None", "Tail")
@@ -41,7 +41,8 @@ async def invoke(services: Services, call: Call) -> Reply:
     version = target.number
     kind, log_type = _types(headers.get("x-amz-invocation-type"), headers.get("x-amz-log-type"))
     _check_content_type(headers.get("content-type", ""))
-    payload = await request.read(limits.sync_request_bytes, what=f"the {kind} invocation type")
+    most = limits.async_request_bytes if kind == "Event" else limits.sync_request_bytes
+    payload = await request.read(most, what=f"the {kind} invocation type")
     if not payload:
         payload = b"{}"
     else:
@@ -49,7 +50,8 @@ async def invoke(services: Services, call: Call) -> Reply:
     if kind == "DryRun":
         return Reply(HTTPStatus.NO_CONTENT)
     if kind == "Event":
-        raise NotSupported("Asynchronous invocation (InvocationType Event) is not supported yet")
+        context = client_context(headers.get("x-amz-client-context"), limits.client_context_bytes)
+        return await enqueue(services, request, ref, payload, context)
     trace_id = headers.get("x-amzn-trace-id") or new_trace_id(services.clock.time())
     invocation = Invocation(
         request_id=request.request_id,
@@ -59,7 +61,7 @@ async def invoke(services: Services, call: Call) -> Reply:
         payload=payload,
         arrived_s=request.arrived_s,
         trace_id=trace_id,
-        client_context=_client_context(headers.get("x-amz-client-context"), limits.client_context_bytes),
+        client_context=client_context(headers.get("x-amz-client-context"), limits.client_context_bytes),
         log_tail=log_type == "Tail",
         hold_s=hold_of(headers.get("prefer")),
     )
@@ -124,7 +126,7 @@ def _check_content_type(content_type: str) -> None:
         raise UnsupportedMediaType(f"Unsupported content type: {content_type}")
 
 
-def _client_context(given: str | None, limit_bytes: int) -> bytes:
+def client_context(given: str | None, limit_bytes: int) -> bytes:
     """Return the decoded ClientContext. Its limit counts bytes before base64 (spec 1.5)."""
     if not given:
         return b""
@@ -157,3 +159,13 @@ def _invoked(outcome: Outcome, trace_id: str, *, with_log: bool) -> Reply:
     if with_log:
         headers = [*headers, ("X-Amz-Log-Result", base64.b64encode(outcome.log_tail).decode())]
     return Reply(HTTPStatus.OK, outcome.payload, headers, request_id=outcome.request_id)
+
+
+async def invoke_async(services: Services, call: Call) -> Reply:
+    """Answer InvokeAsync, Invoke's predecessor: an event, with a smaller limit."""
+    ref, limits = services.parse(call), services.limits
+    refuse_unready(services.directory.target(ref.name, ref.qualifier), f"{services.arn_prefix}{ref.name}")
+    payload = await call.request.read(limits.invoke_async_bytes, what="the InvokeAsync operation")
+    if payload:
+        check_json(payload)
+    return await enqueue(services, call.request, ref, payload or b"{}", b"")

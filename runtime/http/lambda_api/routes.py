@@ -54,6 +54,7 @@ class Route:
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FUNCTION}/invocations", "Invoke", invoke.invoke),
+    Route("POST", "/2014-11-13/functions/{FunctionName}/invoke-async", "InvokeAsync", invoke.invoke_async),
     Route("POST", "/2015-03-31/functions", "CreateFunction", functions.create_function),
     Route("GET", "/2015-03-31/functions", "ListFunctions", functions.list_functions),
     Route("GET", _FUNCTION, "GetFunction", functions.get_function),
