@@ -16,6 +16,7 @@ from .events.results import Results
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
+from .http.awsevents import AwsEvents
 from .http.dispatch import ControlSurface, Door, Front, PublicSurface
 from .http.downloads import Downloads
 from .http.function_url import FunctionUrls
@@ -28,12 +29,14 @@ from .http.lambda_api.retries import Retries
 from .http.results import ResultsApi
 from .http.sqs.api import SqsApi
 from .http.sqs.call import Services as SqsServices
+from .http.triggers import TriggersApi
 from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
 from .queue.store import QueueStore
 from .registry import Registry
+from .triggering import Triggering
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Edge:
     invoke: Invoke
     events: Acceptor
     results: Results
+    triggering: Triggering
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -73,11 +77,13 @@ class Edge:
                 self.metrics,
                 limits=self.config.limits,
                 events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
+                triggers=self._triggers_api(),
             ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
             sqs,
+            AwsEvents(self.triggering.bus, self.triggering.topics),
         )
         return control, PublicSurface(fronts)
 
@@ -95,6 +101,10 @@ class Edge:
             clock=self.clock, request_bytes=request_bytes, observer=self.metrics,
         )  # fmt: skip
         return {"url": urls, "api": gateway}
+
+    def _triggers_api(self) -> TriggersApi:
+        parts = self.triggering
+        return TriggersApi(parts.scheduler, parts.bus, parts.topics, parts.jobs, self.config.limits)
 
     def _lambda_api(self, retries: Retries, downloads: Downloads) -> LambdaApi:
         config = self.config

@@ -60,17 +60,18 @@ class Delivery:
         self.failed: dict[str, int] = {}
         """Events that could not be handed over, by trigger."""
 
-    async def hand(self, trigger: Trigger, target: Target, payload: bytes, key: str, *also: Step) -> Handed:
+    async def hand(self, trigger: Trigger, target: Target, payload: bytes, key: str = "", *also: Step) -> Handed:
         """Hand one event over together with ``also``, which is carried out also where there is nobody to take it.
 
-        ``key`` is what no other event of the trigger has: a second one of that key is not kept. Raises ``Throttled``
+        ``key`` is what no other event of the trigger has: a second one of that key is not kept. Where it is empty each
+        is another. Raises ``Throttled``
         and ``StateError``, and then nothing was done.
         """
         event = NewEvent(
             function=target.function,
             qualifier=target.qualifier,
             payload=payload,
-            idempotency_key=f"{trigger.id}#{target.id}#{key}",
+            idempotency_key=f"{trigger.id}#{target.id}#{key}" if key else "",
             caller=CALLER,
             source=f"{_WORDS.get(trigger.type, 'trigger')}:{trigger.name}",
         )

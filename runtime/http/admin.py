@@ -19,6 +19,7 @@
                                                    "layers": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     …    /_glowplug/async[/<request-id>]           asynchronous events (``results.py``)
+    …    /_glowplug/schedules, events, topics, jobs  what causes events (``triggers.py``)
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -45,6 +46,7 @@ from glowplug.runtime.stacks import OnEvent, StackRequest
 from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
 from .results import ResultsApi
+from .triggers import TriggersApi
 
 _PREFIX = "/_glowplug/"
 _COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
@@ -69,8 +71,15 @@ class AdminApi:
     """Answers ``/_glowplug/*`` and ``/metrics``."""
 
     def __init__(
-        self, control: ControlPlane, metrics: Exposition, *, limits: Limits, events: ResultsApi | None = None
+        self,
+        control: ControlPlane,
+        metrics: Exposition,
+        *,
+        limits: Limits,
+        events: ResultsApi | None = None,
+        triggers: TriggersApi | None = None,
     ) -> None:
+        self._triggers = triggers
         self._events = events
         self._control = control
         self._metrics = metrics
@@ -86,6 +95,8 @@ class AdminApi:
                 return await self._function(request, name, verb)
             case ["snapshots"]:
                 return await self._import(request)
+            case [("schedules" | "events" | "topics" | "jobs"), *_] as segments if self._triggers is not None:
+                return await self._triggers.answer(request, segments)
             case ["async", *rest] if self._events is not None:
                 return await self._events.answer(request, rest)
             case ["code", digest]:

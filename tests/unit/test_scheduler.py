@@ -72,7 +72,7 @@ class Bench:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scheduler]:
         async with await QueueStore.open(self.path, self.clock) as store:
-            self.accepting = Accepting(store, *([self.accepting.events] if hasattr(self, "accepting") else []))
+            self.accepting = Accepting(store, self.accepting.events if hasattr(self, "accepting") else [])
             delivery = Delivery(self.accepting, store, HOME)
             self.scheduler = Scheduler(lambda: self.triggers.values(), delivery, store, HOME, self.clock)
             await self.scheduler.start()
