@@ -136,7 +136,7 @@ class Jobs:
             counts = await self._store.counts(queue_of(piece.function))
         except QueueNotFound:  # it never had an event
             return True
-        return counts.visible + counts.in_flight <= ours  # what is delayed for another attempt waits for that
+        return counts.visible <= ours  # others are running, or are delayed until their next attempt
 
 
 def _problem(line: bytes) -> str | None:
