@@ -104,7 +104,7 @@ class Edge:
 
     def _triggers_api(self) -> TriggersApi:
         parts = self.triggering
-        return TriggersApi(parts.scheduler, parts.bus, parts.topics, parts.jobs, self.config.limits)
+        return TriggersApi(parts.scheduler, parts.bus, parts.topics, parts.jobs, self.results, self.config.limits)
 
     def _lambda_api(self, retries: Retries, downloads: Downloads) -> LambdaApi:
         config = self.config

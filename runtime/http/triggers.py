@@ -1,6 +1,7 @@
 """What causes events, as HTTP on the control listener.
 
-GET  /_glowplug/schedules                {"schedules": [...]}: next and last runs
+GET  /_glowplug/schedules                {"schedules": [...]}: next and last runs, and
+                                         what became of the last
 POST /_glowplug/events                   body {"Entries": [...]}, as PutEvents; {"FailedEntryCount", "Entries"}
 POST /_glowplug/topics/<name>            body {"Message", "Subject", "MessageAttributes"}; {"MessageId"}
 POST /_glowplug/jobs/<job>               ?function=&qualifier=&first=&concurrency=&retries=; body: a piece of a batch
@@ -30,7 +31,8 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.events.bus import Bus
 from glowplug.runtime.events.jobs import Jobs, Piece
-from glowplug.runtime.events.scheduler import Scheduler
+from glowplug.runtime.events.results import Results
+from glowplug.runtime.events.scheduler import ScheduleListing, Scheduler
 from glowplug.runtime.events.topics import Published, Topics
 
 from .faults import error_fields
@@ -46,11 +48,14 @@ log = logging.getLogger(__name__)
 class TriggersApi:
     """Answers for schedules, posted events, topics and batch jobs."""
 
-    def __init__(self, scheduler: Scheduler, bus: Bus, topics: Topics, jobs: Jobs, limits: Limits) -> None:
+    def __init__(
+        self, scheduler: Scheduler, bus: Bus, topics: Topics, jobs: Jobs, results: Results, limits: Limits
+    ) -> None:
         self._scheduler = scheduler
         self._bus = bus
         self._topics = topics
         self._jobs = jobs
+        self._results = results
         self._limits = limits
 
     async def answer(self, request: Request, segments: list[str]) -> Reply:
@@ -58,7 +63,8 @@ class TriggersApi:
         match segments:
             case ["schedules"]:
                 _only(request, "GET")
-                return json_reply({"schedules": [asdict(one) for one in self._scheduler.listing()]})
+                listed = [asdict(one) | {"result": await self._result(one)} for one in self._scheduler.listing()]
+                return json_reply({"schedules": listed})
             case ["events"]:
                 _only(request, "POST")
                 return json_reply(await self._bus.put((await self._body(request)).get("Entries")))
@@ -71,6 +77,16 @@ class TriggersApi:
                 piece = await self._piece(request, job)
                 return Reply(HTTPStatus.OK, content_type=_NDJSON, stream=_lines(self._jobs, piece))
         raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+    async def _result(self, schedule: ScheduleListing) -> str:
+        """Return the states of the events of a schedule's last run, empty where nothing is known of them any more."""
+        states = []
+        for request_id in schedule.requests:
+            try:
+                states.append(self._results.show(await self._results.find(request_id), result=False)["state"])
+            except ResourceNotFound:
+                continue
+        return ", ".join(states)
 
     async def _piece(self, request: Request, job: str) -> Piece:
         query = {name: values[-1] for name, values in parse_qs(request.query).items()}
