@@ -126,6 +126,12 @@ class JobFile:
             os.replace(self._part, self.output)
         self._job.unlink()
 
+    def discard(self) -> None:
+        """Forget a job of which nothing was run; one that has results stays."""
+        if self.done == 0:
+            self._part.unlink()
+            self._job.unlink()
+
     def __enter__(self) -> JobFile:
         return self
 

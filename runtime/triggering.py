@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .bucketlisting import BucketListing
 from .clock import Clock
 from .config import NodeConfig
 from .events.accepting import Acceptor
+from .events.bucketwatch import BucketWatch
 from .events.bus import Bus
 from .events.delivery import Delivery
 from .events.deployed import Deployed, DeployedTriggers
@@ -40,6 +42,11 @@ class Triggering(Collector):
         self._delivery = Delivery(acceptor, queues, home)
         self.scheduler = Scheduler(self._triggers.all, self._delivery, queues, home, clock)
         self.bus = Bus(self._triggers, self._delivery, home, clock)
+        self._buckets = BucketWatch(
+            self._triggers, self._delivery, queues, home, clock,
+            listed=BucketListing(config.s3_endpoint, config.region), directories=config.buckets,
+            every_s=config.s3_poll_s,
+        )  # fmt: skip
         self.topics = Topics(self._triggers, self._delivery, home, clock)
 
         def free(name: str, qualifier: str) -> int:
@@ -52,14 +59,17 @@ class Triggering(Collector):
     async def start(self) -> None:
         """Begin. Raises ``StateError``."""
         await self.scheduler.start()
+        await self._buckets.start()
 
     def changed(self) -> None:
         """What is deployed has changed."""
         self.scheduler.changed()
+        self._buckets.changed()
 
     async def close(self) -> None:
         """Send nothing more."""
         await self.scheduler.close()
+        await self._buckets.close()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics of triggers."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from glowplug.runtime.config import default_state
+from glowplug.runtime.errors import FunctionNotFound
 
 from ..client import NodeClient
 from ..errors import JobError
@@ -77,6 +78,9 @@ def map_(
             whole = run(order, job, inputs, find, progress)
         except KeyboardInterrupt:
             raise JobError(f"stopped after {job.done} lines; the same command goes on with them") from None
+        except FunctionNotFound:
+            job.discard()
+            raise
         except Exception as error:
             error.add_note(f"{job.done} lines are done; the same command goes on with the rest")
             raise

@@ -63,8 +63,8 @@ _NAME: Final = re.compile(r"[.\-_A-Za-z0-9]{1,256}")
 _QUEUE_ARN: Final = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]*:\d{12}:(?P<name>[A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
 _S3_EVENTS: Final = frozenset(
     f"s3:{name}"
-    for name in "ObjectCreated:* ObjectCreated:Put ObjectCreated:Post ObjectCreated:Copy "
-    "ObjectCreated:CompleteMultipartUpload ObjectRemoved:* ObjectRemoved:Delete".split()
+    for name in "ObjectCreated:* ObjectCreated:Put ObjectCreated:CompleteMultipartUpload ObjectRemoved:* "
+    "ObjectRemoved:Delete".split()
 )
 
 
