@@ -174,7 +174,8 @@ class _Reading:
     def _function(self, value: Any, path: KeyPath) -> dict[str, str]:
         target = self.resources.function_of(value, path)
         if not target.logical_id:
-            raise self.template.error(path, f"{target.name or 'it'} is not a function of this template")
+            named = self.resources.intrinsics.evaluate(value, path)
+            raise self.template.error(path, f"{named} is not a function of this template")
         found = {"FunctionName": target.name}
         return found | {"Qualifier": target.qualifier} if target.qualifier else found
 
