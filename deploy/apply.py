@@ -26,6 +26,7 @@ from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
+from .triggers import trigger_in_template
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
@@ -221,6 +222,7 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
         "Apis": {key: dict(value) for key, value in wanted.apis.items()},
         "Queues": {key: dict(value) for key, value in wanted.queues.items()},
         "Mappings": {key: dict(value) for key, value in wanted.mappings.items()},
+        "Triggers": {key: dict(value) for key, value in wanted.triggers.items()},
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
         "Exports": dict(wanted.exports),
@@ -250,6 +252,8 @@ def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
         return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
     if logical_id in wanted.queues or logical_id in wanted.mappings:
         return queues.in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
+    if logical_id in wanted.triggers:
+        return trigger_in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
     return TemplateError(wanted.template.name, 0, str(error))
 
 

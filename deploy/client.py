@@ -152,6 +152,27 @@ class NodeClient:
         to serve with if it passes."""
         return self._stream("POST", f"{_function(name)}/bake", {"wait": wait, "engine": engine}, on_progress)
 
+    def schedules(self) -> list[dict[str, Any]]:
+        """Return every schedule with its next and last runs."""
+        return list(self._json("GET", "/_glowplug/schedules")["schedules"])
+
+    def run_piece(self, job: str, query: Mapping[str, str], body: bytes) -> Iterator[dict[str, Any]]:
+        """Run a piece of a batch job, one JSON value a line; yield a result for each line, in their order.
+
+        Raises ``NodeUnreachable`` where the node ends before all are there.
+        """
+        path = f"/_glowplug/jobs/{quote(job, safe='')}?{urlencode(query)}"
+        left = body.count(b"\n")
+        with self._exchange("POST", path, body, {"Content-Type": "application/x-ndjson"}) as response:
+            for line in response:
+                result = self._object(line)
+                if result.get("event") == "error":
+                    raise refusal(int(result.get("status", 500)), result, {})
+                yield result
+                left -= 1
+        if left > 0:
+            raise NodeUnreachable(f"the node at {self.endpoint} ended before it answered")
+
     def engines(self, name: str) -> dict[str, Any]:
         """Return the engines of a function's models with what they were measured at."""
         return self._json("GET", f"{_function(name)}/bake")

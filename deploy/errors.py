@@ -5,6 +5,7 @@ DeployError
 ├── ArchiveError      a CodeUri cannot be packed
 │   └── RequirementsError   what it requires cannot be installed
 ├── StrictRefusal     --strict, and the template says what has no effect here
+├── JobError          a batch job cannot be run, or was stopped
 ├── ExportError       a snapshot cannot be signed, or its file cannot be written or read
 └── NodeUnreachable   no node answers, or it ended before it did
 """
@@ -33,6 +34,10 @@ class TemplateError(DeployError):
 
 class StrictRefusal(DeployError):
     """What would only be noted is refused, as ``--strict`` asks for; the message lists it."""
+
+
+class JobError(DeployError):
+    """A batch job cannot be run, or was stopped before it was done."""
 
 
 class ArchiveError(DeployError):

@@ -24,10 +24,17 @@ from .supported import (
     LAMBDA_VERSION,
     QUEUE,
 )
+from .supported_triggers import BUCKET, RULE, SCHEDULE, TOPIC
 from .template import KeyPath, Template
 
 HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
 REST_API, REST_STAGE = "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Stage"
+_BUS = "AWS::Events::EventBus"
+_OWN_NAMES = {RULE: "Name", SCHEDULE: "Name", _BUS: "Name", BUCKET: "BucketName", TOPIC: "TopicName"}
+_ARNS = {  # service, resource, and the property with the name of what it is in
+    RULE: ("events", "rule", "EventBusName"), SCHEDULE: ("scheduler", "schedule", "GroupName"),
+    _BUS: ("events", "event-bus", ""), BUCKET: ("s3", "", ""),
+}  # fmt: skip
 _STAGES = {HTTP_API: (HTTP_STAGE, "ApiId"), REST_API: (REST_STAGE, "RestApiId")}
 _FUNCTION = re.compile(
     r"(?:(?:arn:[^:]+:lambda:[^:]*:)?\d{12}:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>.+))?"
@@ -128,6 +135,8 @@ class Resources:
             return f"{self._endpoint}/{self._account.account_id}/{self.queue_name(logical_id)}"
         if kind == LAMBDA_MAPPING:
             return mapping_id_of(self.stack, logical_id)
+        if kind in _OWN_NAMES:
+            return self._own_name(logical_id, kind)
         if kind == LAMBDA_LAYER:
             return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{_number_of(logical_id)}")
         if kind != LAMBDA_PERMISSION:
@@ -135,6 +144,16 @@ class Resources:
                 if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
                     return name
         return f"{self.stack}-{logical_id}"
+
+    def _own_name(self, logical_id: str, kind: str) -> str:
+        """Return the ``Ref`` of a rule, a schedule, a bus, a bucket (its name) or a topic (its ARN)."""
+        key = _OWN_NAMES[kind]
+        named = str(
+            (key in self.properties(logical_id) and self._named(logical_id, key)) or f"{self.stack}-{logical_id}"
+        )
+        if kind == BUCKET:
+            return named.lower()
+        return self._account.arn("sns", named) if kind == TOPIC else named
 
     def layer_name(self, logical_id: str) -> Any:
         """Return the name of a layer; one that the template does not name is the stack's own, as functions are."""
@@ -170,6 +189,12 @@ class Resources:
             return self._account.arn("lambda", f"event-source-mapping:{self.ref(logical_id)}")
         if (kind, attribute) == ("AWS::IAM::Role", "Arn"):
             return self._account.arn("iam", f"role/{self.ref(logical_id)}", regional=False)
+        if attribute == "Arn" and kind in _ARNS:
+            return self._arn_of(logical_id, kind)
+        if (kind, attribute) == (TOPIC, "TopicName"):
+            return str(self.ref(logical_id)).rpartition(":")[2]
+        if (kind, attribute) == (TOPIC, "TopicArn"):
+            return self.ref(logical_id)
         if (kind, attribute) == ("AWS::Logs::LogGroup", "Arn"):
             return self._account.arn("logs", f"log-group:{self.ref(logical_id)}:*")
         if (kind, attribute) == (LAMBDA_LAYER, "LayerVersionArn"):
@@ -192,6 +217,21 @@ class Resources:
         if (kind, attribute) == (REST_API, "RootResourceId"):
             return f"{self.ref(logical_id)}-root"
         raise LookupError(f"{logical_id} ({kind}) has no attribute {attribute}")
+
+    def _arn_of(self, logical_id: str, kind: str) -> str:
+        if kind == BUCKET:
+            return f"arn:aws:s3:::{self.ref(logical_id)}"
+        service, resource, above = _ARNS[kind]
+        group = str((above and self._named(logical_id, above)) or "default")
+        within = f"{group}/" if kind == SCHEDULE or (above and group != "default") else ""
+        return self._account.arn(service, f"{resource}/{within}{self.ref(logical_id)}")
+
+    def function_of(self, value: Any, path: KeyPath) -> Target:
+        """Return the function that ``value``, as written at ``path``, stands for: by reference, name or ARN.
+
+        Its ``logical_id`` is empty where it is none of this template.
+        """
+        return Target(*self._function(value, path))
 
     def target(self, logical_id: str, key: str) -> Target:
         """Return the function that a resource names at ``key``, by name or ARN. Its own Qualifier wins.

@@ -14,6 +14,7 @@ from glowplug.runtime.wantedqueues import QUEUE_NUMBERS
 
 from .keys import only
 from .supported_events import API_PROPERTIES, GLOBALS, MAPPING_NOTED, MAPPING_PROPERTIES, check_api, check_events
+from .supported_triggers import NOTED_TYPES, PROPERTIES, REQUIRED
 from .template import KeyPath, Template
 
 SERVERLESS_FUNCTION = "AWS::Serverless::Function"
@@ -30,9 +31,12 @@ QUEUE = "AWS::SQS::Queue"
 _TRANSFORMS = ("AWS::Serverless-2016-10-31", "AWS::LanguageExtensions")
 
 # Resources that only matter to AWS's access control and log retention. Roles are also what the translator generates.
-_NOTED_TYPES = frozenset(
-    "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy AWS::Lambda::LayerVersionPermission "
-    "AWS::Logs::LogGroup AWS::SQS::QueuePolicy".split()
+_NOTED_TYPES = (
+    frozenset(
+        "AWS::IAM::ManagedPolicy AWS::IAM::Policy AWS::IAM::Role AWS::IAM::RolePolicy "
+        "AWS::Lambda::LayerVersionPermission AWS::Logs::LogGroup AWS::SQS::QueuePolicy".split()
+    )
+    | NOTED_TYPES
 )
 _SECTIONS = frozenset(
     "AWSTemplateFormatVersion Transform Description Metadata Globals Parameters Mappings Conditions Resources "
@@ -123,6 +127,7 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         frozenset(),
     ),
     **API_PROPERTIES,
+    **PROPERTIES,
     SERVERLESS_LAYER: (_LAYER | {"ContentUri"}, frozenset({"PublishLambdaVersion", "RetentionPolicy"}), frozenset()),
     LAMBDA_LAYER: (_LAYER | {"Content"}, frozenset(), frozenset()),
 }  # fmt: skip
@@ -133,6 +138,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     LAMBDA_PERMISSION: ("FunctionName", "Action", "Principal"),
     LAMBDA_EVENT_INVOKE: ("FunctionName", "Qualifier"),
     LAMBDA_MAPPING: ("FunctionName", "EventSourceArn"),
+    **REQUIRED,
 }
 
 

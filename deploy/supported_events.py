@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .keys import only
+from .supported_triggers import EVENTS, check_trigger
 from .template import KeyPath, Template
 
 SERVERLESS_API = "AWS::Serverless::Api"
@@ -69,10 +70,10 @@ _EVENTS: dict[str, tuple[Keys, Keys, Keys]] = {
         frozenset("RequestModel ResponseTransferMode".split()),
     ),
     "SQS": (MAPPING_PROPERTIES | {"Queue"}, MAPPING_NOTED, frozenset()),
+    **EVENTS,
 }
 _EVENTS_NOT_YET = frozenset(
-    "AlexaSkill CloudWatchEvent CloudWatchLogs Cognito DocumentDB DynamoDB EventBridgeRule IoTRule Kinesis MQ MSK S3 "
-    "SNS Schedule ScheduleV2 SelfManagedKafka".split()
+    "AlexaSkill CloudWatchLogs Cognito DocumentDB DynamoDB IoTRule Kinesis MQ MSK SelfManagedKafka".split()
 )
 _EVENT_AUTH = (
     frozenset("Authorizer InvokeRole OverrideApiAuth".split()),
@@ -114,6 +115,8 @@ def check_events(template: Template, path: KeyPath, events: Any) -> list[tuple[s
             only(template, (*at, "Properties", "Auth"), properties["Auth"], *_EVENT_AUTH)
         if kind in _ITS_API:
             _check_its_api(template, (*at, "Properties"), kind, properties)
+        else:
+            check_trigger(template, (*at, "Properties"), kind, properties)
         noted += [(f"{kind}.{one}", f"{path[1]}.{name}") for one in properties if one in without_effect]
     return noted
 

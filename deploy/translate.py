@@ -6,7 +6,8 @@
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
    (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
-   API is read from its OpenAPI document (``apis``); ``queues`` reads queues and what is mapped to functions.
+   API is read from its OpenAPI document (``apis``); ``queues`` reads queues and what is mapped to functions; rules,
+   schedules, buckets and subscriptions become triggers.
 5. ``wanted.wanted_of`` judges each; the field that it refuses is found again in the template.
 
 This file and those beside it that it imports are the only ones that know SAM's and CloudFormation's names.
@@ -38,14 +39,15 @@ from .queues import queues_of
 from .resources import Account, Resources, unpublished
 from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
+from .triggers import triggers_of
 
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions``, ``layers``, ``apis``, ``queues`` and ``mappings`` by logical id,
-    ``archives`` by digest, ``outputs`` by name.
+    """What a template asks for. ``definitions``, ``layers``, ``apis``, ``queues``, ``mappings`` and ``triggers`` by
+    logical id, ``archives`` by digest, ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
@@ -64,6 +66,7 @@ class Stack:
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -110,14 +113,15 @@ def translate(
     _validate(result)
     apis = apis_of(template, resources, definitions)
     found = queues_of(template, resources)
+    triggers = triggers_of(template, resources, definitions)
     outputs = {
         name: callable_here(value, stack, apis, endpoint)
         for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
     }
     exports = exports_of(template, names, outputs)
     return replace(
-        result, outputs=outputs, apis=apis, queues=found.queues, mappings=found.mappings, exports=exports,
-        imports=imports,
+        result, outputs=outputs, apis=apis, queues=found.queues, mappings=found.mappings, triggers=triggers,
+        exports=exports, imports=imports,
     )  # fmt: skip
 
 

@@ -196,9 +196,9 @@ class Layer:
 class Stack:
     """A template as deployed: logical ids to names, and the body of the request that put it (``StackRequest``).
 
-    ``template_digest`` is what the client said of its template. ``layers`` and ``apis`` map logical ids to the layers'
-    names and the APIs' ids, ``queues`` and ``mappings`` to names and UUIDs. ``exports`` is text by name, ``imports``
-    says of which stack each name is.
+    ``template_digest`` is what the client said of its template. ``layers``, ``apis`` and ``triggers`` map logical ids
+    to the layers' names, the APIs' ids and the triggers' names, ``queues`` and ``mappings`` to names and UUIDs.
+    ``exports`` is text by name, ``imports`` says of which stack each name is.
     """
 
     name: str
@@ -207,6 +207,7 @@ class Stack:
     functions: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
     apis: Mapping[str, str] = field(default_factory=dict)
+    triggers: Mapping[str, str] = field(default_factory=dict)
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
@@ -218,7 +219,8 @@ class Stack:
 class Catalog:
     """Everything that is deployed. ``slots`` outlive their functions; ``urls`` follows from ``functions``.
 
-    ``documents`` holds what belongs to no function: ``event-source-mapping/<uuid>``, ``api/<api-id>``, ….
+    ``documents`` holds what belongs to no function: ``event-source-mapping/<uuid>``, ``api/<api-id>``,
+    ``trigger/<stack>/<logical id>``, ….
     """
 
     functions: Mapping[str, Function] = field(default_factory=dict)

@@ -67,7 +67,8 @@ class NodeConfig:
     ``async_requeue_s`` and ``async_requeue_limit_s`` bound the delays after a throttle, ``async_retention_s`` is how
     long results and idempotency keys are kept, ``delivery_age_s`` how long a delivery to another host is tried.
     ``sqs_endpoint`` and ``s3_endpoint`` are for destinations that are not of this node, ``webhooks`` maps ARNs of
-    topics and event buses to URLs.
+    topics and event buses to URLs. ``s3_poll_s`` is how often buckets with notifications are looked at, ``buckets``
+    those that are directories of this machine (docs/events.md).
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -107,6 +108,8 @@ class NodeConfig:
     delivery_age_s: float = 86_400.0
     sqs_endpoint: str = ""
     s3_endpoint: str = ""
+    s3_poll_s: float = 30.0
+    buckets: Mapping[str, Path] = field(default_factory=dict)
     webhooks: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
@@ -178,8 +181,20 @@ def read_webhooks(text: str) -> dict[str, str]:
     return found
 
 
+def read_buckets(text: str) -> dict[str, Path]:
+    """Read ``NAME=DIRECTORY`` pairs, separated by commas. Raises ``ValueError``."""
+    found = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, directory = pair.partition("=")
+        if not (name and separator and directory):
+            raise ValueError(pair)
+        found[name] = Path(directory).expanduser().absolute()
+    return found
+
+
 _KINDS: dict[Callable[[str], Any], str] = {
     read_size: "size such as 500000000, 500M or 20G",
+    read_buckets: "list of NAME=DIRECTORY pairs, separated by commas",
     read_webhooks: "list of ARN=URL pairs, separated by commas",
 }
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -217,6 +232,8 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_DELIVERY_AGE_SECONDS": ("delivery_age_s", float),
     "GLOWPLUG_SQS_ENDPOINT": ("sqs_endpoint", str),
     "GLOWPLUG_S3_ENDPOINT": ("s3_endpoint", str),
+    "GLOWPLUG_S3_POLL_SECONDS": ("s3_poll_s", float),
+    "GLOWPLUG_BUCKETS": ("buckets", read_buckets),
     "GLOWPLUG_WEBHOOKS": ("webhooks", read_webhooks),
 }
 
@@ -243,6 +260,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_ASYNC_REQUEUE_LIMIT_SECONDS": (0.01, 43_200),
     "GLOWPLUG_ASYNC_RETENTION_SECONDS": (1, math.inf),
     "GLOWPLUG_DELIVERY_AGE_SECONDS": (1, math.inf),
+    "GLOWPLUG_S3_POLL_SECONDS": (0.1, 86_400),
     "GLOWPLUG_CONTEXT_POOL_MIB": (0, math.inf),
 }
 _FORMS = {

@@ -16,6 +16,7 @@ from .events.results import Results
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
+from .http.awsevents import AwsEvents
 from .http.deferred import Deferred
 from .http.dispatch import ControlSurface, Door, Front, PublicSurface
 from .http.downloads import Downloads
@@ -28,6 +29,7 @@ from .http.lambda_api.call import Services
 from .http.lambda_api.retries import Retries
 from .http.results import ResultsApi
 from .http.streaming import Streams
+from .http.triggers import TriggersApi
 from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
@@ -36,6 +38,7 @@ from .polling import Polling
 from .queueing import Queueing
 from .registry import Registry
 from .routing.tasks import OwnedTasks
+from .triggering import Triggering
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Edge:
     streaming: OwnedTasks
     events: Acceptor
     results: Results
+    triggering: Triggering
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -79,11 +83,13 @@ class Edge:
                 limits=self.config.limits,
                 queues=self.queues.admin,
                 events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
+                triggers=self._triggers_api(),
             ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
             self.queues.sqs,
+            AwsEvents(self.triggering.bus, self.triggering.topics),
         )
         return control, PublicSurface(public)
 
@@ -102,6 +108,10 @@ class Edge:
             clock=self.clock, request_bytes=request_bytes, observer=self.metrics,
         )  # fmt: skip
         return {"url": urls, "api": gateway}
+
+    def _triggers_api(self) -> TriggersApi:
+        parts = self.triggering
+        return TriggersApi(parts.scheduler, parts.bus, parts.topics, parts.jobs, self.results, self.config.limits)
 
     def _lambda_api(self, streams: Streams, retries: Retries, downloads: Downloads) -> LambdaApi:
         config = self.config

@@ -126,6 +126,10 @@ class Metrics(Collector):
     def __repr__(self) -> str:
         return f"<Metrics versions={len(self._versions)} urls={len(self._urls)}>"
 
+    def include(self, families: Collector) -> None:
+        """Show the families of another part too."""
+        self._registry.register(families)
+
     def observed(self, invoke: Invoke) -> Invoke:
         """Return ``invoke`` with every outcome and refusal recorded."""
 

@@ -56,6 +56,7 @@ from .routing.tasks import OwnedTasks
 from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
+from .triggering import Triggering
 
 log = logging.getLogger(__name__)
 
@@ -244,6 +245,16 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
         )
         metrics.add(events.metrics)
+        triggering = Triggering(
+            config=config,
+            deployed=registry,
+            acceptor=events.intake,
+            results=events.results,
+            room=router.room,
+            queues=queues.store,
+            clock=clock,
+        )
+        metrics.include(triggering)
 
         def removed(name: str) -> None:
             metrics.forget(name)
@@ -253,6 +264,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
 
         async def changed(specs: Sequence[FunctionSpec]) -> None:
             events.changed()
+            triggering.changed()
             await gpu.changed(specs)
             await models.tidy(specs)
 
@@ -308,6 +320,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             events=events.intake,
             results=events.results,
             streaming=streaming,
+            triggering=triggering,
             metrics=metrics,
             keys=keys,
             guarded=access.required,
@@ -317,6 +330,8 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         stack.push_async_callback(events.close)
         await events.start()
+        stack.push_async_callback(triggering.close)
+        await triggering.start()
         on_control, on_public = edge.surfaces(stack)
         await http.serve(control=on_control, public=on_public)
         state.announce(http.endpoint)

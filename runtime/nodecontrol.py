@@ -304,6 +304,7 @@ class NodeControl:
             functions=wanted,
             layers=request.layers,
             apis=request.apis,
+            triggers=request.triggers,
             sizes={digest: self._code.size(digest) for digest in digests},
             definitions=request.definitions,
             exports=request.exports,

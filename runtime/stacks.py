@@ -14,13 +14,15 @@ from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .apis import api_of, check_targets
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
+from .events import triggers
 from .interpreters import note
 from .reader import Reader, kind
 from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 from .wantedqueues import WantedMapping, mapping_of
 
-_BODY = frozenset("Functions Layers Apis Queues Mappings TemplateDigest Refresh Exports Imports".split())
+_SECTIONS = ("Functions", "Layers", "Apis", "Queues", "Mappings", "Triggers")
+_BODY = frozenset({*_SECTIONS, "TemplateDigest", "Refresh", "Exports", "Imports"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -71,7 +73,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers, APIs, queues and mappings by logical id, as JSON.
+    """What a client wants a stack to be: functions, layers, APIs, queues, mappings and triggers by logical id, as JSON.
 
     ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
     by name, ``imports`` are the names of what this one has imported.
@@ -81,6 +83,7 @@ class StackRequest:
     definitions: Mapping[str, Mapping[str, Any]]
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     template_digest: str = ""
     refresh: bool = False
     exports: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        sections = {name: body.get(name, {}) for name in ("Functions", "Layers", "Apis", "Queues", "Mappings")}
+        sections = {section: body.get(section, {}) for section in _SECTIONS}
         for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
@@ -109,17 +112,9 @@ class StackRequest:
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise InvalidRequestContent("Imports is a list of strings")
         return cls(
-            name,
-            sections["Functions"],
-            sections["Layers"],
-            sections["Apis"],
-            digest,
-            refresh,
-            exports,
-            tuple(imports),
-            sections["Queues"],
-            sections["Mappings"],
-        )
+            name, body["Functions"], sections["Layers"], sections["Apis"], sections["Triggers"], digest, refresh,
+            exports, tuple(imports), sections["Queues"], sections["Mappings"],
+        )  # fmt: skip
 
 
 def validated(
@@ -147,6 +142,9 @@ def validated(
         found[logical_id] = wanted
     for logical_id, definition in request.apis.items():
         check_targets(api_of("", definition, logical_id), found.values(), logical_id)
+    for logical_id, definition in request.triggers.items():
+        trigger = triggers.trigger_of(f"{request.name}/{logical_id}", definition, logical_id)
+        triggers.check_targets(trigger, found.values(), logical_id)
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import keyword
 import sys
 from collections.abc import Mapping
 from typing import IO, Any
@@ -32,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stacks": ("stacks", "List stacks: their functions and what they export."),
     "ls": ("functions", "List functions: tier, instances, engine, last start."),
     "invoke": ("invoke", "Call a function and print its answer."),
+    "map": ("map", "Run a function over every line of files."),
+    "schedules": ("schedules", "List schedules: next runs, last results."),
     "warm": ("functions", "Start an instance of a function."),
     "cool": ("functions", "Sink a function to a colder tier."),
     "bake": ("bake", "Make a function's engines, and show what they were measured at."),
@@ -44,6 +45,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check what this machine has, and what to do about the rest."),
 }
 """Command -> (module in this package, short help as ``glowplug --help`` shows it without importing the module)."""
+
+
+_NAMES = {"map": "map_"}
+"""Commands whose function cannot have their name: it is a builtin's."""
 
 
 class LazyGroup(click.Group):
@@ -66,7 +71,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self._commands_of:
             return None
         module = importlib.import_module(f".{self._commands_of[cmd_name][0]}", self._package)
-        command: click.Command = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
+        command: click.Command = getattr(module, _NAMES.get(cmd_name, cmd_name))
         return command
 
     def resolve_command(

@@ -81,7 +81,9 @@ def _goes(stack: Mapping[str, Any]) -> list[str]:
     apis = [f"API {name}" for name in stack["Apis"].values()]
     mappings = [f"event source mapping {uuid}" for uuid in stack["Mappings"].values()]
     queues = [f"queue {name}, unless its DeletionPolicy is Retain" for name in stack["Queues"].values()]
-    return [*functions, *layers, *apis, *mappings, *queues, *(f"export {name}" for name in stack["Exports"])]
+    triggers = [f"trigger {name}" for name in stack["Triggers"].values()]
+    found = [*functions, *layers, *apis, *mappings, *queues, *triggers]
+    return [*found, *(f"export {name}" for name in stack["Exports"])]
 
 
 def _unknown(client: NodeClient, stack: str) -> str:

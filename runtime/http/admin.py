@@ -20,6 +20,7 @@
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     …    /_glowplug/async[/<request-id>]           asynchronous events (``results.py``)
     …    /_glowplug/queues[/…]                      queue_admin.py
+    …    /_glowplug/schedules, events, topics, jobs  what causes events (``triggers.py``)
     GET  /metrics                                  Prometheus text
 
 (*) with ``Accept: application/x-ndjson`` the answer comes as lines: any number of ``{"event": "progress", …}``, then
@@ -47,6 +48,7 @@ from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
 from .queue_admin import QueueAdmin
 from .results import ResultsApi
+from .triggers import TriggersApi
 
 _PREFIX = "/_glowplug/"
 _COOLER: tuple[Tier, ...] = ("parked", "stored", "remote")
@@ -78,7 +80,9 @@ class AdminApi:
         limits: Limits,
         events: ResultsApi | None = None,
         queues: QueueAdmin | None = None,
+        triggers: TriggersApi | None = None,
     ) -> None:
+        self._triggers = triggers
         self._events = events
         self._control = control
         self._metrics = metrics
@@ -95,6 +99,8 @@ class AdminApi:
                 return await self._function(request, name, verb)
             case ["snapshots"]:
                 return await self._import(request)
+            case [("schedules" | "events" | "topics" | "jobs"), *_] as segments if self._triggers is not None:
+                return await self._triggers.answer(request, segments)
             case ["async", *rest] if self._events is not None:
                 return await self._events.answer(request, rest)
             case ["queues", *_] if self._queues is not None:
@@ -259,6 +265,7 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Apis": dict(stack.apis),
         "Queues": dict(stack.queues),
         "Mappings": dict(stack.mappings),
+        "Triggers": dict(stack.triggers),
         "Exports": dict(stack.exports),
         "Imports": dict(stack.imports),
     }

@@ -45,8 +45,8 @@ class Authenticator:
         """Return ``request`` with its ``principal``; its body can still be read, and is what was signed.
 
         ``service`` is the name that the signature must be for: ``lambda`` for the Lambda API, function URLs and the
-        node's own paths, ``execute-api`` for API routes, ``sqs`` for queues. Raises one of ``NotAuthenticated``, and
-        ``RequestTooLarge`` for a body that had to be read.
+        node's own paths, ``execute-api`` for API routes, ``sqs`` for queues, ``events`` and ``sns``. Raises one of
+        ``NotAuthenticated``, and ``RequestTooLarge`` for a body that had to be read.
         """
         headers = _headers(request)
         claim = sigv4.claim_of(request.query, headers)

@@ -9,6 +9,7 @@
     control    ours                     /_glowplug/…, /metrics   admin API
     control    ours                     /20yy-mm-dd/…            Lambda API
     control    ours                     /, /<account>/<queue>    SQS (POST with its X-Amz-Target)
+    control    ours                     /                        EventBridge, SNS (POST with a target, or a form)
     public     <url-id>.lambda-url.*    any                      that function
     public     <api-id>.execute-api.*   any                      that API
     public     any                      /_url/<url-id>[/…]       that function
@@ -33,6 +34,7 @@ from glowplug.runtime import sigv4
 from glowplug.runtime.errors import Forbidden, ResourceNotFound
 
 from .authentication import Authenticator
+from .awsevents import AwsEvents, service_of
 from .downloads import PREFIX as DOWNLOADS
 from .downloads import Downloads
 from .hosts import ControlGuard, api_id_of_host, hostname, url_id_of_host
@@ -100,7 +102,9 @@ class ControlSurface:
         downloads: Downloads,
         authenticator: Authenticator | None = None,
         sqs: SqsApi | None = None,
+        aws_events: AwsEvents | None = None,
     ) -> None:
+        self._aws_events = aws_events
         self._fronts = fronts
         self._lambda_api = lambda_api
         self._admin = admin
@@ -123,12 +127,16 @@ class ControlSurface:
         if request.path.startswith(DOWNLOADS):
             return await self._downloads.answer(request)
         for_sqs = self._sqs is not None and is_for_sqs(request)
+        sender = None if self._aws_events is None else service_of(request)
         if self._authenticator is not None:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})
-            request = await self._authenticator.authenticate(request, "sqs" if for_sqs else "lambda")
+            service = "sqs" if for_sqs else sender or "lambda"
+            request = await self._authenticator.authenticate(request, service)
         if for_sqs and self._sqs is not None:
             return await self._sqs.answer(request)
+        if sender is not None and self._aws_events is not None:
+            return await self._aws_events.answer(request, sender)
         if API_PATH.match(request.path):
             return await self._lambda_api.answer(request)
         if request.path.startswith("/_glowplug/") or request.path == "/metrics":

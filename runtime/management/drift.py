@@ -12,6 +12,7 @@ from typing import Any
 
 from glowplug.runtime.catalog import Catalog, Function, LayerVersion, Stack
 from glowplug.runtime.errors import DefinitionError, GlowplugError
+from glowplug.runtime.events.triggers import PREFIX
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
@@ -56,6 +57,10 @@ def drift(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ..
         functions=wanted,
         layers={key: _layer(stack.layers[key], version) for key, version in newest.items()},
         apis={logical_id: catalog.documents.get(f"api/{api}", {}) for logical_id, api in stack.apis.items()},
+        triggers={
+            key: catalog.documents.get(f"{PREFIX}{stack.name}/{key}", {"Name": one})
+            for key, one in stack.triggers.items()
+        },
         sizes={version.digest: version.size for version in newest.values()},
         definitions=stack.definitions,
         exports=stack.exports,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.catalog import Catalog, Layer, LayerVersion, Stack
 from glowplug.runtime.errors import Conflict, DefinitionError
+from glowplug.runtime.events import triggers
 from glowplug.runtime.spec import LayerSpec
 from glowplug.runtime.wanted import WantedFunction
 from glowplug.runtime.wantedqueues import WantedMapping
@@ -27,7 +28,8 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class WantedStack:
-    """A stack to be. ``functions`` by logical id, their models pinned; ``layers`` and ``apis`` are JSON as it was sent.
+    """A stack to be. ``functions`` by logical id, their models pinned; ``layers``, ``apis`` and ``triggers`` are JSON
+    as it was sent.
 
     ``sizes`` has the bytes of each zip that is named, by digest; ``definitions`` is what the stack's record keeps.
     ``exports`` and ``imports`` are what it shares with other stacks. ``queues`` are names: what they are is not the
@@ -45,6 +47,7 @@ class WantedStack:
     imports: tuple[str, ...] = ()
     queues: Mapping[str, str] = field(default_factory=dict)
     mappings: Mapping[str, WantedMapping] = field(default_factory=dict)
+    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
     _refuse_urls(catalog, stack)
     catalog, apis = _apis(catalog, stack, before)
     catalog, mappings = put_mappings(catalog, stack.name, stack.mappings, before, site)
+    catalog = _triggers(catalog, stack, before, site)
     record = Stack(
         name=stack.name,
         template_digest=stack.template_digest,
@@ -99,6 +103,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
         functions={logical_id: wanted.spec.name for logical_id, wanted in stack.functions.items()},
         layers=layers.names,
         apis=apis,
+        triggers={logical_id: str(given["Name"]) for logical_id, given in stack.triggers.items()},
         definitions=stack.definitions,
         exports=exports,
         imports=imports,
@@ -109,7 +114,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
 
 
 def destroy(catalog: Catalog, name: str) -> tuple[Catalog, list[FunctionChange]]:
-    """Take a stack out with its functions, APIs and layers. Raises ``Conflict`` where others import what it exports."""
+    """Take a stack out with all that it has. Raises ``Conflict`` where others import what it exports."""
     refuse_missing(catalog, name, {})
     changes = []
     for function in sorted(catalog.functions):
@@ -120,6 +125,8 @@ def destroy(catalog: Catalog, name: str) -> tuple[Catalog, list[FunctionChange]]
     for api in record.apis.values():
         catalog = catalog.with_document(f"api/{api}", None)
     catalog = without_mappings(catalog, record.mappings.values())
+    for logical_id in record.triggers:
+        catalog = catalog.with_document(_trigger_key(name, logical_id), None)
     kept = {known: layer for known, layer in catalog.layers.items() if layer.stack != name}
     return replace(catalog, layers=kept).without_stack(name), changes
 
@@ -167,6 +174,22 @@ def _apis(catalog: Catalog, stack: WantedStack, before: Stack | None) -> tuple[C
         if known != value:
             catalog = catalog.with_document(key, value)
     return catalog, ids
+
+
+def _triggers(catalog: Catalog, stack: WantedStack, before: Stack | None, site: Site) -> Catalog:
+    for logical_id in set() if before is None else before.triggers.keys() - stack.triggers.keys():
+        catalog = catalog.with_document(_trigger_key(stack.name, logical_id), None)
+    for logical_id, given in stack.triggers.items():
+        key = _trigger_key(stack.name, logical_id)
+        known = catalog.documents.get(key)
+        value = triggers.made(given, known, stack.name, site.iso)
+        if known != value:
+            catalog = catalog.with_document(key, value)
+    return catalog
+
+
+def _trigger_key(stack: str, logical_id: str) -> str:
+    return f"{triggers.PREFIX}{stack}/{logical_id}"
 
 
 def _refuse_names(catalog: Catalog, stack: WantedStack) -> None:

@@ -1,0 +1,193 @@
+"""From rules, schedules, buckets and subscriptions of a translated template to triggers that the node runs.
+
+SAM's events (``Schedule``, ``ScheduleV2``, ``EventBridgeRule``, ``CloudWatchEvent``, ``S3``, ``SNS``) have become these
+resources by now. A target that is no function of this template is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.runtime.errors import DefinitionError
+from glowplug.runtime.events.triggers import check_targets, trigger_of
+from glowplug.runtime.wanted import wanted_of
+
+from .errors import TemplateError
+from .resources import Resources
+from .supported_triggers import BUCKET, RULE, SCHEDULE, SUBSCRIPTION
+from .template import KeyPath, Template
+
+_RULE = ("EventBusName", "EventPattern", "ScheduleExpression", "State")
+_SCHEDULE = ("ActionAfterCompletion", "EndDate", "FlexibleTimeWindow", "GroupName", "ScheduleExpression",
+             "ScheduleExpressionTimezone", "StartDate", "State")  # fmt: skip
+_TARGET = ("Id", "Input", "InputPath", "InputTransformer", "RetryPolicy", "DeadLetterConfig")
+_WITHOUT_EFFECT = ("RoleArn",)
+_OTHER_NOTIFICATIONS = ("EventBridgeConfiguration", "QueueConfigurations", "TopicConfigurations")
+_NUMBERS = ("MaximumWindowInMinutes", "MaximumEventAgeInSeconds", "MaximumRetryAttempts")
+_SPELLED = {  # what a field of a trigger is called in the events of a function
+    "ScheduleExpression": ("ScheduleExpression", "Schedule"),
+    "EventPattern": ("Pattern",),
+    "Name": ("Name", "RuleName"),
+}
+
+
+def triggers_of(
+    template: Template, resources: Resources, definitions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the definitions of a template's triggers, by logical id; ``definitions`` are those of its functions.
+
+    Raises ``TemplateError`` for what cannot be run.
+    """
+    functions = [wanted_of(definition) for definition in definitions.values()]
+    reading = _Reading(template, resources)
+    found = {}
+    for kind, read in (
+        (RULE, reading.rule), (SCHEDULE, reading.schedule), (BUCKET, reading.bucket),
+        (SUBSCRIPTION, reading.subscription),
+    ):  # fmt: skip
+        for logical_id in resources.of_type(kind):
+            definition = read(logical_id)
+            if definition is None:
+                continue
+            found[logical_id] = {"Type": kind, **definition}
+            try:
+                trigger = trigger_of(f"{resources.stack}/{logical_id}", found[logical_id])
+                check_targets(trigger, functions)
+            except DefinitionError as error:
+                raise trigger_in_template(template, logical_id, error) from error
+    return found
+
+
+def trigger_in_template(template: Template, logical_id: str, error: DefinitionError) -> TemplateError:
+    """Return the refusal of a trigger's field (``Targets.0.Input``) as an error of the template: at the event that it
+    was made of, or at its own resource."""
+    parts = [part for part in error.field.split(".") if part]
+    base = _base(template, logical_id)
+    if parts[:1] == ["Targets"]:
+        parts = parts[2:] if "Events" in base else [*_targets_of(template, base), *parts[1:]]
+    spellings = [[name, *parts[1:]] for name in _SPELLED.get(parts[0], (parts[0],))] if parts else [[]]
+    spelled = [one for one in spellings if one and (*base, one[0]) in template.lines]
+    return template.error((*base, *(spelled or spellings)[0]), error.problem)
+
+
+def _targets_of(template: Template, base: KeyPath) -> list[str]:
+    kind = template.get((*base[:2], "Type"))
+    return {SCHEDULE: ["Target"], BUCKET: ["NotificationConfiguration", "LambdaConfigurations"]}.get(kind, ["Targets"])
+
+
+def _base(template: Template, logical_id: str) -> KeyPath:
+    """Return where a trigger's properties are written: those of an event where the translator made its resource."""
+    if ("Resources", logical_id) in template.lines:
+        return ("Resources", logical_id, "Properties")
+    for function, resource in template.document["Resources"].items():
+        for event in (resource.get("Properties") or {}).get("Events") or {}:
+            if f"{function}{event}" == logical_id:
+                return ("Resources", function, "Properties", "Events", event, "Properties")
+    return ("Resources", logical_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reads triggers, each by its logical id."""
+
+    template: Template
+    resources: Resources
+
+    def rule(self, logical_id: str) -> dict[str, Any]:
+        given, base = self._properties(logical_id)
+        targets = given.get("Targets")
+        if not isinstance(targets, list) or not targets:
+            raise self.template.error((*base, "Targets"), "a rule without targets does nothing")
+        raw = self.resources.properties(logical_id)["Targets"]
+        found = [
+            self._target(one, raw[number] if isinstance(raw, list) and number < len(raw) else one, logical_id, number)
+            for number, one in enumerate(targets)
+        ]
+        return {"Name": self.resources.ref(logical_id), **_chosen(given, _RULE), "Targets": found}
+
+    def schedule(self, logical_id: str) -> dict[str, Any]:
+        given, _ = self._properties(logical_id)
+        raw = self.resources.properties(logical_id).get("Target")
+        target = self._target(given.get("Target"), raw, logical_id, 0)
+        name = given.get("Name") or f"{self.resources.stack}-{logical_id}"
+        return {"Name": name, **_chosen(given, _SCHEDULE), "Targets": [target]}
+
+    def bucket(self, logical_id: str) -> dict[str, Any] | None:
+        """Return what the bucket notifies of; None where that is nothing."""
+        given, base = self._properties(logical_id)
+        notifications = given.get("NotificationConfiguration") or {}
+        at = (*base, "NotificationConfiguration")
+        for name in _OTHER_NOTIFICATIONS:
+            if name in notifications:
+                raise self.template.error((*at, name), "is not supported yet; LambdaConfigurations is")
+        listed = notifications.get("LambdaConfigurations") or []
+        raw = (self.resources.properties(logical_id).get("NotificationConfiguration") or {}).get("LambdaConfigurations")
+        raw = raw if isinstance(raw, list) and len(raw) == len(listed) else listed
+        targets: list[dict[str, Any]] = []
+        for number, one in enumerate(listed):
+            function = self._function(raw[number].get("Function"), (*at, "LambdaConfigurations", number, "Function"))
+            target = {"Id": f"notification-{number}", **function, "Events": [one.get("Event")]}
+            for rule in ((one.get("Filter") or {}).get("S3Key") or {}).get("Rules") or []:
+                name = str(rule.get("Name", "")).capitalize()
+                if name not in ("Prefix", "Suffix"):
+                    path = (*at, "LambdaConfigurations", number, "Filter")
+                    raise self.template.error(path, f"{rule.get('Name')!r} is neither prefix nor suffix")
+                target[name] = str(rule.get("Value", ""))
+            targets.append(target)
+        if not targets:
+            return None
+        return {"Name": self.resources.ref(logical_id), "Targets": targets}
+
+    def subscription(self, logical_id: str) -> dict[str, Any]:
+        given, base = self._properties(logical_id)
+        if given.get("Protocol") != "lambda":
+            raise self.template.error(
+                (*base, "Protocol"), f"{given.get('Protocol')!r} is not supported yet; use lambda"
+            )
+        function = self._function(self.resources.properties(logical_id).get("Endpoint"), (*base, "Endpoint"))
+        topic = str(given.get("TopicArn", "")).rpartition(":")[2]
+        return {
+            "Name": topic,
+            **_chosen(given, ("FilterPolicy", "FilterPolicyScope")),
+            "Targets": [{"Id": logical_id, **function}],
+        }
+
+    def _properties(self, logical_id: str) -> tuple[Mapping[str, Any], KeyPath]:
+        base = _base(self.template, logical_id)
+        given = self.resources.intrinsics.evaluate(dict(self.resources.properties(logical_id)), base)
+        return _whole(given), base
+
+    def _target(self, given: Any, raw: Any, logical_id: str, number: int) -> dict[str, Any]:
+        base = _base(self.template, logical_id)
+        at = base if "Events" in base else (*base, *_targets_of(self.template, base))
+        if "Events" not in base and at[-1] == "Targets":
+            at = (*at, number)
+        if not isinstance(given, Mapping) or not isinstance(raw, Mapping):
+            raise self.template.error(at, f"must be a mapping, not {given!r}")
+        for name in given:
+            if name not in (*_TARGET, *_WITHOUT_EFFECT, "Arn"):
+                raise self.template.error((*at, name), "is not supported yet: targets are functions")
+        return {**self._function(raw.get("Arn"), (*at, "Arn")), **_chosen(given, _TARGET)}
+
+    def _function(self, value: Any, path: KeyPath) -> dict[str, str]:
+        target = self.resources.function_of(value, path)
+        if not target.logical_id:
+            named = self.resources.intrinsics.evaluate(value, path)
+            raise self.template.error(path, f"{named} is not a function of this template")
+        found = {"FunctionName": target.name}
+        return found | {"Qualifier": target.qualifier} if target.qualifier else found
+
+
+def _chosen(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: given[name] for name in names if given.get(name) is not None}
+
+
+def _whole(value: Any, name: str = "") -> Any:
+    """Return ``value`` with the text of numbers, as parameters give them, read as what it says."""
+    if isinstance(value, Mapping) and name != "EventPattern":
+        return {key: _whole(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item, name) for item in value]
+    return int(value) if name in _NUMBERS and isinstance(value, str) and value.isdigit() else value

@@ -1,0 +1,209 @@
+"""Comparing listings of buckets: what is an event, for whom, and what is remembered through failures and stops."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glowplug.runtime.catalog import Catalog
+from glowplug.runtime.errors import Throttled
+from glowplug.runtime.events.accepting import Accepted, NewEvent
+from glowplug.runtime.events.bucketwatch import BucketWatch, Listing, Object, changes, listed_directory
+from glowplug.runtime.events.delivery import Delivery
+from glowplug.runtime.events.deployed import DeployedTriggers
+from glowplug.runtime.events.envelopes import Home
+from glowplug.runtime.queue.model import Step
+from glowplug.runtime.queue.store import QueueStore
+from glowplug.runtime.testing.clock import ManualClock
+
+HOME = Home("000000000000", "us-east-1")
+
+
+def item(key: str, etag: str = "e1", at: str = "2026-01-01T00:00:00+00:00") -> Object:
+    return Object(key, 3, etag, f"{at}/{etag}")
+
+
+def listing(*objects: Object) -> dict[str, Object]:
+    return {one.key: one for one in objects}
+
+
+class Bench:
+    """A bucket that tests write to, and watches over one queue's file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bucket: dict[str, Object] = {}
+        self.directory: Path | None = None
+        self.events: list[NewEvent] = []
+        self.refused: set[str] = set()
+        self.targets: list[dict[str, Any]] = [{"FunctionName": "work", "Events": ["s3:ObjectCreated:*"]}]
+        self.watch: BucketWatch
+        self.store: QueueStore
+
+    @property
+    def catalog(self) -> Catalog:
+        document = {"Type": "AWS::S3::Bucket", "Name": "inbox", "Targets": self.targets}
+        return Catalog(documents={"trigger/main/Inbox": document} if self.targets else {})
+
+    async def accept(self, event: NewEvent, *also: Step) -> Accepted:
+        if event.function in self.refused:
+            raise Throttled("full", reason="", retry_after_s=1)
+        if event.idempotency_key and event.idempotency_key in [one.idempotency_key for one in self.events]:
+            return Accepted("known", duplicate=True)
+        if also:
+            await self.store.apply(*also)
+        self.events.append(event)
+        return Accepted("new")
+
+    async def listed(self, bucket: str) -> Listing:
+        return dict(self.bucket)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[BucketWatch]:
+        clock = ManualClock()
+        async with await QueueStore.open(self.path, clock) as self.store:
+            self.watch = BucketWatch(
+                DeployedTriggers(self), Delivery(self, self.store, HOME), self.store, HOME, clock, listed=self.listed,
+                directories={} if self.directory is None else {"inbox": self.directory}, every_s=30,
+            )  # fmt: skip
+            await self.watch.load()
+            yield self.watch
+
+    async def look(self) -> list[str]:
+        """Look once; return what was told of, as name and key."""
+        before = len(self.events)
+        await self.watch.look("inbox")
+        records = [json.loads(event.payload)["Records"][0] for event in self.events[before:]]
+        return [f"{one['eventName']} {one['s3']['object']['key']}" for one in records]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "queue.db")
+
+
+async def test_what_was_there_before_makes_no_events_and_what_comes_does(bench: Bench) -> None:
+    bench.bucket = listing(item("old"))
+    async with bench.watching():
+        assert [] == await bench.look()
+        bench.bucket |= listing(item("a b"), item("old", "e2"))
+        assert ["ObjectCreated:Put a+b", "ObjectCreated:Put old"] == await bench.look()
+        assert [] == await bench.look()
+        record = json.loads(bench.events[0].payload)["Records"][0]
+        assert ("inbox", "e1", 3) == (record["s3"]["bucket"]["name"], record["s3"]["object"]["eTag"],
+                                      record["s3"]["object"]["size"])  # fmt: skip
+        assert "2026-01-01T00:00:00.000Z" == record["eventTime"]
+
+
+async def test_what_changes_while_the_node_is_down_is_told_of_after_it(bench: Bench) -> None:
+    bench.bucket = listing(item("kept"), item("gone"))
+    bench.targets[0]["Events"].append("s3:ObjectRemoved:*")
+    async with bench.watching():
+        await bench.look()
+    bench.bucket = listing(item("kept"), item("new", "abc-2"))
+    async with bench.watching():
+        assert ["ObjectRemoved:Delete gone", "ObjectCreated:CompleteMultipartUpload new"] == await bench.look()
+    async with bench.watching():
+        assert [] == await bench.look()
+
+
+async def test_targets_get_what_they_asked_for(bench: Bench) -> None:
+    bench.targets = [
+        {"Id": "images", "FunctionName": "images", "Events": ["s3:ObjectCreated:Put"], "Prefix": "in/", "Suffix": ".png"},
+        {"Id": "gone", "FunctionName": "gone", "Events": ["s3:ObjectRemoved:Delete"]},
+    ]  # fmt: skip
+    async with bench.watching():
+        await bench.look()
+        bench.bucket = listing(item("in/a.png"), item("in/a.txt"), item("out/a.png"))
+        assert ["ObjectCreated:Put in/a.png"] == await bench.look()
+        bench.bucket = listing(item("in/a.txt"))
+        await bench.look()
+        assert ["images", "gone", "gone"] == [event.function for event in bench.events]
+
+
+async def test_a_change_that_one_target_could_not_be_given_is_told_again_to_that_one_alone(bench: Bench) -> None:
+    bench.targets = [
+        {"Id": name, "FunctionName": name, "Events": ["s3:ObjectCreated:*"]} for name in ("first", "second")
+    ]
+    async with bench.watching():
+        await bench.look()
+        bench.bucket = listing(item("a"))
+        bench.refused = {"second"}
+        with pytest.raises(Throttled):
+            await bench.look()
+    bench.refused = set()
+    async with bench.watching():
+        await bench.look()
+        assert ["first", "second"] == [event.function for event in bench.events]
+
+
+async def test_the_same_contents_written_again_are_a_new_event(bench: Bench) -> None:
+    async with bench.watching():
+        await bench.look()
+        bench.bucket = listing(item("a"))
+        assert 1 == len(await bench.look())
+        bench.bucket = {}
+        assert [] == await bench.look()
+        bench.bucket = listing(item("a", at="2026-01-02T00:00:00+00:00"))
+        assert ["ObjectCreated:Put a"] == await bench.look()
+
+
+async def test_a_bucket_without_notifications_is_forgotten(bench: Bench) -> None:
+    async with bench.watching():
+        await bench.look()
+        bench.bucket = listing(item("a"))
+        targets, bench.targets = bench.targets, []
+        await bench.look()
+        bench.targets = targets
+        assert [] == await bench.look()
+        bench.bucket |= listing(item("b"))
+        assert ["ObjectCreated:Put b"] == await bench.look()
+
+
+async def test_a_file_is_told_of_once_it_has_not_changed_between_two_looks(bench: Bench, tmp_path: Path) -> None:
+    bench.directory = tmp_path / "inbox"
+    (bench.directory / "deep").mkdir(parents=True)
+    async with bench.watching():
+        await bench.look()
+        file = bench.directory / "deep" / "a.txt"
+        file.write_text("half")
+        (bench.directory / ".hidden").write_text("never")
+        assert [] == await bench.look()
+        file.write_text("half, and the rest")
+        assert [] == await bench.look()
+        assert ["ObjectCreated:Put deep/a.txt"] == await bench.look()
+        (bench.directory / ".b").write_text("whole")
+        os.rename(bench.directory / ".b", bench.directory / "b")
+        assert ([], ["ObjectCreated:Put b"]) == (await bench.look(), await bench.look())
+
+
+def test_a_directory_that_is_not_there_is_an_error_and_not_an_empty_bucket(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        listed_directory(tmp_path / "none")
+
+
+_listings = st.dictionaries(st.sampled_from("abcde"), st.sampled_from(["e1", "e2", "e3-2"])).map(
+    lambda found: listing(*(item(key, etag) for key, etag in found.items()))
+)
+
+
+@given(_listings, _listings)
+def test_applying_the_changes_to_the_first_listing_gives_the_second(before: Listing, after: Listing) -> None:
+    made = dict(before)
+    for change in changes(before, after):
+        if change.now is None:
+            assert change.name == "ObjectRemoved:Delete"
+            del made[change.key]
+        else:
+            assert change.name.startswith("ObjectCreated:")
+            assert made.get(change.key) != change.now
+            made[change.key] = change.now
+    assert dict(after) == made
