@@ -47,8 +47,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> (module in this package, short help as ``glowplug --help`` shows it without importing the module)."""
 
 
-_NAMES = {"map": "map_"}
-"""Commands whose function cannot have their name: it is a builtin's."""
+_NAMES = {"async": "async_", "map": "map_"}
+"""Commands whose function cannot have their name: it is Python's own."""
 
 
 class LazyGroup(click.Group):

@@ -170,7 +170,7 @@ def test_a_deploy_that_is_refused_says_that_nothing_was_changed(
 
 STACK = {
     "Name": "shop", "LastModified": "2026-01-02T03:04:05.000+0000", "Functions": {"Echo": "echo"}, "Layers": {"L": "deps"},
-    "Apis": {}, "Queues": {}, "Mappings": {}, "Exports": {"url": "http://a"}, "Imports": {"base": "other"},
+    "Apis": {}, "Queues": {}, "Mappings": {}, "Triggers": {}, "Exports": {"url": "http://a"}, "Imports": {"base": "other"},
 }  # fmt: skip
 
 

@@ -202,7 +202,10 @@ def test_what_has_no_effect_is_said_once(tmp_path: Path) -> None:
 
 
 EVENTS = [
-    ("{Type: SNS, Properties: {Topic: a}}", "Items.Properties.Events.A.Type: events of SNS are not supported yet"),
+    (
+        "{Type: Kinesis, Properties: {Stream: a}}",
+        "Items.Properties.Events.A.Type: events of Kinesis are not supported yet",
+    ),
     ("{Type: HttpAp}", "Items.Properties.Events.A.Type: 'HttpAp' is no type of an event; did you mean HttpApi?"),
     ("{}", "Items.Properties.Events.A: must be a mapping with a Type"),
     ("daily", "Items.Properties.Events.A: must be a mapping with a Type"),

@@ -220,13 +220,13 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Resources: {Q: {Type: AWS::SNS::Topic}}", "template.yaml:1: Q.Type: AWS::SNS::Topic is not supported yet"),
+        ("Resources: {Q: {Type: AWS::Kinesis::Stream}}", "template.yaml:1: Q.Type: AWS::Kinesis::Stream is not supported yet"),
         (HEAD + "  Flow: {Type: AWS::Serverless::StateMachine}", "template.yaml:3: Flow.Type: AWS::Serverless::StateMac"),
         ("Rules: {}\nResources: {}", "template.yaml:1: Rules: is not supported yet"),
         ("Resource: {}", "template.yaml:1: Resource: unknown key; did you mean Resources?"),
         ("Resources: []", "template.yaml:1: Resources: must be a mapping with at least one function"),
         ("Resources: {A: 1}", "template.yaml:1: A: must be a mapping with a Type"),
-        ("Resources: {A: {}}", "template.yaml:1: A.Type: must be one of AWS::Lambda::Alias, AWS"),
+        ("Resources: {A: {}}", "template.yaml:1: A.Type: must be one of AWS::Events::Rule, AWS"),
         ("Resources: {A: {Type: AWS::Serverless::Function}}", "template.yaml:1: A.Type: AWS::Serverless::Function needs"),
         ("Transform: Other\nResources: {}", "template.yaml:1: Transform: 'Other' is not supported"),
         ("Outputs: []\nResources: {}", "template.yaml:1: Outputs: must be a mapping"),

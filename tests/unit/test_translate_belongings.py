@@ -371,7 +371,7 @@ def test_two_of_one_name_are_refused() -> None:
          "EventInvokeConfig.DestinationConfig.OnFailure: Destination is missing: an SQS resource that is made for it"),
         ("FunctionScalingConfig: {MinExecutionEnvironments: -1}", "FunctionScalingConfig.MinExecutionEnvironments: -1 is"),
         ("DeploymentPreference: {Type: AllAtOnce}", "DeploymentPreference: is not supported yet"),
-        ("Events: {Jobs: {Type: SNS}}", "Events.Jobs.Type: events of SNS are not supported yet"),
+        ("Events: {Jobs: {Type: Kinesis}}", "Events.Jobs.Type: events of Kinesis are not supported yet"),
         ("Events: {Web: {Type: Cognito}}", "Events.Web.Type: events of Cognito are not supported yet"),
         ("Events: {Jobs: {Type: Schedul}}", "Events.Jobs.Type: 'Schedul' is no type of an event; did you mean Schedule?"),
         ("Events: {Jobs: {}}", "Events.Jobs: must be a mapping with a Type"),
