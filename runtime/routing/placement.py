@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from .scaler import wanted
 
-_ENDLESS = 10**9  # requests: more than any function may have instances for
-
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -60,16 +58,18 @@ def place(demand: Demand) -> Placement:
     return Placement.HOLD
 
 
-def room(demand: Demand) -> int:
-    """Return how many more requests could run at once, on what is ready or may still be started."""
-    most = _target(demand, _ENDLESS, 0)
-    return max(0, most * demand.concurrency - demand.busy - demand.held)
-
-
 def shortfall(demand: Demand, *, arriving: int = 0) -> int:
     """Return how many more starts the demand asks for; negative when starts under way are no longer wanted."""
     target = _target(demand, demand.busy, demand.held + arriving)
     return target - demand.ready - demand.busy - demand.starting
+
+
+def most(demand: Demand) -> int:
+    """Return how many instances there would be if requests never ended."""
+    return _target(demand, _ENDLESS, 0)
+
+
+_ENDLESS = 10**9
 
 
 def _target(demand: Demand, running: int, held: int) -> int:

@@ -114,6 +114,15 @@ class Router:
             raise FunctionNotFound(f"Function not found: {arn}:{invocation.version}")
         return Lease(pool, invocation, self, self._clock)
 
+    def room(self, name: str, version: str) -> int:
+        """Return how many more requests of a version instances could take, if all were started that may be; 0 for a
+        version that is not deployed. Changes nothing."""
+        pool = self._current.get((name, version))
+        if pool is None:
+            return 0
+        most = placement.most(pool.demand()) * pool.spec.concurrency
+        return max(0, most - pool.busy - pool.held)
+
     def hold(self, pool: Pool, invocation: Invocation) -> Waiter:
         """Hold a request that found no ready instance. Raises ``Throttled`` when no more may be held."""
         spec = pool.spec
@@ -126,12 +135,6 @@ class Router:
         waiter = pool.hold(invocation.request_id, hold_s)
         self._launches.want(pool)
         return waiter
-
-    def room(self, name: str, version: str) -> int:
-        """Return how many more invocations of a version could run at once, now or after starts; 0 for none that is
-        known. For those who can wait before they take on work: a request that comes all the same is held."""
-        pool = self._current.get((name, version))
-        return 0 if pool is None else placement.room(pool.demand())
 
     def check(self, pool: Pool, instance: Instance) -> None:
         """Give an instance back once the check that its last answer announced is over."""
