@@ -79,7 +79,7 @@ def _goes(stack: Mapping[str, Any]) -> list[str]:
     functions = [f"function {spec['name']}" for spec in stack["Functions"].values()]
     layers = [f"layer {name}" for name in stack["Layers"].values()]
     apis = [f"API {name}" for name in stack["Apis"].values()]
-    triggers = [f"trigger {name}" for name in stack["Triggers"].values()]
+    triggers = [f"trigger {name}" for name in (stack.get("Triggers") or {}).values()]
     return [*functions, *layers, *apis, *triggers, *(f"export {name}" for name in stack["Exports"])]
 
 
