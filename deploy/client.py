@@ -250,6 +250,33 @@ class NodeClient:
             log_tail=_decoded(given.get("X-Amz-Log-Result", "")),
         )
 
+    def enqueue(self, name: str, payload: bytes) -> str:
+        """Let the node run a function later; return the request id, once the event is on the node's disk."""
+        path = f"/2015-03-31/functions/{quote(name, safe='')}/invocations"
+        headers = {"Content-Type": "application/json", "X-Amz-Invocation-Type": "Event"}
+        with self._exchange("POST", path, payload, headers) as response:
+            return response.headers.get("x-amzn-RequestId", "")
+
+    def events(self, function: str | None, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return events, newest first, without their answers."""
+        chosen = {"function": function, "state": state, "limit": limit}
+        query = urlencode({key: value for key, value in chosen.items() if value is not None})
+        return list(self._json("GET", f"/_glowplug/async?{query}")["events"])
+
+    def event(self, request_id: str, wait_s: float = 0) -> dict[str, Any]:
+        """Return an event, once it is over or after ``wait_s``. Raises ``ResourceNotFound``."""
+        return self._json("GET", f"/_glowplug/async/{quote(request_id, safe='')}?wait={wait_s:g}")
+
+    def wait_for(self, request_id: str) -> dict[str, Any]:
+        """Return an event that is over, however long that takes."""
+        while "finishedAt" not in (event := self.event(request_id, 60)):
+            pass
+        return event
+
+    def cancel(self, request_id: str) -> dict[str, Any]:
+        """Cancel an event. Raises ``ResourceNotFound``, ``Conflict`` when it is over."""
+        return self._json("DELETE", f"/_glowplug/async/{quote(request_id, safe='')}")
+
     # --- the exchange -------------------------------------------------------------------------------------------------
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

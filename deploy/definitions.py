@@ -25,7 +25,7 @@ _NUMBERS = frozenset(
     "MaximumEventAgeInSeconds MaxAge FunctionWeight PerExecutionEnvironmentMaxConcurrency "
     "ExecutionEnvironmentMemoryGiBPerVCpu".split()
 )
-_FLAGS = frozenset("InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack".split())
+_FLAGS = frozenset("AsyncUrl InvokedViaFunctionUrl AllowCredentials Ipv6AllowedForDualStack".split())
 _SETTINGS = {  # CloudFormation's name -> that of the Lambda API, under which it is stored
     "LoggingConfig": "LoggingConfig",
     "VpcConfig": "VpcConfig",

@@ -51,11 +51,11 @@ _EVENT_INVOKE_KEYS = frozenset({"MaximumRetryAttempts", "MaximumEventAgeInSecond
 # Property -> what it means, per resource type. Both types of functions share what has one name in both.
 _BUILT = frozenset(
     "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers Role "
-    "LoggingConfig Tags ReservedConcurrentExecutions SnapStart Architectures PackageType FunctionScalingConfig".split()
+    "LoggingConfig Tags ReservedConcurrentExecutions SnapStart Architectures PackageType "
+    "FunctionScalingConfig".split()
 )
-_STORED = frozenset(  # noted, and shown by the Lambda API: nothing asynchronous runs, no VPC, no key, no file system
-    "CapacityProviderConfig DeadLetterConfig DeadLetterQueue EventInvokeConfig FileSystemConfigs KmsKeyArn Tracing "
-    "TracingConfig VpcConfig".split()
+_STORED = frozenset(  # noted, and shown by the Lambda API: no VPC, no key, no file system
+    "CapacityProviderConfig FileSystemConfigs KmsKeyArn Tracing TracingConfig VpcConfig".split()
 )
 _NOTED = frozenset(
     "CapacityProviderConfig CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn PublishToLatestPublished "
@@ -67,17 +67,18 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
     SERVERLESS_FUNCTION: (
         _BUILT | frozenset(
             "CodeUri InlineCode FunctionUrlConfig Events AutoPublishAlias AutoPublishAliasAllProperties "
-            "AutoPublishCodeSha256 ProvisionedConcurrencyConfig VersionDescription".split()
+            "AutoPublishCodeSha256 DeadLetterQueue EventInvokeConfig ProvisionedConcurrencyConfig "
+            "VersionDescription".split()
         ),
         _NOTED | frozenset(
-            "AssumeRolePolicyDocument DeadLetterQueue EventInvokeConfig PermissionsBoundary Policies PropagateTags "
-            "RolePath SourceKMSKeyArn Tracing VersionDeletionPolicy".split()
+            "AssumeRolePolicyDocument PermissionsBoundary Policies PropagateTags RolePath "
+            "SourceKMSKeyArn Tracing VersionDeletionPolicy".split()
         ),
         _NOT_YET | {"DeploymentPreference", "ImageUri"},
     ),
     LAMBDA_FUNCTION: (
-        _BUILT | {"AcceleratorConfig", "Code"},
-        _NOTED | {"DeadLetterConfig", "TracingConfig"},
+        _BUILT | {"AcceleratorConfig", "Code", "DeadLetterConfig"},
+        _NOTED | {"TracingConfig"},
         _NOT_YET,
     ),
     LAMBDA_VERSION: (
@@ -180,7 +181,6 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
     for name in _REQUIRED.get(kind, ()):
         if name not in (resource.get("Properties") or {}):
             raise template.error((*path, "Properties"), f"{name} is missing")
-    noted += [(kind, str(path[-1]))] if kind == LAMBDA_EVENT_INVOKE else []
     if kind in (SERVERLESS_LAYER, LAMBDA_LAYER):
         return noted  # how it is built means something there
     return noted + [

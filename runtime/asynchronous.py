@@ -14,9 +14,9 @@ from .clock import Clock
 from .config import NodeConfig
 from .errors import QueueNotFound
 from .eventmetrics import EventMetrics
+from .events.attempts import Neighbours
 from .events.dispatcher import Dispatcher
 from .events.ending import Endings
-from .events.feed import Neighbours
 from .events.figures import Book
 from .events.intake import Deployed, Intake
 from .events.outbox import Outbox

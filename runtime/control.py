@@ -79,7 +79,7 @@ class FunctionListing:
     ``engine`` is ``engines`` in words, empty without a model; ``unparkable_reason`` says why it has no parked tier,
     ``last_error`` why its last failed start failed. ``last_start_ms`` is None before the first start. ``routes`` are
     those of APIs that lead to it, as method and URL, whose path may have variables
-    (``GET http://127.0.0.1:9000/_apis/main-web/items/{id}``).
+    (``GET http://127.0.0.1:9000/_apis/main-web/items/{id}``). ``events`` are asynchronous ones that are not over.
     """
 
     name: str
@@ -103,6 +103,8 @@ class FunctionListing:
     last_modified: str
     memory_mb: int
     timeout_s: float
+    events: int = 0
+    oldest_event_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

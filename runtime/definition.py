@@ -38,7 +38,7 @@ _BESIDE = frozenset(  # read by ``wanted``: what belongs to the function and mak
     "Permissions".split()
 )
 _GLOWPLUG = KEYS | frozenset(
-    "Model Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
+    "AsyncUrl Model Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "
     "InitTimeoutSeconds HoldTimeoutSeconds MaxHeldRequests MaxInstances MaxParkedAgeSeconds".split()
 )
 _MODEL = frozenset("Source Engine Precision MaxError VerifyRate".split())
@@ -96,6 +96,7 @@ def spec_of(definition: Mapping[str, Any], *, foreign: bool = False) -> Function
         hold_timeout_s=glowplug.number("HoldTimeoutSeconds", 60, low=0),
         max_held=glowplug.whole("MaxHeldRequests", 100, low=0),
         max_parked_age_s=glowplug.number("MaxParkedAgeSeconds", 3600, low=1),
+        async_url=glowplug.flag("AsyncUrl"),
         warmup_event=warmup.text("Event") or None,
         objective=_objective(glowplug.section("Objective", _OBJECTIVE)),
         gpu=DeviceSpec.read(read, glowplug),

@@ -17,6 +17,7 @@ from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
 from .http.awsevents import AwsEvents
+from .http.deferred import Deferred
 from .http.dispatch import ControlSurface, Door, Front, PublicSurface
 from .http.downloads import Downloads
 from .http.function_url import FunctionUrls
@@ -64,7 +65,7 @@ class Edge:
     def surfaces(self, stack: AsyncExitStack) -> tuple[ControlSurface, PublicSurface]:
         """Return what answers on the control and on the public listener; ``stack`` ends what has to be ended."""
         authenticator = Authenticator(self.keys, self.clock, body_bytes=self.config.limits.create_request_bytes)
-        fronts = self._fronts(authenticator)
+        fronts, public = self._fronts(authenticator, public=False), self._fronts(authenticator, public=True)
         retries, downloads = Retries(self.clock), Downloads(self.code, self.link_key, self.clock)
         stack.push_async_callback(retries.close)
         sqs = SqsApi(SqsServices(self.queues, self.clock, region=self.config.region, account_id=self.config.account_id))
@@ -85,9 +86,9 @@ class Edge:
             sqs,
             AwsEvents(self.triggering.bus, self.triggering.topics),
         )
-        return control, PublicSurface(fronts)
+        return control, PublicSurface(public)
 
-    def _fronts(self, authenticator: Authenticator) -> dict[Door, Front]:
+    def _fronts(self, authenticator: Authenticator, *, public: bool) -> dict[Door, Front]:
         config, request_bytes = self.config, self.config.limits.sync_request_bytes
         admission = Admission(
             self.registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
@@ -95,6 +96,7 @@ class Edge:
         urls = FunctionUrls(
             self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, clock=self.clock,
             request_bytes=request_bytes, observer=self.metrics,
+            deferred=Deferred(self.events, self.results, self.link_key, public=public),
         )  # fmt: skip
         gateway = Gateway(
             self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, account_id=config.account_id,

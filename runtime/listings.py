@@ -18,10 +18,12 @@ def function_listing(
     engines: tuple[EngineListing, ...],
     endpoint: str,
     routes: Sequence[str] = (),
+    depth: tuple[int, float] = (0, 0.0),
 ) -> FunctionListing:
     """Return a function as ``ls`` shows it; ``state`` is None for one that the router does not know (yet).
 
-    ``endpoint`` is the control listener's URL, for the function's own; ``routes`` are what ``routes_of`` has of it.
+    ``endpoint`` is the control listener's URL, for the function's own; ``routes`` are what ``routes_of`` has of it,
+    ``depth`` how many events are not over, and the age of the oldest.
     """
     spec = function.spec
     url_ids = tuple(url.url_id for url in function.urls.values())
@@ -47,6 +49,8 @@ def function_listing(
         last_modified=function.latest.modified,
         memory_mb=spec.memory_mb,
         timeout_s=spec.timeout_s,
+        events=depth[0],
+        oldest_event_s=depth[1],
     )
 
 

@@ -281,6 +281,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
             pythons=pythons.runtimes,
+            depths=events.depths,
         )
         stack.push_async_callback(deployments.close)
         await deployments.resume()

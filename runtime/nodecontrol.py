@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from glowplug import __version__
@@ -46,7 +46,8 @@ class NodeControl:
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
     ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``;
-    ``pythons`` are the runtimes that are installed besides the node's own.
+    ``pythons`` are the runtimes that are installed besides the node's own; ``depths`` returns how many events of each
+    function are not over, and the age of the oldest.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class NodeControl:
         device_refusal: Callable[[FunctionSpec], str],
         arn_prefix: str,
         pythons: Collection[str] = (),
+        depths: Callable[[], Awaitable[Mapping[str, tuple[int, float]]]] | None = None,
     ) -> None:
         self._registry = registry
         self._deployments = deployments
@@ -86,6 +88,7 @@ class NodeControl:
         self._base_zygotes = base_zygotes
         self._device_refusal = device_refusal
         self._pythons = pythons
+        self._depths = depths
         self._arn_prefix = arn_prefix
         self._started_s = clock.monotonic()
 
@@ -113,6 +116,7 @@ class NodeControl:
         states = {state.name: state for state in self._placement.describe() if state.version == LATEST}
         endpoint = self._endpoint()
         routes = routes_of(self._registry.catalog, endpoint)
+        depths = {} if self._depths is None else await self._depths()
         return [
             function_listing(
                 function,
@@ -120,6 +124,7 @@ class NodeControl:
                 self._engines_of(function.spec),
                 endpoint,
                 routes.get(function.name, ()),
+                depths.get(function.name, (0, 0.0)),
             )
             for function in self._registry.functions()
         ]

@@ -56,6 +56,13 @@ class Reader:
             raise DefinitionError(self.at(name), f"{value!r} is not one of {', '.join(allowed)}")
         return str(value)
 
+    def flag(self, name: str) -> bool:
+        """Return ``true`` or ``false``; absent is false."""
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise DefinitionError(self.at(name), f"must be true or false, not {kind(value)}")
+        return bool(value)
+
     def number(self, name: str, default: float, *, low: float, high: float = math.inf) -> float:
         """Return a finite number within bounds, which are allowed themselves."""
         value = self.values.get(name, default)

@@ -107,6 +107,7 @@ class FunctionSpec:
     hold_timeout_s: float = 60.0
     max_held: int = 100
     max_parked_age_s: float = 3600.0
+    async_url: bool = False
     warmup_event: str | None = None
     objective: Objective = field(default_factory=Objective)
     gpu: DeviceSpec = field(default_factory=DeviceSpec)

@@ -37,16 +37,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cool": ("functions", "Sink a function to a colder tier."),
     "bake": ("bake", "Make a function's engines, and show what they were measured at."),
     "explain": ("starts", "Say in words what a request waited for."),
+    "async": ("asynchronous", "List, show and cancel asynchronous events."),
     "logs": ("logs", "Print a function's log."),
     "credentials": ("credentials", "List, add and remove credentials: who may call the node."),
     "cache": ("cache", "List, fetch, check, evict and pin cached model files."),
     "doctor": ("doctor", "Check what this machine has, and what to do about the rest."),
 }
 """Command -> (module in this package, short help as ``glowplug --help`` shows it without importing the module)."""
-
-
-_NAMES = {"map": "map_"}
-"""Commands whose function cannot have their name: it is a builtin's."""
 
 
 class LazyGroup(click.Group):
@@ -69,7 +66,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self._commands_of:
             return None
         module = importlib.import_module(f".{self._commands_of[cmd_name][0]}", self._package)
-        command: click.Command = getattr(module, _NAMES.get(cmd_name, cmd_name))
+        taken = f"{cmd_name}_"  # of a command that has the name of a keyword or of a builtin
+        command: click.Command = getattr(module, taken, None) or getattr(module, cmd_name)
         return command
 
     def resolve_command(

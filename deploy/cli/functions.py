@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from .options import connect, of_a_node
 from .output import ago, console, milliseconds, show_json, table, tier
@@ -38,9 +39,9 @@ def with_last_start(functions: list[dict[str, Any]], starts: list[dict[str, Any]
 def show_functions(functions: list[dict[str, Any]]) -> None:
     """Print functions as a table, and URLs and routes below it: those are for copying and must not be broken into
     lines."""
-    columns = (("FUNCTION", "left"), ("TIER", "left"), ("BUSY", "right"), ("HELD", "right"),
-               ("ENGINE", "left"), ("LAST START", "left"))  # fmt: skip
-    rows = [
+    columns = [("FUNCTION", "left"), ("TIER", "left"), ("BUSY", "right"), ("HELD", "right"),
+               ("ENGINE", "left"), ("LAST START", "left")]  # fmt: skip
+    rows: list[tuple[str | Text, ...]] = [
         (
             row["name"],
             tier(row["tier"]),
@@ -51,12 +52,21 @@ def show_functions(functions: list[dict[str, Any]]) -> None:
         )
         for row in functions
     ]
+    if any(row.get("events") for row in functions):
+        columns.append(("EVENTS", "right"))
+        rows = [(*row, waiting(given)) for row, given in zip(rows, functions, strict=True)]
     console().print(table(columns, rows))
     urls = [url for row in functions for url in (*row["urls"], *row["routes"])]
     if urls:
         click.echo()
     for url in urls:
         click.echo(url)
+
+
+def waiting(row: Mapping[str, Any]) -> str:
+    """Return how many asynchronous events of a function are not over: ``12, oldest 3 s``."""
+    count = row.get("events", 0)
+    return f"{count}, oldest {row['oldest_event_s']:.0f} s" if count else "-"
 
 
 def last_start(start: Mapping[str, Any] | None) -> str:

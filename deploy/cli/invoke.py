@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from ..client import Invoked
+from ..client import Invoked, NodeClient
+from .asynchronous import show_event
 from .options import connect, of_a_node
 from .output import show_json
 
@@ -16,16 +17,34 @@ from .output import show_json
 @click.command()
 @click.argument("name")
 @click.option("--payload", default="{}", metavar="JSON|@FILE|-", help="The event: JSON, a file, or - for stdin.")
+@click.option("--async", "later", is_flag=True, help="Let the node run it later; print the request id.")
+@click.option("--wait", is_flag=True, help="With --async: print the answer when it is there.")
 @click.option("--tail", is_flag=True, help="Print the end of the request's log to stderr.")
 @of_a_node
-def invoke(name: str, payload: str, tail: bool, endpoint: str | None, state: Path | None, as_json: bool) -> None:
+def invoke(
+    name: str,
+    payload: str,
+    later: bool,
+    wait: bool,
+    tail: bool,
+    endpoint: str | None,
+    state: Path | None,
+    as_json: bool,
+) -> None:
     """Call a function and print its answer.
 
     The answer goes to stdout as the handler gave it; exit code 1 when the function failed. With --json: the answer
     together with the request id, the tier that was found and what the request waited for.
     """
+    if wait and not later:
+        raise click.UsageError("--wait goes with --async")
+    if tail and later:
+        raise click.UsageError("--tail does not go with --async; see `glowplug logs --request-id`")
     event = read_payload(payload)
     client = connect(endpoint, state)
+    if later:
+        _later(client, name, event, wait=wait, as_json=as_json)
+        return
     answer = client.invoke(name, event, tail=tail)
     if as_json:
         show_json(described(answer), indent=None)  # an embedding has a line for each number otherwise
@@ -37,6 +56,16 @@ def invoke(name: str, payload: str, tail: bool, endpoint: str | None, state: Pat
             click.echo(f"glowplug: {name} failed ({answer.function_error}); see `glowplug logs {name}`", err=True)
     if answer.function_error:
         sys.exit(1)
+
+
+def _later(client: NodeClient, name: str, event: bytes, *, wait: bool, as_json: bool) -> None:
+    request_id = client.enqueue(name, event)
+    if wait:
+        show_event(client.wait_for(request_id), as_json)
+    elif as_json:
+        show_json({"request_id": request_id})
+    else:
+        click.echo(request_id)
 
 
 def read_payload(given: str) -> bytes:

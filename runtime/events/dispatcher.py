@@ -15,7 +15,8 @@ from glowplug.runtime.errors import GlowplugError, StaleLease
 from glowplug.runtime.queue.model import Lease, Message, Release
 from glowplug.runtime.queue.store import QueueStore
 
-from .feed import Feed, Neighbours
+from .attempts import Neighbours
+from .feed import Feed
 from .figures import Book
 from .settling import Settler
 from .stored import cut_off, function_of, queue_of
@@ -102,7 +103,7 @@ class Dispatcher:
     async def _extend(self) -> None:
         for feed in tuple(self._feeds.values()):
             try:
-                await feed.beat()
+                await feed.attempts.beat()
             except GlowplugError as error:
                 log.warning("leases of %s were not extended: %s", feed.function, error)
 

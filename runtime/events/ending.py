@@ -35,8 +35,13 @@ class Rules:
     dead_letter: str
 
 
-def rules_of(function: Function, event: StoredEvent) -> Rules:
-    """Return the rules for one attempt: EventInvokeConfig is that of the qualifier, as is the version, drawn anew."""
+def rules_of(function: Function | None, event: StoredEvent) -> Rules:
+    """Return the rules for one attempt: EventInvokeConfig is that of the qualifier, as is the version, drawn anew.
+
+    A function that is not deployed any more has none: only the age counts, and nothing is sent.
+    """
+    if function is None:
+        return Rules(None, Limits(maximum_event_age_s=event.max_age_s or Limits().maximum_event_age_s), {}, "")
     qualifier = event.qualifier or LATEST
     version = function.qualified(qualifier)
     config = function.documents.get(f"event-invoke/{qualifier}") or {}
@@ -49,10 +54,6 @@ def rules_of(function: Function, event: StoredEvent) -> Rules:
     )
     dead_letter = {} if version is None else version.settings.get("DeadLetterConfig") or {}
     return Rules(version, limits, config.get("DestinationConfig") or {}, dead_letter.get("TargetArn") or "")
-
-
-GONE: Final = Rules(None, Limits(), {}, "")
-"""The rules for an event whose function is not deployed any more."""
 
 
 @dataclass(frozen=True, slots=True)

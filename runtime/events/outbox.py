@@ -119,7 +119,7 @@ class Outbox:
             return
         finally:
             self._receiving = False
-        self._more = self._more or len(found) >= limit
+        self._more = self._more or bool(found)  # until one comes back empty: that sets the alarm for what is delayed
         for received in found:
             self._spawned(asyncio.create_task(self._deliver(received), name=f"deliver {received.message.id.hex()}"))
 

@@ -13,7 +13,7 @@ from glowplug.runtime.queue.model import Find, GetRecord, Message, Record, ScanR
 from glowplug.runtime.queue.store import QueueStore
 
 from .dispatcher import Dispatcher
-from .ending import GONE, Endings
+from .ending import Endings, rules_of
 from .figures import Book
 from .records import CANCELLED, STATES, shown, waiting
 from .stored import function_of, key_of, queue_of, stored
@@ -21,7 +21,7 @@ from .watching import Watchers
 
 WAITING = ("queued", "running", "retrying")
 _LONGEST_WAIT_S = 900.0
-_CANCEL_S = 10.0
+_CANCEL_S, _CANCEL_ROUNDS = 1.0, 30
 
 Start = Callable[[str], Mapping[str, Any]]
 """Returns what a function's cold start is at: tier, starts under way with their phases."""
@@ -77,7 +77,7 @@ class Results:
     def _state(self, message: Message) -> str:
         event = stored(message)
         feed = self._dispatcher.feed(event.function)
-        attempt = None if feed is None else feed.held.get(message.id)
+        attempt = None if feed is None else feed.attempts.held.get(message.id)
         if attempt is not None and (attempt.task is not None or attempt.over):
             return "running"
         return "retrying" if event.progress.runs or event.progress.requeues else "queued"
@@ -131,20 +131,22 @@ class Results:
 
         Raises ``ResourceNotFound``, and ``Conflict`` when it is over.
         """
-        for _ in range(10):
+        asked = False
+        for _ in range(_CANCEL_ROUNDS):
             found = await self.find(request_id)
             message = found.message
             if message is None:
+                if asked and found.record is not None and found.record.state == CANCELLED:
+                    return found
                 break
             event = stored(message)
             feed = self._dispatcher.feed(event.function)
-            if feed is not None and event.key in feed.held:
-                feed.cancel(event.key)
-                found = await self.wait(request_id, _CANCEL_S)
-                if found.record is not None and found.record.state == CANCELLED:
-                    return found
+            if feed is not None and event.key in feed.attempts.held:
+                with self._watchers.watching(event.key) as changed:
+                    asked = feed.attempts.cancel(event.key) or asked
+                    await self._change(changed, _CANCEL_S)
                 continue
-            ending = self._endings.of(event, None, None, GONE, status=200)
+            ending = self._endings.of(event, None, None, rules_of(None, event), status=200)
             try:
                 await self._store.apply(Withdraw(message.queue, message.sequence, message.receives), *ending.steps)
             except StaleLease:  # an attempt has begun meanwhile
@@ -166,11 +168,20 @@ class Results:
                 scan = ScanRecords(owner, states, limit=limit, newest_first=True)
                 found += [Found(record) for record in await self._store.records(scan)]
             if state not in STATES and any(queue.name == owner for queue in self._store.queues):
-                messages = await self._store.peek(owner, limit)
-                counted = [Found(None, one, self._state(one)) for one in messages]
+                counted = [Found(None, one, self._state(one)) for one in await self._messages(function, state, limit)]
                 found += [one for one in counted if state in ("", one.state)]
         found.sort(key=_accepted_ms, reverse=True)
         return [self.show(one, result=False) for one in found[:limit]]
+
+    async def _messages(self, function: str, state: str, limit: int) -> list[Message]:
+        """Return messages that may be in ``state``. What is held, and what waits for another attempt, is invisible, and
+        a queue has these last: behind as many as there may be."""
+        queue, feed = queue_of(function), self._dispatcher.feed(function)
+        messages = {} if feed is None else {key: one.message for key, one in feed.attempts.held.items()}
+        if state != "running":
+            after = (await self._store.counts(queue)).visible if state == "retrying" else 0
+            messages |= {one.id: one for one in await self._store.peek(queue, limit, after)}
+        return list(messages.values())
 
 
 def _accepted_ms(found: Found) -> int:

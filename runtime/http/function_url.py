@@ -16,13 +16,16 @@ from glowplug.runtime.errors import (
     FunctionFault,
     FunctionNotFound,
     GlowplugError,
+    HoldTimeout,
     InternalError,
     StateError,
+    Throttled,
 )
 from glowplug.runtime.invocation import Invocation
 
 from .admission import Admission
 from .cors import allows_origin, applied, is_preflight, preflight
+from .deferred import Deferred
 from .faults import error_reply
 from .identifiers import new_trace_id
 from .invoking import Directory, Invoke, UrlObserver, hold_of, start_headers
@@ -37,7 +40,8 @@ _FAILED = b"Internal Server Error"
 
 
 class FunctionUrls:
-    """Answers calls of function URLs. ``arn_prefix`` ends in ``:function:``."""
+    """Answers calls of function URLs. ``arn_prefix`` ends in ``:function:``; ``deferred`` turns requests into events
+    where they prefer that."""
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class FunctionUrls:
         clock: Clock,
         request_bytes: int,
         observer: UrlObserver,
+        deferred: Deferred | None = None,
     ) -> None:
         self._directory = directory
         self._invoke = invoke
@@ -57,6 +62,7 @@ class FunctionUrls:
         self._clock = clock
         self._request_bytes = request_bytes
         self._observer = observer
+        self._deferred = deferred
 
     def welcomes(self, url_id: str, origin: str) -> bool:
         """Return whether the URL's CORS settings let pages of ``origin`` in."""
@@ -111,27 +117,38 @@ class FunctionUrls:
         function = url.function
         request = await self._admission.to_url(request, url)
         door = OPEN if request.principal is None else signed_by(request.principal)
+        if self._deferred is not None and (found := await self._deferred.answer(request, url, path)) is not None:
+            return found
         headers = request.headers
         now = self._clock.time()
         trace_id = headers.get("x-amzn-trace-id") or new_trace_id(now)
         body = await request.read(self._request_bytes)
         try:
-            version = self._directory.target(function, url.qualifier).number
+            version = self._directory.target(function, url.qualifier)
         except FunctionNotFound:  # its alias is gone
             return _UNKNOWN
         suffix = "" if url.qualifier == "$LATEST" else f":{url.qualifier}"
-        outcome = await self._invoke(
-            Invocation(
-                request_id=request.request_id,
-                function=function,
-                version=version,
-                function_arn=f"{self._arn_prefix}{function}{suffix}",
-                payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now, door=door),
-                arrived_s=request.arrived_s,
-                trace_id=trace_id,
-                hold_s=hold_of(headers.get("prefer")),
-            )
+        prefer = headers.get("prefer")
+        invocation = Invocation(
+            request_id=request.request_id,
+            function=function,
+            version=version.number,
+            function_arn=f"{self._arn_prefix}{function}{suffix}",
+            payload=event_of(request, url.url_id, path, body, trace_id=trace_id, time_s=now, door=door),
+            arrived_s=request.arrived_s,
+            trace_id=trace_id,
+            hold_s=hold_of(prefer),
         )
+        deferred = self._deferred
+        if deferred is None or not deferred.wanted(prefer, version.spec):
+            outcome = await self._invoke(invocation)
+        elif invocation.hold_s is None:
+            return await deferred.accept(request, url, path, invocation.payload, trace_id)
+        else:
+            try:
+                outcome = await self._invoke(invocation)
+            except (HoldTimeout, Throttled):  # nothing was run
+                return await deferred.accept(request, url, path, invocation.payload, trace_id)
         timing = start_headers(outcome)
         if outcome.function_error is not None:
             return _failed(timing)

@@ -154,7 +154,7 @@ def run(command: str | list[str], directory: Path, **environ: str) -> subprocess
     return subprocess.run(
         command if isinstance(command, list) else ["bash", "-c", command],
         cwd=directory, env={**os.environ, "PATH": path, "COLUMNS": "100", **environ},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600 if "bake" in command else 120,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600 if "bake" in command or isinstance(command, list) else 120,
         check=False,
     )  # fmt: skip
 
@@ -164,6 +164,7 @@ def python_of(page: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # one runs a thousand texts through a model, on a node that is killed meanwhile
 @pytest.mark.parametrize("name", [name for name, page in zip(NAMES, PAGES, strict=True) if python_of(page)])
 def test_python_runs(name: str, directories: dict[str, Path]) -> None:
     ran = run([sys.executable, "-c", python_of(ROOT / name)], directories[name])

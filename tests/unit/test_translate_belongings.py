@@ -165,7 +165,7 @@ Globals: {Function: {Tags: {shared: yes}, FunctionScalingConfig: {MaxExecutionEn
     assert [
         f"{name} has no effect here (Embed)"
         for name in (
-            "VpcConfig", "DeadLetterQueue", "Tracing", "KmsKeyArn", "FileSystemConfigs", "EventInvokeConfig"
+            "VpcConfig", "Tracing", "KmsKeyArn", "FileSystemConfigs"
         )
     ] == list(stack.notes)  # fmt: skip
 
