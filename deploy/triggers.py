@@ -24,7 +24,6 @@ _SCHEDULE = ("ActionAfterCompletion", "EndDate", "FlexibleTimeWindow", "GroupNam
              "ScheduleExpressionTimezone", "StartDate", "State")  # fmt: skip
 _TARGET = ("Id", "Input", "InputPath", "InputTransformer", "RetryPolicy", "DeadLetterConfig")
 _WITHOUT_EFFECT = ("RoleArn",)
-_OTHER_NOTIFICATIONS = ("EventBridgeConfiguration", "QueueConfigurations", "TopicConfigurations")
 _NUMBERS = ("MaximumWindowInMinutes", "MaximumEventAgeInSeconds", "MaximumRetryAttempts")
 _SPELLED = {  # what a field of a trigger is called in the events of a function
     "ScheduleExpression": ("ScheduleExpression", "Schedule"),
@@ -117,28 +116,50 @@ class _Reading:
     def bucket(self, logical_id: str) -> dict[str, Any] | None:
         """Return what the bucket notifies of; None where that is nothing."""
         given, base = self._properties(logical_id)
-        notifications = given.get("NotificationConfiguration") or {}
-        at = (*base, "NotificationConfiguration")
-        for name in _OTHER_NOTIFICATIONS:
-            if name in notifications:
+        at: KeyPath = (*base, "NotificationConfiguration")
+        notifications = self._mapping(given.get("NotificationConfiguration"), at)
+        for name in notifications:
+            if name != "LambdaConfigurations":
                 raise self.template.error((*at, name), "is not supported yet; LambdaConfigurations is")
-        listed = notifications.get("LambdaConfigurations") or []
-        raw = (self.resources.properties(logical_id).get("NotificationConfiguration") or {}).get("LambdaConfigurations")
+        at = (*at, "LambdaConfigurations")
+        listed = self._listed(notifications.get("LambdaConfigurations"), at)
+        written = self.resources.properties(logical_id).get("NotificationConfiguration")
+        raw = written.get("LambdaConfigurations") if isinstance(written, Mapping) else None
         raw = raw if isinstance(raw, list) and len(raw) == len(listed) else listed
-        targets: list[dict[str, Any]] = []
-        for number, one in enumerate(listed):
-            function = self._function(raw[number].get("Function"), (*at, "LambdaConfigurations", number, "Function"))
-            target = {"Id": f"notification-{number}", **function, "Events": [one.get("Event")]}
-            for rule in ((one.get("Filter") or {}).get("S3Key") or {}).get("Rules") or []:
-                name = str(rule.get("Name", "")).capitalize()
-                if name not in ("Prefix", "Suffix"):
-                    path = (*at, "LambdaConfigurations", number, "Filter")
-                    raise self.template.error(path, f"{rule.get('Name')!r} is neither prefix nor suffix")
-                target[name] = str(rule.get("Value", ""))
-            targets.append(target)
-        if not targets:
-            return None
-        return {"Name": self.resources.ref(logical_id), "Targets": targets}
+        targets = [
+            self._notified(one, self._mapping(raw[number], (*at, number)), number, (*at, number))
+            for number, one in enumerate(listed)
+        ]
+        return {"Name": self.resources.ref(logical_id), "Targets": targets} if targets else None
+
+    def _notified(self, given: Any, raw: Mapping[str, Any], number: int, at: KeyPath) -> dict[str, Any]:
+        """Return the target of one notification."""
+        one = self._mapping(given, at)
+        function = self._function(raw.get("Function"), (*at, "Function"))
+        target = {"Id": f"notification-{number}", **function, "Events": [one.get("Event")]}
+        at = (*at, "Filter", "S3Key")
+        key = self._mapping(self._mapping(one.get("Filter"), at[:-1]).get("S3Key"), at)
+        for position, rule in enumerate(self._listed(key.get("Rules"), (*at, "Rules"))):
+            path = (*at, "Rules", position)
+            name = str(self._mapping(rule, path).get("Name", "")).capitalize()
+            if name not in ("Prefix", "Suffix") or name in target:
+                raise self.template.error(path, f"{name!r} is neither a prefix nor a suffix, or is there twice")
+            target[name] = str(rule.get("Value", ""))
+        return target
+
+    def _mapping(self, value: Any, path: KeyPath) -> Mapping[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.template.error(path, f"must be a mapping, not {value!r}")
+        return value
+
+    def _listed(self, value: Any, path: KeyPath) -> list[Any]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.template.error(path, f"must be a list, not {value!r}")
+        return value
 
     def subscription(self, logical_id: str) -> dict[str, Any]:
         given, base = self._properties(logical_id)

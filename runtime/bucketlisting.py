@@ -9,10 +9,10 @@ from .events.bucketwatch import Listing, Object
 
 
 class BucketListing:
-    """Lists buckets at ``endpoint``, or where the environment says S3 is."""
+    """Lists buckets at ``endpoint``; where that is empty or ``aws``, where the environment says S3 is."""
 
     def __init__(self, endpoint: str, region: str) -> None:
-        self._endpoint = endpoint
+        self._endpoint = None if endpoint in ("", "aws") else endpoint
         self._region = region
         self._client: Any = None
 
@@ -24,7 +24,7 @@ class BucketListing:
         if self._client is None:
             import boto3  # a node without buckets does not pay for it
 
-            self._client = boto3.client("s3", endpoint_url=self._endpoint or None, region_name=self._region)
+            self._client = boto3.client("s3", endpoint_url=self._endpoint, region_name=self._region)
         found = {}
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for one in page.get("Contents", ()):

@@ -47,10 +47,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> (module in this package, short help as ``glowplug --help`` shows it without importing the module)."""
 
 
-_NAMES = {"async": "async_", "map": "map_"}
-"""Commands whose function cannot have their name: it is Python's own."""
-
-
 class LazyGroup(click.Group):
     """Commands by name, imported when they are asked for.
 
@@ -71,7 +67,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self._commands_of:
             return None
         module = importlib.import_module(f".{self._commands_of[cmd_name][0]}", self._package)
-        command: click.Command = getattr(module, _NAMES.get(cmd_name, cmd_name))
+        taken = f"{cmd_name}_"  # of a command that has the name of a keyword or of a builtin
+        command: click.Command = getattr(module, taken, None) or getattr(module, cmd_name)
         return command
 
     def resolve_command(

@@ -260,7 +260,7 @@ def _events(read: Reader) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise DefinitionError(read.at("Events"), f"must be a list of events, not {kind(value)}")
     for name in value:
-        if name not in _S3_EVENTS:
+        if not isinstance(name, str) or name not in _S3_EVENTS:
             allowed = ", ".join(sorted(_S3_EVENTS))
             raise DefinitionError(read.at("Events"), f"{name!r} is not seen by comparing listings; known: {allowed}")
     return tuple(name.removeprefix("s3:") for name in value)

@@ -34,7 +34,7 @@ class Node:
 
     def put(
         self, name: str = "main", layers: Any = None, apis: Any = None, exports: Any = None, imports: Any = (),
-        **functions: Any,
+        triggers: Any = None, **functions: Any,
     ) -> list[FunctionChange]:  # fmt: skip
         definitions = {
             key: {"FunctionName": key.lower(), "Handler": "h.f", "Runtime": "python3.11", "CodeSha256": CODE, **more}
@@ -43,6 +43,7 @@ class Node:
         stack = WantedStack(
             name, "t", {key: wanted_of(given) for key, given in definitions.items()}, layers or {}, apis or {},
             {CODE: 10, OTHER: 20}, definitions, exports or {}, tuple(imports),
+            triggers or {},
         )  # fmt: skip
         self.catalog, changes = put(self.catalog, stack, self.site())
         return changes
@@ -454,3 +455,22 @@ def test_pinned_files_of_a_model_are_no_drift() -> None:
     pinned = function.spec.resolved({"": (SourceFile("model.safetensors", 1, "c" * 64),)})
     node.catalog = node.catalog.with_function(replace(function, latest=replace(function.latest, spec=pinned)))
     assert {} == drifted(node)
+
+
+def test_a_trigger_is_a_document_that_knows_since_when_it_runs_at_its_times() -> None:
+    node = Node()
+    rule = {"Type": "AWS::Events::Rule", "Name": "tick", "ScheduleExpression": "rate(1 hour)",
+            "Targets": [{"FunctionName": "fn"}]}  # fmt: skip
+    node.put(triggers={"Tick": rule}, Fn={})
+    key = "trigger/main/Tick"
+    assert {**rule, "Stack": "main", "CreationDate": "i1"} == node.catalog.documents[key]
+    assert {"Tick": "tick"} == node.catalog.stacks["main"].triggers
+    node.put(triggers={"Tick": {**rule, "Targets": [{"FunctionName": "fn", "Input": "1"}]}}, Fn={})
+    assert "i1" == node.catalog.documents[key]["CreationDate"]
+    node.put(triggers={"Tick": {**rule, "State": "DISABLED"}}, Fn={})
+    assert "i3" == node.catalog.documents[key]["CreationDate"]
+    assert {} == drift(node.catalog, node.catalog.stacks["main"], node.site())
+    node.put(triggers={"Other": rule}, Fn={})
+    assert ["trigger/main/Other"] == list(node.catalog.documents)
+    node.catalog, _ = destroy(node.catalog, "main")
+    assert {} == node.catalog.documents
