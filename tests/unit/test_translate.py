@@ -226,7 +226,7 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
         ("Resource: {}", "template.yaml:1: Resource: unknown key; did you mean Resources?"),
         ("Resources: []", "template.yaml:1: Resources: must be a mapping with at least one function"),
         ("Resources: {A: 1}", "template.yaml:1: A: must be a mapping with a Type"),
-        ("Resources: {A: {}}", "template.yaml:1: A.Type: must be one of AWS::Lambda::Alias, AWS"),
+        ("Resources: {A: {}}", "template.yaml:1: A.Type: must be one of AWS::Events::Rule, AWS"),
         ("Resources: {A: {Type: AWS::Serverless::Function}}", "template.yaml:1: A.Type: AWS::Serverless::Function needs"),
         ("Transform: Other\nResources: {}", "template.yaml:1: Transform: 'Other' is not supported"),
         ("Outputs: []\nResources: {}", "template.yaml:1: Outputs: must be a mapping"),
