@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import coldstart, contract, engines, inprocess, memory, queue, startup, throughput
+from . import asynchronous, coldstart, contract, engines, inprocess, memory, queue, startup, throughput
 from .cache_files import workspace
 from .cache_sections import CACHE_SECTIONS
 from .figures import Figure, show
@@ -45,6 +45,7 @@ def main() -> int:
     if QUEUE in chosen:
         with tempfile.TemporaryDirectory(prefix="glowplug-queue-", dir=options.work) as scratch:
             rows += queue.figures(Path(scratch))
+            rows += asynchronous.figures(Path(scratch))
     if chosen.intersection(CACHE_SECTIONS):
         with workspace(options.work, options.scale) as space:
             for name, measure in CACHE_SECTIONS.items():

@@ -26,8 +26,8 @@ from .figures import Book
 from .retrying import overdue
 from .stored import queue_of, stored
 
-_AHEAD_S = 0.02  # about what a receive takes while the disk is busy
-_MOST_AHEAD = 100
+_AHEAD_S = 0.05  # a few times what a receive takes while the disk is busy: the next one begins at half
+_MOST_AHEAD = 200
 _BUSY_S = 0.05  # how often to look whether there are enough lanes
 _ROOM_S = 0.05  # how soon to look again where others have all instances
 _MARGIN_S = 60.0
@@ -76,13 +76,17 @@ class Feed:
         room -= self._begin(room)
         if not self._more or self._receiving is not None:
             return
-        ahead = min(_MOST_AHEAD, int(len(self._lanes) * _AHEAD_S / self.attempts.typical_s))
+        ahead = self._ahead()
         limit = max(0, min(self._window - len(self._lanes), room)) + ahead - len(self._buffer)
         if limit > 0:
             self._more = False  # a ring from now on may be for a message that this receive does not see
             self._receiving = asyncio.create_task(self._receive(limit, function), name=f"receive {self._queue}")
         elif not self._lanes:
             self._later(_ROOM_S, self.pump)
+
+    def _ahead(self) -> int:
+        """Return how many events to have at hand beyond those that run."""
+        return min(_MOST_AHEAD, int(len(self._lanes) * _AHEAD_S / self.attempts.typical_s))
 
     def _begin(self, room: int) -> int:
         """Begin lanes for what is there; return how many."""
@@ -152,7 +156,7 @@ class Feed:
         while self._buffer and len(self._lanes) <= self._window:
             attempt = self._buffer.popleft()
             await self.attempts.make(attempt)
-            if self._more and self._receiving is None and len(self._buffer) <= len(self._lanes):
+            if self._more and self._receiving is None and len(self._buffer) <= self._ahead() // 2:
                 self.pump()
 
     def _left(self, lane: asyncio.Task[None]) -> None:
