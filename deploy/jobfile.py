@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from .errors import JobError
-from .jobinputs import Input, client, split
+from .jobinputs import Input, s3, split
 
 _SYNC_LINES = 256
 
@@ -120,7 +120,8 @@ class JobFile:
         self._file.close()
         if self.output.startswith("s3://"):
             bucket, key = split(self.output)
-            client().upload_file(str(self._part), bucket, key)
+            with s3(self.output) as client:
+                client.upload_file(str(self._part), bucket, key)
             self._part.unlink()
         else:
             os.replace(self._part, self.output)

@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class Input:
         if self.name.startswith("s3://"):
             bucket, key = split(self.name)
             # Only this very object: one that is written meanwhile is an error, not a mixture.
-            body = client().get_object(Bucket=bucket, Key=key, IfMatch=self.version)["Body"]
-            yield from body.iter_chunks(_CHUNK_BYTES)
+            with s3(self.name) as client:
+                body = client.get_object(Bucket=bucket, Key=key, IfMatch=self.version)["Body"]
+                yield from body.iter_chunks(_CHUNK_BYTES)
             return
         with Path(self.name).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
@@ -75,12 +77,14 @@ def _in_s3(pattern: str) -> list[Input]:
     bucket, key = split(pattern)
     wild = _WILD.search(key)
     prefix = key[: wild.start()] if wild else key
-    found = []
-    for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for one in page.get("Contents", ()):
-            if one["Key"] == key or (wild and fnmatch.fnmatchcase(one["Key"], key)):
-                found.append(Input(f"s3://{bucket}/{one['Key']}", one["Size"], one["ETag"]))
-    return found
+    with s3(pattern) as client:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        listed = [one for page in pages for one in page.get("Contents", ())]
+    return [
+        Input(f"s3://{bucket}/{one['Key']}", one["Size"], one["ETag"])
+        for one in listed
+        if one["Key"] == key or (wild and fnmatch.fnmatchcase(one["Key"], key))
+    ]
 
 
 def split(url: str) -> tuple[str, str]:
@@ -91,8 +95,17 @@ def split(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def client() -> Any:
-    """Return a client of S3, as the environment configures it (``AWS_ENDPOINT_URL_S3``, ``AWS_PROFILE``, …)."""
-    import boto3  # here: half a second, which jobs with local files should not pay
+@contextmanager
+def s3(about: str) -> Iterator[Any]:
+    """Give a client of S3, as the environment configures it (``AWS_ENDPOINT_URL_S3``, ``AWS_PROFILE``, …).
 
-    return boto3.client("s3")
+    What goes wrong with it is a ``JobError`` about ``about``.
+    """
+    import boto3  # here: half a second, which jobs with local files should not pay
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield boto3.client("s3")
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise JobError(f"{about}: {error}") from error

@@ -78,6 +78,9 @@ def map_(
             whole = run(order, job, inputs, find, progress)
         except KeyboardInterrupt:
             raise JobError(f"stopped after {job.done} lines; the same command goes on with them") from None
+        except OSError as error:  # a full disk, most likely
+            problem = f"{error.filename or output}: {error.strerror}"
+            raise JobError(f"stopped after {job.done} lines: {problem}; the same command goes on with them") from error
         except FunctionNotFound:
             job.discard()
             raise

@@ -15,6 +15,8 @@ from glowplug.runtime.errors import (
     GlowplugError,
     InvalidParameter,
     InvalidRequestContent,
+    InvalidSignature,
+    NotAuthenticated,
     NotSupported,
     ResourceNotFound,
     StateError,
@@ -52,16 +54,12 @@ class AwsEvents:
 
     async def answer(self, request: Request, service: str) -> Reply:
         """Answer a request for ``service``; errors are answers too."""
-        if service == "events":
-            try:
-                return Reply(HTTPStatus.OK, compact_json(await self._put_events(request)), content_type=_JSON)
-            except GlowplugError as error:
-                body = {"__type": _code(error), "message": str(error)}
-                return Reply(error.status, compact_json(body), content_type=_JSON)
         try:
+            if service == "events":
+                return Reply(HTTPStatus.OK, compact_json(await self._put_events(request)), content_type=_JSON)
             message_id = await self._publish(request)
         except GlowplugError as error:
-            return _xml_error(error, request.request_id)
+            return refusal_of(service, error, request.request_id)
         return _xml(HTTPStatus.OK, (
             f'<PublishResponse xmlns="{_XMLNS}"><PublishResult><MessageId>{message_id}</MessageId></PublishResult>'
             f"<ResponseMetadata><RequestId>{request.request_id}</RequestId></ResponseMetadata></PublishResponse>"
@@ -93,6 +91,14 @@ class AwsEvents:
         return await self._topics.publish(published)
 
 
+def refusal_of(service: str, error: GlowplugError, request_id: str) -> Reply:
+    """Return an error in the form of the service that refuses the request."""
+    if service == "events":
+        body = {"__type": _code(error), "message": str(error)}
+        return Reply(error.status, compact_json(body), content_type=_JSON)
+    return _xml_error(error, request_id)
+
+
 def _attributes(form: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     found = {}
     number = 1
@@ -121,6 +127,7 @@ def _code(error: GlowplugError) -> str:
 
 def _xml_error(error: GlowplugError, request_id: str) -> Reply:
     codes: tuple[tuple[type[GlowplugError], str], ...] = (
+        (InvalidSignature, "SignatureDoesNotMatch"), (NotAuthenticated, "InvalidClientTokenId"),
         (ResourceNotFound, "NotFound"), (NotSupported, "InvalidAction"), (InvalidParameter, "InvalidParameter"),
         (Forbidden, "AuthorizationError"), (Throttled, "Throttling"), (StateError, "InternalError"),
     )  # fmt: skip

@@ -31,10 +31,10 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from glowplug.runtime import sigv4
-from glowplug.runtime.errors import Forbidden, ResourceNotFound
+from glowplug.runtime.errors import Forbidden, RequestError, ResourceNotFound
 
 from .authentication import Authenticator
-from .awsevents import AwsEvents, service_of
+from .awsevents import AwsEvents, refusal_of, service_of
 from .downloads import PREFIX as DOWNLOADS
 from .downloads import Downloads
 from .hosts import ControlGuard, api_id_of_host, hostname, url_id_of_host
@@ -132,7 +132,12 @@ class ControlSurface:
             if request.path == _HEALTH and not sigv4.is_signed(request.query, request.headers):
                 return json_reply({"status": "ok"})
             service = "sqs" if for_sqs else sender or "lambda"
-            request = await self._authenticator.authenticate(request, service)
+            try:
+                request = await self._authenticator.authenticate(request, service)
+            except RequestError as error:
+                if sender is None:
+                    raise
+                return refusal_of(sender, error, request.request_id)
         if for_sqs and self._sqs is not None:
             return await self._sqs.answer(request)
         if sender is not None and self._aws_events is not None:

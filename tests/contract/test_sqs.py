@@ -490,7 +490,7 @@ def test_a_stack_brings_its_queues_and_takes_them_along(own: Any, node: Any) -> 
     status, _, answer = node.request(
         "PUT", "/_glowplug/stacks/other", {"Functions": {}, "Queues": {"Q": {"QueueName": "shop-jobs"}}}
     )
-    assert (409, "Q: queue shop-jobs belongs to the stack shop") == (status, answer["Message"])
+    assert (409, "Q: queue shop-jobs belongs to the stack shop") == (status, answer["message"])
     node.admin("DELETE", "stacks/shop")
     assert "QueueUrls" not in own.list_queues(QueueNamePrefix="shop-")
 

@@ -67,10 +67,10 @@ class Signed:
     def __init__(self, node: Any, keys: dict[str, tuple[str, str]]) -> None:
         self.node, self.keys = node, keys
 
-    def client(self, name: str, secret: str = "") -> Any:
+    def client(self, name: str, secret: str = "", service: str = "lambda") -> Any:
         key_id, own = self.keys[name]
         return boto3.client(
-            "lambda", endpoint_url=self.node.endpoint, region_name="us-east-1", aws_access_key_id=key_id,
+            service, endpoint_url=self.node.endpoint, region_name="us-east-1", aws_access_key_id=key_id,
             aws_secret_access_key=secret or own, config=Config(retries={"max_attempts": 0}),
         )  # fmt: skip
 
@@ -150,6 +150,18 @@ def test_boto3_with_the_right_secret_and_with_a_wrong_one(signed: Signed) -> Non
         signed.client("ops", secret="not-the-secret-at-all").list_functions()
     assert "InvalidSignatureException" == refused.value.response["Error"]["Code"]
     assert refused.value.response["Error"]["Message"].startswith("The request signature we calculated does not match")
+
+
+def test_events_and_messages_are_for_those_who_may_invoke(signed: Signed) -> None:
+    entry = {"Source": "shop", "DetailType": "order", "Detail": "{}"}
+    assert 0 == signed.client("caller", service="events").put_events(Entries=[entry])["FailedEntryCount"]
+    with pytest.raises(ClientError, match="InvalidSignatureException"):
+        signed.client("caller", "wrong", service="events").put_events(Entries=[entry])
+    message = {"TopicArn": "arn:aws:sns:us-east-1:000000000000:none", "Message": "x"}
+    with pytest.raises(ClientError, match="NotFound"):  # so it was let in
+        signed.client("caller", service="sns").publish(**message)
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        signed.client("caller", "wrong", service="sns").publish(**message)
 
 
 def test_an_aws_key_that_is_not_the_nodes_is_unknown(signed: Signed) -> None:
