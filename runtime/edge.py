@@ -11,8 +11,7 @@ from .clock import Clock
 from .codestore import CodeStore
 from .config import NodeConfig
 from .deployments import Deployments
-from .events.accepting import Acceptor
-from .events.results import Results
+from .eventing import Eventing
 from .http.admin import AdminApi
 from .http.admission import Admission
 from .http.authentication import Authenticator
@@ -34,31 +33,26 @@ from .keyring import NodeKeyring
 from .metrics import Metrics
 from .nodecontrol import NodeControl
 from .packages import Packages
-from .polling import Polling
 from .queueing import Queueing
 from .registry import Registry
 from .routing.tasks import OwnedTasks
-from .triggering import Triggering
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
     """What the listeners need of the node. ``guarded``: control answers callers with a signature only; ``link_key``
-    signs links to code; ``streaming`` are the invocations
-    whose answers are streamed; ``endpoint`` returns the control listener's URL."""
+    signs links to code; ``streaming`` are the invocations whose answers are streamed; ``endpoint`` returns the control
+    listener's URL."""
 
     config: NodeConfig
     registry: Registry
     deployments: Deployments
     code: CodeStore
     queues: Queueing
-    polling: Polling
+    eventing: Eventing
     control: NodeControl
     invoke: Invoke
     streaming: OwnedTasks
-    events: Acceptor
-    results: Results
-    triggering: Triggering
     metrics: Metrics
     keys: NodeKeyring
     guarded: bool
@@ -82,26 +76,31 @@ class Edge:
                 self.metrics,
                 limits=self.config.limits,
                 queues=self.queues.admin,
-                events=ResultsApi(self.results, lambda: self.registry.catalog.functions, webhook_key(self.link_key)),
+                events=ResultsApi(
+                    self.eventing.asynchronous.results,
+                    lambda: self.registry.catalog.functions,
+                    webhook_key(self.link_key),
+                ),
                 triggers=self._triggers_api(),
             ),
             ControlGuard((*self.config.hosts, self.endpoint().removeprefix("http://"))),
             downloads,
             authenticator if self.guarded else None,
             self.queues.sqs,
-            AwsEvents(self.triggering.bus, self.triggering.topics),
+            AwsEvents(self.eventing.triggering.bus, self.eventing.triggering.topics),
         )
         return control, PublicSurface(public)
 
     def _fronts(self, authenticator: Authenticator, streams: Streams, *, public: bool) -> dict[Door, Front]:
         config, request_bytes = self.config, self.config.limits.sync_request_bytes
+        events = self.eventing.asynchronous
         admission = Admission(
             self.registry, authenticator, account_id=config.account_id, enforce_policies=config.enforce_policies
         )
         urls = FunctionUrls(
             self.registry, self.invoke, streams, admission, arn_prefix=config.arn_prefix, clock=self.clock,
             request_bytes=request_bytes, observer=self.metrics,
-            deferred=Deferred(self.events, self.results, self.link_key, public=public),
+            deferred=Deferred(events.intake, events.results, self.link_key, public=public),
         )  # fmt: skip
         gateway = Gateway(
             self.registry, self.invoke, admission, arn_prefix=config.arn_prefix, account_id=config.account_id,
@@ -110,8 +109,10 @@ class Edge:
         return {"url": urls, "api": gateway}
 
     def _triggers_api(self) -> TriggersApi:
-        parts = self.triggering
-        return TriggersApi(parts.scheduler, parts.bus, parts.topics, parts.jobs, self.results, self.config.limits)
+        parts = self.eventing.triggering
+        return TriggersApi(
+            parts.scheduler, parts.bus, parts.topics, parts.jobs, self.eventing.asynchronous.results, self.config.limits
+        )
 
     def _lambda_api(self, streams: Streams, retries: Retries, downloads: Downloads) -> LambdaApi:
         config = self.config
@@ -121,7 +122,7 @@ class Edge:
                 deployments=self.deployments,
                 invoke=self.invoke,
                 streams=streams,
-                events=self.events,
+                events=self.eventing.asynchronous.intake,
                 retries=retries,
                 clock=self.clock,
                 limits=config.limits,
@@ -130,8 +131,8 @@ class Edge:
                 endpoint=self.endpoint,
                 packages=Packages(self.code, config.limits),
                 downloads=downloads,
-                sources=self.polling.sources,
-                pollers=self.polling.pollers,
+                sources=self.eventing.polling.sources,
+                pollers=self.eventing.polling.pollers,
                 foreign=config.foreign_runtimes == "store",
             )
         )

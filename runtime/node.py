@@ -18,13 +18,12 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from glowplug.cache.holds import raise_file_limit
 
 from . import accelerator, interpreters, modelpath
 from .accelerator import Accelerator, Client
-from .asynchronous import Asynchronous
 from .cachemetrics import CacheMetrics
 from .clock import Clock, SystemClock
 from .codestore import CodeStore
@@ -33,12 +32,12 @@ from .deployments import Deployments
 from .edge import Edge
 from .enginemetrics import EngineMetrics
 from .enginewatch import EngineWatch
+from .eventing import Eventing
 from .http.server import HttpServer
 from .keyring import Access
 from .logs import Logs
 from .metrics import Metrics
 from .nodecontrol import NodeControl
-from .polling import Polling
 from .process.memory import MemoryWatch
 from .process.sweep import sweep
 from .process.zygotes import Zygotes
@@ -56,16 +55,8 @@ from .routing.tasks import OwnedTasks
 from .spec import FunctionSpec
 from .state import StateDirectory
 from .tracing import traced
-from .triggering import Triggering
 
 log = logging.getLogger(__name__)
-
-
-class Draining(Protocol):
-    """What has work under way when the node stops."""
-
-    async def drained(self) -> None:
-        """Return when there is none any more."""
 
 
 class Node:
@@ -234,41 +225,29 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         ledger.subscribe(metrics.started)
         invoke = metrics.observed(traced(router.invoke))
-        events = Asynchronous(
+        eventing = Eventing(
             config=config,
             queues=queues.store,
-            deployed=registry,
+            registry=registry,
             router=router,
             invoke=invoke,
             ledger=ledger,
+            metrics=metrics,
             key=state.hmac_key(),
             clock=clock,
         )
-        metrics.add(events.metrics)
-        triggering = Triggering(
-            config=config,
-            deployed=registry,
-            acceptor=events.intake,
-            results=events.results,
-            room=router.room,
-            queues=queues.store,
-            clock=clock,
-        )
-        metrics.include(triggering)
 
         def removed(name: str) -> None:
             metrics.forget(name)
-            events.forget(name)
+            eventing.forget(name)
             watch.figures.forget(name)
             models.snapshots.book.forget(name)
 
         async def changed(specs: Sequence[FunctionSpec]) -> None:
-            events.changed()
-            triggering.changed()
+            eventing.changed()
             await gpu.changed(specs)
             await models.tidy(specs)
 
-        polling = Polling.of(config, queues.store, registry, router, invoke, clock)
         await queues.stacks.tidy(registry.catalog)
 
         deployments = Deployments(
@@ -278,7 +257,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             engines=models.snapshots,
             on_removed=removed,
             on_changed=changed,
-            followers=(polling.pollers.follow,),
+            followers=(eventing.polling.pollers.follow,),
         )
         control = NodeControl(
             registry=registry,
@@ -297,13 +276,13 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             base_zygotes=lambda: zygotes.statistics().bases,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
-            mapped=polling.sources,
+            mapped=eventing.polling.sources,
             pythons=pythons.runtimes,
             queues=queues.stacks,
-            depths=events.depths,
+            depths=eventing.asynchronous.depths,
         )
         stack.push_async_callback(deployments.close)
-        stack.push_async_callback(polling.pollers.close)
+        stack.push_async_callback(eventing.close)
         await deployments.resume()
         await gpu.start(config, environ, lambda: _clients(router))
         await changed(deployments.specs())
@@ -314,13 +293,10 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             deployments=deployments,
             code=code,
             queues=queues,
-            polling=polling,
+            eventing=eventing,
             control=control,
             invoke=invoke,
-            events=events.intake,
-            results=events.results,
             streaming=streaming,
-            triggering=triggering,
             metrics=metrics,
             keys=keys,
             guarded=access.required,
@@ -328,10 +304,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             clock=clock,
             endpoint=lambda: http.endpoint,
         )
-        stack.push_async_callback(events.close)
-        await events.start()
-        stack.push_async_callback(triggering.close)
-        await triggering.start()
+        await eventing.start()
         on_control, on_public = edge.surfaces(stack)
         await http.serve(control=on_control, public=on_public)
         state.announce(http.endpoint)
@@ -342,9 +315,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         sink.add_done_callback(lambda task: _sink_ended(task, node))
         stack.push_async_callback(_cancelled, sink)
         yield node
-        events.stop()
-        polling.pollers.stop()
-        await _drain(http, (events, polling.pollers), node, config.drain_s)
+        await _drain(http, eventing, node, config.drain_s)
 
 
 def _starter(suppliers: Suppliers, gpu: Accelerator, router: Callable[[], Router]) -> Starter:
@@ -377,22 +348,17 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _drain(http: HttpServer, under_way: Sequence[Draining], node: Node, drain_s: float) -> None:
+async def _drain(http: HttpServer, eventing: Eventing, node: Node, drain_s: float) -> None:
     """Stop accepting and wait for requests, events and batches under way; a second signal ends the wait."""
     http.stop_accepting()
-    draining = asyncio.ensure_future(_drained(http, under_way, drain_s))
+    eventing.stop()
+    draining = asyncio.gather(http.close(drain_s), eventing.drained(drain_s))
     while not draining.done() and not node.hurried:
         await asyncio.wait((draining,), timeout=0.1)
     await _cancelled(draining)
 
 
-async def _drained(http: HttpServer, under_way: Sequence[Draining], drain_s: float) -> None:
-    """Let all of them end, for ``drain_s`` at most."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.gather(http.close(drain_s), *(asyncio.wait_for(one.drained(), drain_s) for one in under_way))
-
-
-async def _cancelled(task: asyncio.Future[None]) -> None:
+async def _cancelled(task: asyncio.Future[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
