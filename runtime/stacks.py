@@ -112,9 +112,18 @@ class StackRequest:
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise InvalidRequestContent("Imports is a list of strings")
         return cls(
-            name, body["Functions"], sections["Layers"], sections["Apis"], sections["Triggers"], digest, refresh,
-            exports, tuple(imports), sections["Queues"], sections["Mappings"],
-        )  # fmt: skip
+            name,
+            sections["Functions"],
+            layers=sections["Layers"],
+            apis=sections["Apis"],
+            queues=sections["Queues"],
+            mappings=sections["Mappings"],
+            triggers=sections["Triggers"],
+            template_digest=digest,
+            refresh=refresh,
+            exports=exports,
+            imports=tuple(imports),
+        )
 
 
 def validated(

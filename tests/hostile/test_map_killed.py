@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nodes import ServedNode, served
 
-LINES = 120
+LINES = 240
 TEMPLATE = """\
 Transform: AWS::Serverless-2016-10-31
 Resources:
@@ -83,7 +83,7 @@ def test_a_node_that_is_killed_in_the_middle_costs_no_line_and_doubles_none(dire
 
 def test_a_command_that_is_killed_or_interrupted_goes_on_where_it_was(directory: Path) -> None:
     with served(directory / "template.yaml", directory / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
-        for lines, how in ((10, signal.SIGKILL), (50, signal.SIGINT), (80, signal.SIGKILL)):
+        for lines, how in ((10, signal.SIGKILL), (60, signal.SIGINT), (110, signal.SIGKILL)):
             command = begun(node, directory)
             wait_for(directory, lines)
             os.kill(command.pid, how)

@@ -43,7 +43,7 @@ class Node:
         stack = WantedStack(
             name, "t", {key: wanted_of(given) for key, given in definitions.items()}, layers or {}, apis or {},
             {CODE: 10, OTHER: 20}, definitions, exports or {}, tuple(imports),
-            triggers or {},
+            triggers=triggers or {},
         )  # fmt: skip
         self.catalog, changes = put(self.catalog, stack, self.site())
         return changes
