@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glowplug.runtime.errors import InternalError
+from glowplug.runtime.errors import InternalError, StateError
 
 from .client import NodeClient
 from .errors import NodeUnreachable
@@ -121,7 +121,7 @@ def _send(order: Order, job: str, piece: _Piece, connect: Callable[[], NodeClien
                 piece.results.put(_checked(result, piece.first + sent))
                 sent += 1
                 pause_s, last_s = _FIRST_PAUSE_S, time.monotonic()
-        except (NodeUnreachable, InternalError) as error:
+        except (NodeUnreachable, StateError, InternalError) as error:  # it is down, starts, or its disk is full
             if time.monotonic() - last_s > order.patience_s:
                 piece.results.put(error)
                 return
