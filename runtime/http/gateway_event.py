@@ -5,7 +5,7 @@ Format 2.0 is that of function URLs (``url_event``); the door of a route is made
 Beside API Gateway's developer guide, what others have observed on AWS: REST APIs deliver the path as it was sent and
 HTTP APIs deliver it decoded, with the stage where that has a name (captures in hotsock/voker#8); a REST API refuses a
 result with a member that it does not know, needs none of those it knows, and answers 200 where none says otherwise
-(LocalStack, whose tests were validated against AWS).
+(an open implementation whose tests were validated against AWS).
 """
 
 from __future__ import annotations
