@@ -18,11 +18,6 @@ _ATTRIBUTES: Final = tuple(
 )
 
 
-def sqs_event(messages: Sequence[Mapping[str, Any]], queue_arn: str) -> dict[str, Any]:
-    """Return the event of a batch. ``messages`` are as `ReceiveMessage` gives them, with all their attributes."""
-    return {"Records": [sqs_record(message, queue_arn) for message in messages]}
-
-
 def sqs_record(message: Mapping[str, Any], queue_arn: str) -> dict[str, Any]:
     """Return one record of a batch. `md5OfMessageAttributes` is left out where there are none."""
     given: Mapping[str, str] = message.get("Attributes") or {}

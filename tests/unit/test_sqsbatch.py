@@ -12,7 +12,7 @@ from aws_lambda_powertools.utilities.parser.models import SqsModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug.runtime.events.sqsbatch import FailedItems, failed_items, sqs_event, with_followers
+from glowplug.runtime.events.sqsbatch import FailedItems, failed_items, sqs_record, with_followers
 
 QUEUE = "arn:aws:sqs:eu-central-1:123456789012:work"
 ATTRIBUTES = {
@@ -41,7 +41,7 @@ def test_a_message_of_a_standard_queue() -> None:
         '"ApproximateFirstReceiveTimestamp": "1545082649185"}, "messageAttributes": {}, "md5OfBody": '
         '"098f6bcd4621d373cade4e832627b4f6", "eventSource": "aws:sqs", "eventSourceARN": '
         '"arn:aws:sqs:eu-central-1:123456789012:work", "awsRegion": "eu-central-1"}'
-    ) == json.dumps(sqs_event([message()], QUEUE)["Records"][0])
+    ) == json.dumps(sqs_record(message(), QUEUE))
 
 
 def test_message_attributes_and_what_fifo_queues_add() -> None:
@@ -59,7 +59,8 @@ def test_message_attributes_and_what_fifo_queues_add() -> None:
         "Blob": {"DataType": "Binary.png", "BinaryValue": b"\x00\xff"},
         "Empty": {"DataType": "String", "StringValue": ""},
     }
-    event = sqs_event([message(Attributes=fifo, MessageAttributes=attributes, MD5OfMessageAttributes="b25f")], QUEUE)
+    given = message(Attributes=fifo, MessageAttributes=attributes, MD5OfMessageAttributes="b25f")
+    event = {"Records": [sqs_record(given, QUEUE)]}
     record = event["Records"][0]
     assert (
         "messageId receiptHandle body attributes messageAttributes md5OfMessageAttributes md5OfBody eventSource "
@@ -142,7 +143,9 @@ def test_the_answer_of_powertools_batch_processor() -> None:
             raise ValueError(record.body)
 
     answer = process_partial_response(
-        event=sqs_event(messages, QUEUE), record_handler=handle, processor=BatchProcessor(event_type=EventType.SQS)
+        event={"Records": [sqs_record(one, QUEUE) for one in messages]},
+        record_handler=handle,
+        processor=BatchProcessor(event_type=EventType.SQS),
     )
     assert FailedItems(("b",)) == failed_items(json.dumps(answer).encode(), IDS)
 
