@@ -11,16 +11,8 @@ from uuid import uuid4
 
 from glowplug.runtime.clock import SystemClock
 from glowplug.runtime.queue.engine import Engine
-from glowplug.runtime.queue.model import (
-    CreateQueue,
-    Delete,
-    InsertRecord,
-    QueueSettings,
-    Receive,
-    Record,
-    Send,
-    Unit,
-)
+from glowplug.runtime.queue.model import QueueSettings, Record
+from glowplug.runtime.queue.steps import CreateQueue, Delete, InsertRecord, Receive, Send, Unit
 from glowplug.runtime.queue.store import QueueStore
 
 from . import load

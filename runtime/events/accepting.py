@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from glowplug.runtime.queue.model import Step
+from glowplug.runtime.queue.steps import Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,16 +24,8 @@ from glowplug.runtime.errors import (
     Throttled,
 )
 from glowplug.runtime.invocation import Invocation, Outcome
-from glowplug.runtime.queue.model import (
-    LONGEST_LEASE_S,
-    Delete,
-    Extend,
-    Lease,
-    Message,
-    Received,
-    Release,
-    Step,
-)
+from glowplug.runtime.queue.model import LONGEST_LEASE_S, Lease, Message, Received
+from glowplug.runtime.queue.steps import Delete, Extend, Release, Step
 from glowplug.runtime.queue.store import QueueStore
 
 from .ending import Ending, Endings, Rules, rules_of

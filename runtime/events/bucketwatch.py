@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import StateError, Throttled
-from glowplug.runtime.queue.model import DeleteRecord, PutRecord, Record, ScanRecords, Step
+from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.steps import DeleteRecord, PutRecord, ScanRecords, Step
 
 from .delivery import Delivery, Store
 from .deployed import DeployedTriggers

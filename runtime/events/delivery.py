@@ -19,7 +19,8 @@ from glowplug.runtime.errors import (
     Throttled,
 )
 from glowplug.runtime.queue.attributes import MessageAttribute, kept
-from glowplug.runtime.queue.model import Record, ScanRecords, Send, Step
+from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.steps import ScanRecords, Send, Step
 
 from .accepting import Acceptor, NewEvent
 from .envelopes import Home

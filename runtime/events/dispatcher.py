@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import GlowplugError, StaleLease
-from glowplug.runtime.queue.model import Lease, Message, Release
+from glowplug.runtime.queue.model import Lease, Message
+from glowplug.runtime.queue.steps import Release
 from glowplug.runtime.queue.store import QueueStore
 
 from .attempts import Neighbours

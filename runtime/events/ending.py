@@ -11,7 +11,8 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.invocation import Outcome
 from glowplug.runtime.queue.attributes import MessageAttribute, kept
-from glowplug.runtime.queue.model import PutRecord, Record, Send, Step
+from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.steps import PutRecord, Send, Step
 from glowplug.runtime.queue.store import QueueStore
 
 from .accepting import NewEvent

@@ -18,7 +18,8 @@ from typing import Any
 from glowplug.runtime.catalog import Function
 from glowplug.runtime.clock import Alarm
 from glowplug.runtime.errors import GlowplugError, QueueNotFound, StateError
-from glowplug.runtime.queue.model import Message, Receive, Received
+from glowplug.runtime.queue.model import Message, Received
+from glowplug.runtime.queue.steps import Receive
 
 from .attempts import GONE_S, Attempt, Attempts, Neighbours, lease_s
 from .ending import rules_of

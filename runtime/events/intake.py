@@ -18,7 +18,8 @@ from glowplug.runtime.errors import (
     RequestTooLarge,
     Throttled,
 )
-from glowplug.runtime.queue.model import FOREVER_S, InsertRecord, QueueSettings, Record, Send, Step
+from glowplug.runtime.queue.model import FOREVER_S, QueueSettings, Record
+from glowplug.runtime.queue.steps import InsertRecord, Send, Step
 from glowplug.runtime.queue.store import QueueStore
 
 from .accepting import Accepted, NewEvent

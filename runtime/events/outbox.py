@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import GlowplugError, QueueFull, StaleLease, StateError, Throttled
-from glowplug.runtime.queue.model import FOREVER_S, Delete, QueueSettings, Received, Release
+from glowplug.runtime.queue.model import FOREVER_S, QueueSettings, Received
+from glowplug.runtime.queue.steps import Delete, Release
 from glowplug.runtime.queue.store import QueueStore
 
 from .accepting import Acceptor, NewEvent

@@ -9,7 +9,8 @@ from typing import Any
 
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import Conflict, InvalidParameter, ResourceNotFound, StaleLease
-from glowplug.runtime.queue.model import Find, GetRecord, Message, Record, ScanRecords, Step, Withdraw
+from glowplug.runtime.queue.model import Message, Record
+from glowplug.runtime.queue.steps import Find, GetRecord, ScanRecords, Step, Withdraw
 from glowplug.runtime.queue.store import QueueStore
 
 from .dispatcher import Dispatcher

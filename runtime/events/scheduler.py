@@ -22,7 +22,8 @@ from typing import Any
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import InvalidEntry, StateError, Throttled
-from glowplug.runtime.queue.model import DeleteRecord, PutRecord, Record, ScanRecords
+from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.steps import DeleteRecord, PutRecord, ScanRecords
 
 from . import planner
 from .delivery import Delivery, Handed, Store

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError, StateError
-from glowplug.runtime.queue.model import Step
+from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.queue.store import QueueStore
 
 _MOST = 200  # of one unit: the engine does nothing else meanwhile

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from glowplug.runtime.errors import InvalidParameter, StaleLease
 
 from .attributes import attributes_digest, attributes_of, body_digest, kept, sender_of, trace_of
-from .model import Delete, Extend, Lease, Queue, Received, Send, Sent, Step
+from .model import Lease, Queue, Received, Sent
 from .ports import Incoming, Outgoing, Traits
+from .steps import Delete, Extend, Send, Step
 from .store import QueueStore
 
 _HANDLE = struct.Struct(">IQI")

@@ -26,12 +26,12 @@ from glowplug.runtime.schema import migrate, unusable
 
 from .book import Book, Change, text_of
 from .messages import Messages
-from .model import (
-    LONGEST_LEASE_S,
+from .model import LONGEST_LEASE_S, Counts, Queue
+from .records import Records, is_id
+from .steps import (
     ChangeQueue,
     Count,
     CountRecords,
-    Counts,
     CreateQueue,
     Delete,
     DeleteQueue,
@@ -44,7 +44,6 @@ from .model import (
     Move,
     Peek,
     PutRecord,
-    Queue,
     QueueStep,
     Receive,
     Release,
@@ -56,7 +55,6 @@ from .model import (
     UpdateRecord,
     Withdraw,
 )
-from .records import Records, is_id
 from .sweeping import sweep
 from .tables import MIGRATIONS
 

@@ -14,27 +14,9 @@ from glowplug.runtime.errors import InvalidParameter, QueueFull, RequestTooLarge
 
 from .book import Book, Change
 from .groups import Groups
-from .model import (
-    DEDUPLICATION_MS,
-    LONGEST_LEASE_S,
-    Delete,
-    Discard,
-    Extend,
-    Find,
-    Lease,
-    Message,
-    Move,
-    Peek,
-    Queue,
-    Receive,
-    Received,
-    Release,
-    Send,
-    Sent,
-    Unchanged,
-    Withdraw,
-)
+from .model import DEDUPLICATION_MS, LONGEST_LEASE_S, Lease, Message, Queue, Received, Sent, Unchanged
 from .rows import MESSAGE, Row, message, pack, packed, unpack
+from .steps import Delete, Discard, Extend, Find, Move, Peek, Receive, Release, Send, Withdraw
 from .tables import TIME_ORDERED
 
 _ROUNDS = 50  # of one receive: each may find only messages that are too old or were received too often

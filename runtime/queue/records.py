@@ -6,8 +6,9 @@ import sqlite3
 
 from glowplug.runtime.errors import InvalidParameter, RecordChanged, RecordExists
 
-from .model import NOTHING, CountRecords, InsertRecord, PutRecord, Record, ScanRecords, Unchanged, UpdateRecord
+from .model import NOTHING, Record, Unchanged
 from .rows import pack, unpack
+from .steps import CountRecords, InsertRecord, PutRecord, ScanRecords, UpdateRecord
 
 ID_BYTES = 16
 

@@ -12,7 +12,7 @@ next hand-over waits for them, at most 3 ms and a third of what the disk took.
         ...
         await store.apply(Delete(received.lease), PutRecord(result), Send("done", b"..."))   # together or not at all
 
-Errors are those of the steps (``model.py``), raised for the unit, and ``StateError`` where the file cannot be written:
+Errors are those of the steps (``steps.py``), raised for the unit, and ``StateError`` where the file cannot be written:
 then nothing was promised, and the same call works again when there is room.
 """
 
@@ -35,12 +35,11 @@ from glowplug.runtime.errors import StateError
 
 from .bells import Bells
 from .engine import Batch, Engine, Outcome
-from .model import (
-    NOTHING,
-    Attributes,
+from .model import NOTHING, Attributes, Counts, Lease, Message, Queue, QueueSettings, Received, Record, Sent
+from .salvage import opened
+from .steps import (
     ChangeQueue,
     Count,
-    Counts,
     CreateQueue,
     Delete,
     DeleteQueue,
@@ -48,24 +47,16 @@ from .model import (
     Extend,
     GetRecord,
     InsertRecord,
-    Lease,
-    Message,
     Move,
     Peek,
-    Queue,
-    QueueSettings,
     Receive,
-    Received,
-    Record,
     Release,
     ScanRecords,
     Send,
-    Sent,
     Step,
     Sweep,
     Unit,
 )
-from .salvage import opened
 
 SWEEP_S = 60.0
 """How often what is too old is removed."""

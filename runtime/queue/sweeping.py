@@ -6,8 +6,8 @@ import sqlite3
 
 from .book import Book, Change
 from .groups import Groups
-from .model import Sweep
 from .records import Records
+from .steps import Sweep
 
 
 def sweep(connection: sqlite3.Connection, book: Book, records: Records, step: Sweep, change: Change) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.events.accepting import Accepted, NewEvent
-from glowplug.runtime.queue.model import Step
+from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.routing.distrust import Kind
 from glowplug.runtime.routing.ports import EnginePlan, InvocationLog, Weights, Worker
 from glowplug.runtime.routing.records import Fetch, ReadAhead, StartRecord

@@ -13,18 +13,9 @@ from typing import Any
 import pytest
 
 from glowplug.runtime.errors import StateError
-from glowplug.runtime.queue.model import (
-    Count,
-    CreateQueue,
-    InsertRecord,
-    Peek,
-    QueueSettings,
-    Receive,
-    Record,
-    ScanRecords,
-    Send,
-)
+from glowplug.runtime.queue.model import QueueSettings, Record
 from glowplug.runtime.queue.salvage import opened
+from glowplug.runtime.queue.steps import Count, CreateQueue, InsertRecord, Peek, Receive, ScanRecords, Send
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import HandClock
 

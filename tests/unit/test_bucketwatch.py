@@ -20,7 +20,7 @@ from glowplug.runtime.events.bucketwatch import BucketWatch, Listing, Object, ch
 from glowplug.runtime.events.delivery import Delivery
 from glowplug.runtime.events.deployed import DeployedTriggers
 from glowplug.runtime.events.envelopes import Home
-from glowplug.runtime.queue.model import Step
+from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
 

@@ -16,7 +16,8 @@ from glowplug.runtime.events.delivery import Delivery
 from glowplug.runtime.events.deployed import DeployedTriggers
 from glowplug.runtime.events.envelopes import Home
 from glowplug.runtime.events.topics import Published, Topics
-from glowplug.runtime.queue.model import Record, ScanRecords, Send, Step
+from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.steps import ScanRecords, Send, Step
 from glowplug.runtime.testing.clock import ManualClock
 
 HOME = Home("000000000000", "us-east-1")

@@ -23,7 +23,8 @@ from glowplug.runtime.errors import (
 from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.events.ending import OUTBOX
 from glowplug.runtime.events.stored import queue_of
-from glowplug.runtime.queue.model import GetRecord, PutRecord, QueueSettings, Record, Send
+from glowplug.runtime.queue.model import QueueSettings, Record
+from glowplug.runtime.queue.steps import GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"

@@ -14,7 +14,8 @@ from glowplug.runtime.errors import FunctionNotFound, RequestTooLarge, Throttled
 from glowplug.runtime.events.accepting import Accepted, NewEvent
 from glowplug.runtime.events.jobs import Jobs, Piece
 from glowplug.runtime.events.records import SUCCEEDED
-from glowplug.runtime.queue.model import Counts, Record, Step
+from glowplug.runtime.queue.model import Counts, Record
+from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.testing.clock import ManualClock, settle
 
 

@@ -20,7 +20,9 @@ from glowplug.runtime.errors import (
     StateError,
 )
 from glowplug.runtime.queue.engine import Engine
-from glowplug.runtime.queue.model import (
+from glowplug.runtime.queue.model import QueueSettings, Record
+from glowplug.runtime.queue.salvage import opened
+from glowplug.runtime.queue.steps import (
     ChangeQueue,
     Count,
     CountRecords,
@@ -32,9 +34,7 @@ from glowplug.runtime.queue.model import (
     InsertRecord,
     Peek,
     PutRecord,
-    QueueSettings,
     Receive,
-    Record,
     Release,
     ScanRecords,
     Send,
@@ -42,7 +42,6 @@ from glowplug.runtime.queue.model import (
     Sweep,
     UpdateRecord,
 )
-from glowplug.runtime.queue.salvage import opened
 from glowplug.runtime.testing.clock import HandClock
 
 

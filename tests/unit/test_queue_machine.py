@@ -15,20 +15,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from glowplug.runtime.errors import StaleLease
 from glowplug.runtime.queue.engine import Engine
-from glowplug.runtime.queue.model import (
+from glowplug.runtime.queue.model import Lease, QueueSettings, Received, Sent
+from glowplug.runtime.queue.steps import (
     Count,
     CreateQueue,
     Delete,
     Discard,
     Extend,
-    Lease,
     Move,
-    QueueSettings,
     Receive,
-    Received,
     Release,
     Send,
-    Sent,
     Step,
     Sweep,
 )

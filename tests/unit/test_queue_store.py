@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
-from glowplug.runtime.queue.model import (
-    Delete,
-    Find,
-    GetRecord,
-    InsertRecord,
-    PutRecord,
-    QueueSettings,
-    Record,
-    Send,
-    Withdraw,
-)
+from glowplug.runtime.queue.model import QueueSettings, Record
+from glowplug.runtime.queue.steps import Delete, Find, GetRecord, InsertRecord, PutRecord, Send, Withdraw
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
 

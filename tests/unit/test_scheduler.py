@@ -19,7 +19,8 @@ from glowplug.runtime.events.delivery import Delivery
 from glowplug.runtime.events.envelopes import Home
 from glowplug.runtime.events.scheduler import Scheduler
 from glowplug.runtime.events.triggers import RULE, SCHEDULE, Trigger, made, trigger_of
-from glowplug.runtime.queue.model import QueueSettings, Step
+from glowplug.runtime.queue.model import QueueSettings
+from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock, settle
 

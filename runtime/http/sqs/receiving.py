@@ -10,8 +10,9 @@ from typing import Any
 from glowplug.runtime.errors import GlowplugError, InvalidParameter, StaleLease
 from glowplug.runtime.queue.attributes import MessageAttribute, attributes_digest
 from glowplug.runtime.queue.embedded import lease_of
-from glowplug.runtime.queue.model import Delete, Extend, Lease, Queue
+from glowplug.runtime.queue.model import Lease, Queue
 from glowplug.runtime.queue.ports import Incoming
+from glowplug.runtime.queue.steps import Delete, Extend
 
 from . import call as parameters
 from .call import Call

@@ -16,8 +16,9 @@ from glowplug.runtime.queue.attributes import (
     size_of,
 )
 from glowplug.runtime.queue.embedded import id_text, sequence_number
-from glowplug.runtime.queue.model import Queue, Send, Sent
+from glowplug.runtime.queue.model import Queue, Sent
 from glowplug.runtime.queue.ports import Outgoing
+from glowplug.runtime.queue.steps import Send
 
 from . import call as parameters
 from .call import Call
