@@ -15,7 +15,8 @@ from .errors import StateError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more; defaults are Lambda's.
+    """Sizes and counts that an operator may change (``GLOWPLUG_LIMIT_<NAME>``), each 1 or more but for those whose
+    default is 0; defaults are Lambda's.
 
     ``account_concurrency`` is how many instances all functions may reserve between them, less
     ``unreserved_concurrency``; 0, unlike on AWS, sets no such limit. ``stream_bytes_per_second`` is the pace of one
