@@ -155,7 +155,7 @@ def described(result: DeployResult, client: NodeClient) -> dict[str, Any]:
                 "fields": list(change.fields),
                 "drift": list(change.drift),
             }
-            for change in result.changes
+            for change in (*result.changes, *result.apis)
         ],
         "notes": list(result.notes),
         "outputs": dict(result.outputs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..client import NodeClient
 from ..together import stack_name
 from .options import connect, of_a_node
 from .output import console, show_json, table
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-_]*")  # of a stack; a path is none
 
 
 @click.command()
@@ -56,7 +59,7 @@ def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_
     it is refused without --yes.
     """
     client = connect(endpoint, state)
-    found = None if Path(stack).is_file() else client.stack(stack)  # no stack has a path's name
+    found = client.stack(stack) if _NAME.fullmatch(stack) else None
     if found is None:
         raise ResourceNotFound(_unknown(client, stack))
     goes = _goes(found)

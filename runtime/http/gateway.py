@@ -85,9 +85,16 @@ class Gateway:
         served = self._served(api_id.lower())
         if served is None:
             return UNKNOWN_API
-        reply = await self._across_origins(request, served, path)
-        self._observer.api_request(served.api.api_id, reply.status, self._clock.monotonic() - request.arrived_s)
+        try:
+            reply = await self._across_origins(request, served, path)
+        except GlowplugError as error:
+            self._count(request, served, error.status)
+            raise
+        self._count(request, served, reply.status)
         return reply
+
+    def _count(self, request: Request, served: _Served, status: int) -> None:
+        self._observer.api_request(served.api.api_id, status, self._clock.monotonic() - request.arrived_s)
 
     async def _across_origins(self, request: Request, served: _Served, path: str) -> Reply:
         """Answer preflights, and see to it that the function has no say in CORS, where an HTTP API has settings."""

@@ -1,7 +1,7 @@
 """Drift: what somebody has changed through the API since a stack was put.
 
-It is what putting the same stack again would change back, so it knows of everything that a stack can say, and of
-nothing that a template leaves alone. Names are those of the Lambda API and of a template.
+It is what putting the same stack again would change back, so it knows of everything that a stack can say of its
+functions, and of nothing that a template leaves alone. Names are those of the Lambda API and of a template.
 """
 
 from __future__ import annotations

@@ -57,12 +57,7 @@ def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: 
         raise NotSupported(f"Event source mappings of {service} are not supported: sqs is")
     _check_batches(given)
     check_filters(given)
-    known = next((one for one in _all(catalog) if _same(one, source, function_arn)), None)
-    if known is not None:
-        raise Conflict(
-            f'An event source mapping with SQS arn (" {source} ") and function (" {name} ") already exists. Please '
-            f"update or delete the existing mapping with UUID {known['UUID']}"
-        )
+    _refuse_second(catalog, str(source), function_arn, name)
     uuid = site.new_id()
     mapping = {
         "UUID": uuid,
@@ -84,7 +79,7 @@ def create(catalog: Catalog, given: Mapping[str, Any], function_arn: str, site: 
 def update(
     catalog: Catalog, uuid: str, given: Mapping[str, Any], function_arn: str | None, site: Site
 ) -> tuple[Catalog, dict[str, Any]]:
-    """Change a mapping: what is not given stays. Raises ``ResourceNotFound`` or ``InvalidParameter``."""
+    """Change a mapping: what is not given stays. Raises ``ResourceNotFound``, ``InvalidParameter`` or ``Conflict``."""
     known = get(catalog, uuid)
     name = (function_arn or known["FunctionArn"]).removeprefix(site.function_arn).partition(":")[0]
     if function_arn is not None and name not in catalog.functions:
@@ -95,6 +90,7 @@ def update(
     _check_batches(mapping)
     check_filters(mapping)
     if function_arn is not None:
+        _refuse_second(catalog, known["EventSourceArn"], function_arn, name, but=uuid)
         mapping["FunctionArn"] = function_arn
     if given.get("Enabled") is not None:
         mapping["State"] = "Enabled" if given["Enabled"] else "Disabled"
@@ -113,6 +109,16 @@ def get(catalog: Catalog, uuid: str) -> Mapping[str, Any]:
     if known is None:
         raise ResourceNotFound("The resource you requested does not exist.")
     return known
+
+
+def _refuse_second(catalog: Catalog, source: str, function_arn: str, name: str, but: str = "") -> None:
+    """Refuse a second mapping of the same queue and function, ``but`` for the mapping that is changed."""
+    for one in _all(catalog):
+        if one["UUID"] != but and _same(one, source, function_arn):
+            raise Conflict(
+                f'An event source mapping with SQS arn (" {source} ") and function (" {name} ") already exists. Please '
+                f"update or delete the existing mapping with UUID {one['UUID']}"
+            )
 
 
 def put_mappings(

@@ -59,11 +59,11 @@ class Moves:
             raise invalid("Source queue must be configured as a Dead Letter Queue.")
         target = None if call.maybe("DestinationArn") is None else _queue_of(call, "DestinationArn")
         per_second = call.number("MaxNumberOfMessagesPerSecond", 1, 500)
+        counts = await services.store.counts(source)  # before the look at other tasks: nothing may come between
         if any(task.source == source and task.status == "RUNNING" for task in self._tasks):
             raise SqsError(
                 "UnsupportedOperation", "There is already a task running. Only one active task is allowed for a queue."
             )
-        counts = await services.store.counts(source)
         started_ms = round(services.clock.time() * 1000)
         handle = f"{source}.{started_ms}.{len(self._tasks)}"
         task = Task(handle, source, target, per_second, started_ms, counts.visible)
@@ -113,6 +113,9 @@ async def _move(services: Services, task: Task) -> None:
     except GlowplugError as error:
         task.status, task.failure = "FAILED", str(error)
         _log.warning("moving messages from %s failed: %s", task.source, error)
+    except Exception:
+        task.status, task.failure = "FAILED", "Internal error; the node's log says more"
+        _log.exception("moving messages from %s failed", task.source)
 
 
 def _queue_of(call: Call, name: str) -> str:
