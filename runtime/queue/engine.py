@@ -177,6 +177,7 @@ class Engine:
         """Carry out some units in one transaction; each in one of its own if that fails."""
         if not numbers:
             return
+        offset_ms = self._offset_ms
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             done = Change(self._now())
@@ -185,6 +186,7 @@ class Engine:
             self._connection.execute("COMMIT")
         except Exception as error:
             self._roll_back()
+            self._offset_ms = offset_ms  # what moved with a clock that was set has moved back
             if len(numbers) > 1:
                 for number in numbers:
                     self._transact([number], units, batch)
@@ -215,6 +217,7 @@ class Engine:
                 self._connection.execute("ROLLBACK TO unit")
                 self._connection.execute("RELEASE unit")
             self._records.load()
+            self._book.rolled_back()
             return refusal
         if guarded:
             self._connection.execute("RELEASE unit")

@@ -168,7 +168,13 @@ class QueueStore:
         Cancelling the caller does not take back what it asked for, except that messages which it will not see are
         given back.
         """
-        return await self._submit(steps)
+        future = self._submit(steps)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_back(future.result())  # it came in the turn of the loop in which the caller went
+            raise
 
     def _submit(self, unit: Unit) -> asyncio.Future[list[Any]]:
         if self._engine is None or self._closing:

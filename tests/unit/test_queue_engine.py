@@ -17,10 +17,11 @@ from glowplug.runtime.errors import (
     RecordChanged,
     RecordExists,
     RequestTooLarge,
+    StaleLease,
     StateError,
 )
 from glowplug.runtime.queue.engine import Engine
-from glowplug.runtime.queue.model import QueueSettings, Record
+from glowplug.runtime.queue.model import Lease, QueueSettings, Record
 from glowplug.runtime.queue.salvage import opened
 from glowplug.runtime.queue.steps import (
     ChangeQueue,
@@ -265,3 +266,26 @@ def test_a_file_of_a_newer_release_is_refused_by_its_schema(held: Held) -> None:
     connection.execute(f"PRAGMA user_version = {known}")
     connection.close()
     held.engine = opened(held.path, held.clock)
+
+
+def test_a_refused_unit_takes_no_number_that_is_given_again_after_a_restart(held: Held) -> None:
+    """What a unit had reserved is undone with it: the next send reserves it anew, on disk."""
+    stale = Lease("jobs", 999, 1, 0)
+    [refused] = held.engine.run([(Send("jobs", b"first"), Delete(stale))]).outcomes
+    assert isinstance(refused, StaleLease)
+    sent = held.one(Send("jobs", b"second"))
+    [received] = held.one(Receive("jobs"))
+    held.one(Delete(received.lease))
+    held.engine.close()
+    held.engine = opened(held.path, held.clock)
+    assert held.one(Send("jobs", b"third")).sequence > sent.sequence
+
+
+def test_a_clock_that_was_set_moves_leases_also_where_the_transaction_failed_first(held: Held) -> None:
+    held.one(Send("jobs", b"x"))
+    held.one(Receive("jobs", visibility_s=30))
+    held.clock.set_s(-86_400)
+    [failed] = held.engine.run([(Send("jobs", b"y", attributes={"no": object()}),)]).outcomes
+    assert isinstance(failed, Exception)
+    held.clock.pass_s(31)
+    assert 1 == len(held.one(Receive("jobs")))
