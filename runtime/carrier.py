@@ -24,7 +24,7 @@ from .config import NodeConfig
 from .events.outbox import NotDelivered, Parcel
 
 _TIMEOUT_S = 30.0
-_THREADS = 4
+_THREADS = 16  # as many as the outbox delivers at once
 _FINAL = frozenset({400, 410, 413, 415})  # repeating these changes nothing
 _FINAL_CODES = frozenset(
     "AccessDenied InvalidMessageContents InvalidParameterValue NoSuchBucket AWS.SimpleQueueService.NonExistentQueue "
@@ -120,7 +120,7 @@ class NetworkCarrier:
                 config=Config(
                     connect_timeout=5,
                     read_timeout=_TIMEOUT_S,
-                    retries={"max_attempts": 1},
+                    retries={"total_max_attempts": 1},
                     s3={"addressing_style": "path"},
                 ),
             )

@@ -102,8 +102,18 @@ def listed_directory(root: Path) -> dict[str, Object]:
                 version = f"{written}/{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
                 etag = hashlib.md5(version.encode(), usedforsecurity=False).hexdigest()
                 key = path.relative_to(root).as_posix()
+                if not _is_text(key):
+                    continue  # no object has such a key
                 found[key] = Object(key, status.st_size, etag, version)
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # the file's name is not UTF-8
+        return False
+    return True
 
 
 def _raise(error: OSError) -> None:

@@ -91,7 +91,7 @@ class Delivery:
         self, trigger: Trigger, target: Target, payload: bytes, error: GlowplugError, *also: Step
     ) -> None:
         """Put an event aside: in the target's dead-letter queue, in one unit with ``also``, or only in the log."""
-        steps = list(also)
+        steps, kept = list(also), bool(target.dead_letter)
         if target.dead_letter:
             steps.append(Send(target.dead_letter, payload, self._about(trigger, target, error)))
         try:
@@ -99,10 +99,12 @@ class Delivery:
                 await self._store.apply(*steps)
         except RequestError as refusal:
             _log.warning("%s: the dead-letter queue %s did not take it: %s", trigger.id, target.dead_letter, refusal)
+            kept = False
             if also:
                 await self._store.apply(*also)
         self.failed[trigger.id] = self.failed.get(trigger.id, 0) + 1
-        where = f"is in {target.dead_letter}" if target.dead_letter else "is lost: the target has no DeadLetterConfig"
+        lost = "its dead-letter queue did not take it" if target.dead_letter else "the target has no DeadLetterConfig"
+        where = f"is in {target.dead_letter}" if kept else f"is lost: {lost}"
         _log.warning("%s: an event for %s %s: %s", trigger.id, target.function, where, error)
 
     def _about(self, trigger: Trigger, target: Target, error: GlowplugError) -> dict[str, object]:

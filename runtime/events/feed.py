@@ -117,16 +117,15 @@ class Feed:
             step = Receive(self._queue, limit, lease_s(function.latest))
             found: list[Received] = (await self._n.store.apply(step))[0]
         except QueueNotFound:
-            self._receiving = None
             return
         except StateError as error:
             if not self._stopped:
                 log.warning("%s: events wait: %s", self.function, error)
                 self._more = True
-                self._receiving = None
                 self._later(_PAUSE_S, self.pump)
             return
-        self._receiving = None
+        finally:
+            self._receiving = None
         # Until one comes back empty, which sets the alarm for the next that is delayed.
         self._more = self._more or bool(found)
         for received in found:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import GlowplugError, StateError
+from glowplug.runtime.errors import GlowplugError, InternalError, StateError
 from glowplug.runtime.queue.steps import Step
 from glowplug.runtime.queue.store import QueueStore
 
@@ -69,11 +69,14 @@ class Settler:
     async def _carry_out(self, batch: list[Settlement]) -> None:
         try:
             await self._store.apply(*(step for settlement in batch for step in settlement.steps))
-        except GlowplugError as error:
+        except Exception as error:  # also a fault of ours, which must not keep the others from their ends
             if len(batch) > 1 and not isinstance(error, StateError):
                 await asyncio.gather(*(self._carry_out([one]) for one in batch))
-            else:
+            elif isinstance(error, GlowplugError):
                 await self._refused(batch, error)
+            else:
+                log.exception("an attempt could not be written down")
+                await self._refused(batch, InternalError(f"{type(error).__name__}: {error}"))
             return
         for settlement in batch:
             settlement.done()
