@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import asynchronous, coldstart, contract, engines, events, inprocess, memory, queue, startup, throughput
+from . import asynchronous, coldstart, contract, engines, events, inprocess, memory, queues, startup, throughput
 from .cache_files import workspace
 from .cache_sections import CACHE_SECTIONS
 from .figures import Figure, show
@@ -44,7 +44,7 @@ def main() -> int:
         rows += contract.figures()
     if QUEUE in chosen:
         with tempfile.TemporaryDirectory(prefix="glowplug-queue-", dir=options.work) as scratch:
-            rows += queue.figures(Path(scratch))
+            rows += queues.figures(Path(scratch))
             rows += asynchronous.figures(Path(scratch))
     if EVENTS in chosen:
         with tempfile.TemporaryDirectory(prefix="glowplug-events-", dir=options.work) as scratch:
