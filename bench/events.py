@@ -1,8 +1,8 @@
 """Event source mappings: 10,000 messages to a function, from the node's queue, and through boto3 from another node's.
 
-Each message has to be processed exactly once, which the function's log tells. A moto server looks at its whole backlog
-with every request, so it gets fewer messages, and its own speed is measured beside: a client that receives and deletes
-as many and does nothing else. A mapping can be no faster.
+Each message has to be processed exactly once, which the function's log tells. A moto server (``moto_serial``) counts
+its whole backlog for every message of every request, so it gets fewer of them, and its own speed is measured beside: a
+client that receives and deletes as many and does nothing else. A mapping can be no faster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import boto3
 
 from .figures import Figure, at_least
-from .served import serve
+from .served import ROOT, serve
 
 MESSAGES = 10_000
 _MOTO_MESSAGES = 1_000
@@ -142,8 +142,8 @@ def _moto() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "bench.moto_serial", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while time.monotonic() < end:
