@@ -1,4 +1,5 @@
-"""Asynchronous invocation through a node: events accepted per second, each on disk, and events run per second."""
+"""Asynchronous invocation through a node: events accepted per second, each on disk, events run per second, and how soon
+one runs on a function that is parked."""
 
 from __future__ import annotations
 
@@ -7,17 +8,27 @@ import time
 import urllib.request
 from pathlib import Path
 
-from . import load
+from . import load, parkedevents
 from .figures import Figure, at_least, at_most, percentile
-from .served import serve
+from .served import serve, wait_until_deployed
 
-_TEMPLATE = """\
+_TEMPLATE = f"""\
 Transform: AWS::Serverless-2016-10-31
 Resources:
   Echo:
     Type: AWS::Serverless::Function
     Properties:
-      {FunctionName: echo, Runtime: python3.11, Handler: index.handler, InlineCode: "def handler(event, context): ..."}
+      FunctionName: echo
+      Runtime: python3.11
+      Handler: index.handler
+      InlineCode: "def handler(event, context): ..."
+  Stamp:
+    Type: AWS::Serverless::Function
+    Properties:
+      FunctionName: stamp
+      Runtime: python3.11
+      Handler: index.handler
+      InlineCode: "{parkedevents.HANDLER}"
 """
 _EVENT = "X-Amz-Invocation-Type: Event\r\n"
 SECONDS = 8
@@ -31,7 +42,8 @@ def figures(directory: Path) -> list[Figure]:
     with serve(directory / "events", template, {"GLOWPLUG_PRELOAD_TORCH": "0"}) as node:
         origin = f"http://127.0.0.1:{node.port}"
         url = f"{origin}/2015-03-31/functions/echo/invocations"
-        _deployed(origin)
+        wait_until_deployed(node, 2)
+        parked = parkedevents.figures(node)
         load.spent(url, "{}", 1, 2, _EVENT)
         spent_ms, per_second = load.spent(url, '{"text": "a small event"}', 32, SECONDS, _EVENT)
         before, began_s = _waiting(origin), time.perf_counter()
@@ -43,12 +55,8 @@ def figures(directory: Path) -> list[Figure]:
         Figure(section, "p50", percentile(spent_ms, 0.5), "ms"),
         at_most(section, "p99", percentile(spent_ms, 0.99), "ms", 50),
         at_least("no-op events", "run", run, "/s", 2_000),
+        *parked,
     ]
-
-
-def _deployed(origin: str) -> None:
-    while b'"echo"' not in _get(f"{origin}/_glowplug/functions"):
-        time.sleep(0.1)
 
 
 def _get(url: str) -> bytes:
