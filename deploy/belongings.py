@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .definitions import text, typed
+from .definitions import typed
+from .intrinsics import text
 from .places import place_of
 from .resources import Resources, Target, unpublished
 from .supported import LAMBDA_ALIAS, LAMBDA_EVENT_INVOKE, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION

@@ -244,7 +244,7 @@ class Intrinsics:
 
     def _equals(self, argument: Any, path: KeyPath) -> bool:
         left, right = (self._value(side, path) for side in self._arguments(argument, path, 2, "two values"))
-        return bool(_scalar(left) == _scalar(right))
+        return bool(text(left) == text(right))
 
     def _arguments(self, argument: Any, path: KeyPath, count: int, what: str) -> list[Any]:
         if not isinstance(argument, list) or len(argument) != count:
@@ -261,7 +261,7 @@ class Intrinsics:
         return self._as_text(self._value(argument, path), path, "the argument")
 
     def _as_text(self, value: Any, path: KeyPath, what: str) -> str:
-        scalar = _scalar(value)
+        scalar = text(value)
         if not isinstance(scalar, str):
             raise self._error(path, f"{what} is not text but {'AWS::NoValue' if value is _NO_VALUE else repr(value)}")
         return scalar
@@ -270,8 +270,8 @@ class Intrinsics:
         return self._template.error(path, problem)
 
 
-def _scalar(value: Any) -> Any:
-    """Return scalars as CloudFormation compares and joins them: as text."""
+def text(value: Any) -> Any:
+    """Return a scalar as the text that CloudFormation makes of it, to compare and to join; anything else as it is."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value

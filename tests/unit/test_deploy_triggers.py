@@ -188,3 +188,9 @@ def test_resources_that_cannot_be_run_are_refused(tmp_path: Path, resource: str,
     with pytest.raises(TemplateError) as caught:
         translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}  X: {resource}\n")
     assert problem in str(caught.value)
+
+
+def test_a_rule_that_is_called_events_is_not_taken_for_one_of_a_function(tmp_path: Path) -> None:
+    rule = "{Type: AWS::Events::Rule, Properties: {ScheduleExpression: rate(1 day), Targets: [{Id: a, Arn: 'arn:x'}]}}"
+    with pytest.raises(TemplateError, match=r"Events\.Properties\.Targets\.0\.Arn: arn:x is not a function"):
+        translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}  Events: {rule}\n")
