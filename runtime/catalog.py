@@ -179,7 +179,6 @@ class LayerVersion:
     runtimes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     license: str = ""
-    unzipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

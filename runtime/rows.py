@@ -150,7 +150,8 @@ def _layer_json(layer: Layer) -> dict[str, Any]:
 def _layer(name: str, value: dict[str, Any]) -> Layer:
     def version(one: dict[str, Any]) -> LayerVersion:
         lists = {key: tuple(one[key]) for key in ("runtimes", "architectures")}
-        return LayerVersion(**{**one, **lists})
+        given = {key: given for key, given in one.items() if key != "unzipped"}  # which nobody ever read
+        return LayerVersion(**{**given, **lists})
 
     versions = {int(number): version(one) for number, one in value["versions"].items()}
     return Layer(name, value["next_version"], versions, value["stack"])

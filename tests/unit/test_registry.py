@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from glowplug.runtime.catalog import lambda_time
+from glowplug.runtime.catalog import Layer, LayerVersion, lambda_time
 from glowplug.runtime.errors import Conflict, DefinitionError, FunctionNotFound, StateError
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import FunctionChange, WantedStack, put
@@ -289,6 +289,19 @@ async def test_a_spec_of_another_release_is_named(path: Path) -> None:
     connection.close()
     with pytest.raises(StateError, match="was written by another release"):
         await opened(path)
+
+
+async def test_a_layer_of_before_is_read_without_the_size_that_nobody_asked_for(path: Path) -> None:
+    registry = await opened(path)
+    layer = Layer("deps", 2, {1: LayerVersion(1, "a" * 64, 10, "then", runtimes=("python3.11",))}, "main")
+    await registry.change(lambda catalog: (catalog.with_layer(layer), None))
+    await registry.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE layers SET value = json_set(value, '$.versions.1.unzipped', 9)")
+    connection.close()
+    registry = await opened(path)
+    assert {"deps": layer} == registry.catalog.layers
+    await registry.close()
 
 
 async def test_a_directory_that_is_missing_says_cannot_be_opened(tmp_path: Path) -> None:
