@@ -124,26 +124,6 @@ def prepare(
     return done
 
 
-def deploy(
-    template_path: Path | str,
-    client: StackClient,
-    *,
-    stack: str | None = None,
-    parameters: Mapping[str, str] | None = None,
-    account: Account | None = None,
-    refresh: bool = False,
-    strict: bool = False,
-    builder: Builder | None = None,
-    on_progress: Progress | None = None,
-) -> DeployResult:
-    """Make the node's stack exactly what the template says, as ``deploy_all`` does for several."""
-    [result] = deploy_all(
-        [Path(template_path)], client, stack=stack, parameters=parameters, account=account, refresh=refresh,
-        strict=strict, builder=builder, on_progress=on_progress,
-    )  # fmt: skip
-    return result
-
-
 def deploy_all(
     template_paths: Sequence[Path],
     client: StackClient,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
@@ -330,5 +330,5 @@ def test_what_the_node_refuses_of_a_route_is_found_at_its_event(tmp_path: Path) 
             raise DefinitionError("ServerlessHttpApi.Routes.0.FunctionName", "is not to my taste")
 
     with pytest.raises(TemplateError, match=r"template\.yaml:10: Items\.Properties\.Events\.A: is not to my taste"):
-        deploy(tmp_path / "template.yaml", Refusing(), stack="main")
+        deploy_all([tmp_path / "template.yaml"], Refusing(), stack="main")
     assert stack.apis == bodies[0]["Apis"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
@@ -262,7 +262,7 @@ def test_outputs_have_the_version_that_the_node_has_published(directory: Path) -
     outputs = "Outputs:\n  Arn: {Value: !Ref Common}\n  Text: {Value: !Sub 'it is ${Common}.'}\n"
     (directory / "template.yaml").write_text(HEAD + COMMON + FUNCTION + outputs)
     client = Client()
-    result = deploy(directory / "template.yaml", client, stack="main")
+    [result] = deploy_all([directory / "template.yaml"], client, stack="main")
     arn = f"{PREFIX}main-Common:7"
     assert {"Arn": arn, "Text": f"it is {arn}."} == result.outputs
     assert ["Common"] == list(client.body["Layers"])

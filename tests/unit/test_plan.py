@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug.deploy.apply import DeployResult, Progress, deploy, deploy_all, prepare
+from glowplug.deploy.apply import DeployResult, Progress, deploy_all, prepare
 from glowplug.deploy.errors import NodeUnreachable, StrictRefusal, TemplateError
 from glowplug.deploy.plan import Change, plan, plan_apis
 from glowplug.deploy.template import parse
@@ -214,6 +214,11 @@ def template(tmp_path: Path) -> Path:
     path = tmp_path / "template.yaml"
     path.write_text(TEMPLATE)
     return path
+
+
+def deploy(template: Path, node: NodeInMemory, **more: Any) -> DeployResult:
+    [result] = deploy_all([template], node, **more)
+    return result
 
 
 def actions(result: DeployResult) -> list[str]:
