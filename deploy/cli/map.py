@@ -11,8 +11,9 @@ import click
 from glowplug.runtime.config import default_state
 from glowplug.runtime.errors import FunctionNotFound
 
-from ..client import NodeClient, Progress
+from ..client import NodeClient
 from ..errors import JobError
+from ..exchange import Progress
 from ..jobfile import JobFile
 from ..jobinputs import Input, inputs_of
 from ..mapping import Order, run
