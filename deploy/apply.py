@@ -18,15 +18,16 @@ from typing import Any, Protocol
 from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalError
 
 from . import queues
+from .account import Account
 from .apis import in_template
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
 from .plan import Change, plan, plan_apis
-from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
 from .triggers import trigger_in_template
+from .versionnumbers import numbered
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import TemplateError
-from .intrinsics import Intrinsics, text
-from .resources import NoResources, unpublished
+from .intrinsics import Intrinsics, NoResources, text
 from .template import MAX_VALUES, KeyPath, Template
+from .versionnumbers import unpublished
 
 EXTENSIONS = "AWS::LanguageExtensions"
 _LOOP = "Fn::ForEach"

@@ -38,6 +38,18 @@ class References(Protocol):
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` saying why when there is none."""
 
 
+class NoResources:
+    """References where only parameters may be named, such as in CodeUri."""
+
+    def ref(self, logical_id: str) -> Any:
+        """Raise ``LookupError``."""
+        raise LookupError(f"no parameter {logical_id}")
+
+    def attribute(self, logical_id: str, attribute: str) -> Any:
+        """Raise ``LookupError``."""
+        raise LookupError(f"{logical_id}.{attribute} is not known before the stack is translated")
+
+
 class _NoValue:
     """Stands for AWS::NoValue until the container that holds it leaves it out."""
 

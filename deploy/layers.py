@@ -20,9 +20,10 @@ from .archive import Archive, pack, pack_below
 from .errors import ArchiveError, TemplateError
 from .places import place_of
 from .requirements import is_sams
-from .resources import Resources, unpublished
+from .resources import Resources
 from .supported import LAMBDA_LAYER, SERVERLESS_LAYER, for_translator
 from .template import KeyPath, Template
+from .versionnumbers import unpublished
 
 PREFIX = "python"
 """Where Python finds packages in a layer."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from .archive import Archive, pack, pack_text
 from .errors import ArchiveError
-from .intrinsics import Intrinsics
-from .resources import NoResources
+from .intrinsics import Intrinsics, NoResources
 from .supported import LAMBDA_FUNCTION, SERVERLESS_FUNCTION, for_translator
 from .template import KeyPath, Template
 

@@ -12,10 +12,11 @@ from glowplug.runtime.wantedqueues import mapping_of, queue_of
 from .definitions import tags_of, typed
 from .errors import TemplateError
 from .places import of_an_event, properties_at
-from .resources import Resources, unpublished
+from .resources import Resources
 from .supported import LAMBDA_MAPPING, QUEUE, QUEUE_PROPERTIES
 from .supported_events import MAPPING_PROPERTIES
 from .template import Template
+from .versionnumbers import unpublished
 
 _POLICIES = ("DeletionPolicy", "UpdateReplacePolicy")
 

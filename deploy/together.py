@@ -16,9 +16,9 @@ from glowplug.runtime.spec import ARCHITECTURE
 from glowplug.runtime.stacks import StackRequest, notes
 
 from . import parameters as template_parameters
+from .account import Account
 from .errors import StrictRefusal, TemplateError
 from .expansion import expand
-from .resources import Account
 from .supported import check
 from .template import Template, load
 from .translate import Stack, translate

@@ -25,6 +25,7 @@ from glowplug.runtime.spec import url_id_of
 from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
+from .account import Account
 from .apis import apis_of, callable_here
 from .archive import Archive
 from .belongings import Belongings
@@ -36,10 +37,11 @@ from .layers import LayerBuild, as_lambdas, layers_of
 from .packing import Packer
 from .places import Written, place_of
 from .queues import queues_of
-from .resources import Account, Resources, unpublished
+from .resources import Resources
 from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
 from .triggers import triggers_of
+from .versionnumbers import unpublished
 
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from glowplug.deploy.account import Account
 from glowplug.deploy.errors import TemplateError
-from glowplug.deploy.resources import Account
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
 from glowplug.runtime.errors import DefinitionError

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.intrinsics import Intrinsics
-from glowplug.deploy.resources import numbered, unpublished
 from glowplug.deploy.template import parse
 from glowplug.deploy.translate import Stack, translate
+from glowplug.deploy.versionnumbers import numbered, unpublished
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
