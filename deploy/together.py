@@ -19,6 +19,7 @@ from . import parameters as template_parameters
 from .account import Account
 from .errors import StrictRefusal, TemplateError
 from .expansion import expand
+from .packaged import Fetch, fetched
 from .supported import check
 from .template import Template, load
 from .translate import Stack, translate
@@ -91,9 +92,14 @@ def look_over(paths: Sequence[Path], parameters: Mapping[str, str], *, strict: b
 
 
 def translated(
-    templates: Mapping[str, Template], site: Site, *, parameters: Mapping[str, str], account: Account | None = None
+    templates: Mapping[str, Template],
+    site: Site,
+    *,
+    parameters: Mapping[str, str],
+    account: Account | None = None,
+    fetch: Fetch = fetched,
 ) -> list[Stack]:
-    """Translate each template for the stack that it is to be.
+    """Translate each template for the stack that it is to be. ``fetch`` reads code that is in S3.
 
     Raises ``TemplateError`` for what one of them gets wrong, and for a function or an export that two stacks claim.
     """
@@ -104,8 +110,9 @@ def translated(
     given = template_parameters.shared_out(templates.values(), parameters)
     for (name, template), values in zip(templates.items(), given, strict=True):
         stack = translate(
-            template, stack=name, account=account, endpoint=site.endpoint, parameters=values, exports=exports
-        )
+            template, stack=name, account=account, endpoint=site.endpoint, parameters=values, exports=exports,
+            fetch=fetch,
+        )  # fmt: skip
         for logical_id, definition in stack.definitions.items():
             owner = owners.setdefault(definition["FunctionName"], name)
             if owner != name:

@@ -2,7 +2,8 @@
 
 0. ``expansion`` unrolls loops and fills in what other stacks export.
 1. ``supported.check`` refuses, on the template as written, what is not built.
-2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
+2. Code is packed, or read where it is in S3 (``packaged``), and its place taken by ``s3://glowplug/<digest>``: the
+   translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
    (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
@@ -34,6 +35,7 @@ from .errors import TemplateError
 from .expansion import expand, exports_of
 from .intrinsics import Intrinsics
 from .layers import LayerBuild, as_lambdas, layers_of
+from .packaged import Fetch, fetched
 from .packing import Packer
 from .places import Written, place_of
 from .queues import queues_of
@@ -88,17 +90,19 @@ def translate(
     endpoint: str = "http://127.0.0.1:9000",
     parameters: Mapping[str, str] | None = None,
     exports: Mapping[str, str] | None = None,
+    fetch: Fetch = fetched,
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
     ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs. ``exports`` is what the
-    stacks of the node export; None where there is no node to ask, and an import stands for its own name.
+    stacks of the node export; None where there is no node to ask, and an import stands for its own name. ``fetch``
+    reads code that is in S3.
     """
     account = account or Account()
     names = template_parameters.resolve(template, parameters or {}) | account.pseudo_parameters(stack)
     template, imports = expand(template, names, exports)
     notes = check(template)
-    packed, archives = Packer(template, names).pack()
+    packed, archives = Packer(template, names, fetch).pack()
     translated = _to_cloudformation(template, as_lambdas(packed), names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
     definitions = {
@@ -106,7 +110,7 @@ def translate(
     }
     belongings = Belongings(template, resources, definitions)
     belongings.put()
-    layers = layers_of(template, resources)
+    layers = layers_of(template, resources, fetch)
     result = Stack(
         stack, template, definitions, {**archives, **layers.archives}, notes=(*notes, *layers.notes),
         layers=layers.definitions, written=belongings.written, builds=layers.builds,

@@ -158,11 +158,12 @@ def test_a_layer_that_is_to_be_built_has_its_files_below_python(directory: Path)
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("ContentUri: common/", "LayerName: x", "ContentUri: is missing: a directory or a .zip"),
+        ("ContentUri: common/", "LayerName: x", "ContentUri: is missing: a directory, a .zip or s3://bucket/key"),
         ("common/", "nowhere", "ContentUri: nowhere does not exist"),
         ("common/", "common/python/common.py", "common/python/common.py is a file; a layer is a directory or a .zip"),
-        ("common/", "s3://b/k", "ContentUri: 's3://b/k' is not supported yet; give a local directory or .zip"),
-        ("common/", "{Bucket: b, Key: k}", "is not supported yet; give a local directory or .zip"),
+        ("common/", "https://b/k", "ContentUri: 'https://b/k' is not supported yet; give a local directory or .zip"),
+        ("common/", "[b, k]", "is not supported yet; give a local directory or .zip, or s3://bucket/key"),
+        ("common/", "{Bucket: b}", "ContentUri.Key: is missing"),
         ("common/", "common/, LayerName: a.b", "LayerName: 'a.b' is not a layer's name"),
         ("common/", "common/, Description: [a]", "Description: must be text of at most 256 characters"),
         ("common/", "common/, CompatibleRuntimes: python3.11", "must be a list of at most 15 names, not 'python3.11'"),

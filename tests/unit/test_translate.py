@@ -253,7 +253,8 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
         (HEAD + FUNCTION + "      MemorySize: 1\n", "template.yaml:9: Embed.Properties.MemorySize: 1 is not between 128"),
         (HEAD + FUNCTION.replace("3.11", "2.7"), "template.yaml:7: Embed.Properties.Runtime: 'python2.7' is not supported"),
         (HEAD + FUNCTION.replace("code/", "absent"), "template.yaml:8: Embed.Properties.CodeUri: "),
-        (HEAD + FUNCTION.replace("code/", "s3://b/k"), "template.yaml:8: Embed.Properties.CodeUri: 's3://b/k' is not supp"),
+        (HEAD + FUNCTION.replace("code/", "https://b/k"), "template.yaml:8: Embed.Properties.CodeUri: 'https://b/k' is not supp"),
+        (HEAD + FUNCTION.replace("code/", "s3://b"), "template.yaml:8: Embed.Properties.CodeUri: 's3://b' is not s3://bucket/key"),
         (HEAD + FUNCTION.replace("CodeUri: code/", ""), "template.yaml:5: Embed.Properties: CodeUri is missing"),
         (HEAD + FUNCTION.replace("Handler: embed.handler", ""), "template.yaml:3: Embed: Runtime and Handler needs"),
         (
