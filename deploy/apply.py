@@ -198,12 +198,7 @@ def _upload(wanted: Stack, client: StackClient, report: Progress) -> int:
 
 def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress) -> Mapping[str, Any]:
     body = {
-        "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
-        "Layers": {key: dict(value) for key, value in wanted.layers.items()},
-        "Apis": {key: dict(value) for key, value in wanted.apis.items()},
-        "Queues": {key: dict(value) for key, value in wanted.queues.items()},
-        "Mappings": {key: dict(value) for key, value in wanted.mappings.items()},
-        "Triggers": {key: dict(value) for key, value in wanted.triggers.items()},
+        **wanted.definitions.to_json(),
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
         "Exports": dict(wanted.exports),
@@ -227,14 +222,15 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
 def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
     """Find the field that the node refused (``Embed.Glowplug.Model.Source``) in the template."""
     logical_id, _, field = error.field.partition(".")
-    if logical_id in wanted.definitions or logical_id in wanted.layers:
-        return wanted.error(logical_id, DefinitionError(field, error.problem))
-    if logical_id in wanted.apis:
-        return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
-    if logical_id in wanted.queues or logical_id in wanted.mappings:
-        return queues.in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
-    if logical_id in wanted.triggers:
-        return trigger_in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
+    asked, refusal = wanted.definitions, DefinitionError(field, error.problem)
+    if logical_id in asked.functions or logical_id in asked.layers:
+        return wanted.error(logical_id, refusal)
+    if logical_id in asked.apis:
+        return in_template(wanted.template, logical_id, asked.apis[logical_id], refusal)
+    if logical_id in asked.queues or logical_id in asked.mappings:
+        return queues.in_template(wanted.template, logical_id, refusal)
+    if logical_id in asked.triggers:
+        return trigger_in_template(wanted.template, logical_id, refusal)
     return TemplateError(wanted.template.name, 0, str(error))
 
 

@@ -113,7 +113,7 @@ def translated(
             template, stack=name, account=account, endpoint=site.endpoint, parameters=values, exports=exports,
             fetch=fetch,
         )  # fmt: skip
-        for logical_id, definition in stack.definitions.items():
+        for logical_id, definition in stack.definitions.functions.items():
             owner = owners.setdefault(definition["FunctionName"], name)
             if owner != name:
                 problem = f"{definition['FunctionName']} belongs to the stack {owner}"

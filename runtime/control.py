@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
 
@@ -135,14 +135,12 @@ class ImportResult:
 class StackListing:
     """A stack, and its functions as they are now, by logical id, less those that were deleted.
 
-    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``). ``apis`` are its
-    APIs as they were asked for, by logical id, with the name of the stack.
+    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``).
     """
 
     stack: Stack
     functions: Mapping[str, Function]
     drift: Mapping[str, tuple[str, ...]]
-    apis: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,10 +280,9 @@ class NodeControl:
         stack = catalog.stacks.get(name)
         if stack is None:
             raise ResourceNotFound(f"Stack not found: {name}")
-        known = {key: catalog.functions.get(value) for key, value in stack.functions.items()}
+        known = {key: catalog.functions.get(value) for key, value in stack.names.functions.items()}
         functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
-        apis = {key: catalog.documents.get(f"api/{api}", {}) for key, api in stack.apis.items()}
-        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()), apis)
+        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()))
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.
@@ -292,25 +291,20 @@ class NodeControl:
         the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
         """
         wanted = validated(request, self._code, self._device_refusal)
-        queues, mappings = self._queues.wanted(request.name, request.queues), mappings_of(request)
+        queues, mappings = self._queues.wanted(request.name, request.definitions.queues), mappings_of(request)
         await self._check_sources(wanted, queues, mappings)
         deployed = {function.name: function.spec for function in self._registry.functions()}
         wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
         digests = {one.spec.code_digest for one in wanted.values()}
-        digests |= {str(layer["CodeSha256"]) for layer in request.layers.values()}
+        digests |= {str(layer["CodeSha256"]) for layer in request.definitions.layers.values()}
         stack = WantedStack(
             name=request.name,
             template_digest=request.template_digest,
             functions=wanted,
-            layers=request.layers,
-            apis=request.apis,
-            triggers=request.triggers,
-            sizes={digest: self._code.size(digest) for digest in digests},
             definitions=request.definitions,
+            sizes={digest: self._code.size(digest) for digest in digests},
             exports=request.exports,
             imports=request.imports,
-            queues={logical_id: queue.name for logical_id, queue in queues.items()},
-            mappings=mappings,
         )
         site, about = self._site(), f"apply stack {request.name}"
 

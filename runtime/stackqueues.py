@@ -97,8 +97,8 @@ class StackQueues:
 
     async def remove(self, stack: str, before: Stack | None, after: Stack | None) -> None:
         """Remove the queues that a stack had and has not any more, but for those that are kept. After the commit."""
-        named = set() if after is None else set(after.queues.values())
-        for name in set() if before is None else set(before.queues.values()) - named:
+        named = set() if after is None else set(after.names.queues.values())
+        for name in set() if before is None else set(before.names.queues.values()) - named:
             known = self._known(name)
             if known is None or known.settings.owner != _OWNER + stack:
                 continue
@@ -109,7 +109,7 @@ class StackQueues:
 
     async def tidy(self, catalog: Catalog) -> None:
         """Remove queues of stacks that no stack names: what a killed node had not finished."""
-        named = {(stack.name, name) for stack in catalog.stacks.values() for name in stack.queues.values()}
+        named = {(stack.name, name) for stack in catalog.stacks.values() for name in stack.names.queues.values()}
         for queue in self._store.queues:
             owner = queue.settings.owner
             if owner.startswith(_OWNER) and (owner.removeprefix(_OWNER), queue.name) not in named:

@@ -205,8 +205,7 @@ class AdminApi:
         if request.method == "GET":
             listing = await self._control.stack(name)
             specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
-            asked = {"Definitions": dict(listing.stack.definitions), "Drift": dict(listing.drift)}
-            asked["ApiDefinitions"] = {key: dict(api) for key, api in listing.apis.items()}
+            asked = {"Definitions": listing.stack.definitions.to_json(), "Drift": dict(listing.drift)}
             return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
         if request.method == "DELETE":
             return json_reply({"changes": [asdict(change) for change in await self._control.delete_stack(name)]})
@@ -260,12 +259,7 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Name": stack.name,
         "TemplateDigest": stack.template_digest,
         "LastModified": stack.modified,
-        "Functions": dict(stack.functions),
-        "Layers": dict(stack.layers),
-        "Apis": dict(stack.apis),
-        "Queues": dict(stack.queues),
-        "Mappings": dict(stack.mappings),
-        "Triggers": dict(stack.triggers),
+        **stack.names.to_json(),
         "Exports": dict(stack.exports),
         "Imports": dict(stack.imports),
     }

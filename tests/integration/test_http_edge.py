@@ -98,7 +98,7 @@ class Control:
         on_event({"event": "progress", "file": "m", "done_bytes": 1, "total_bytes": 2})
         if self.refusal is not None:
             raise self.refusal
-        return StackResult(tuple(FunctionChange(name, "created") for name in request.definitions), ())
+        return StackResult(tuple(FunctionChange(name, "created") for name in request.definitions.functions), ())
 
 
 @dataclass

@@ -171,7 +171,10 @@ def test_what_aws_cloudformation_package_writes_is_translated_as_it_is(client: A
         shutil.rmtree(tmp_path / name)  # from here on they are in the bucket alone
 
     stack = translate(load(tmp_path / "packaged.yaml"), stack="main")
-    code = {key: stack.archives[given["CodeSha256"]] for key, given in {**stack.definitions, **stack.layers}.items()}
+    code = {
+        key: stack.archives[given["CodeSha256"]]
+        for key, given in {**stack.definitions.functions, **stack.definitions.layers}.items()
+    }
     assert {"App": ("app.py",), "Plain": ("app.py",), "Deps": ("python/words.py",)} == {
         key: archive.names for key, archive in code.items()
     }

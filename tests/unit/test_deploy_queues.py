@@ -89,7 +89,7 @@ def test_queues_and_mappings_become_definitions(directory: Path) -> None:
             "RedrivePolicy": {"deadLetterTargetArn": f"{prefix}shop-Dead", "maxReceiveCount": 5},
         },
         "Ordered": {"QueueName": "ordered.fifo", "FifoQueue": True, "ContentBasedDeduplication": True},
-    } == stack.queues  # fmt: skip
+    } == stack.definitions.queues  # fmt: skip
     assert {
         "Direct": {"FunctionName": "shop-Work", "EventSourceArn": f"{prefix}ordered.fifo", "BatchSize": 10,
                    "Tags": {"count": "3"}},
@@ -98,7 +98,7 @@ def test_queues_and_mappings_become_definitions(directory: Path) -> None:
             "FunctionResponseTypes": ["ReportBatchItemFailures"], "ScalingConfig": {"MaximumConcurrency": 4},
             "FilterCriteria": {"Filters": [{"Pattern": '{"body": {"kind": ["a"]}}'}]},
         },
-    } == stack.mappings  # fmt: skip
+    } == stack.definitions.mappings  # fmt: skip
     assert {
         "Url": "http://127.0.0.1:9000/000000000000/shop-Jobs", "Arn": f"{prefix}ordered.fifo", "Name": "shop-Dead",
         "Mapping": mapping_id_of("shop", "Direct"),

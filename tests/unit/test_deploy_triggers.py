@@ -36,7 +36,7 @@ def translated(directory: Path, text: str) -> Stack:
 
 
 def triggers(directory: Path, events: str, resources: str = "") -> dict[str, Any]:
-    return dict(translated(directory, f"{HEAD}        {events}\n{resources}").triggers)
+    return dict(translated(directory, f"{HEAD}        {events}\n{resources}").definitions.triggers)
 
 
 def target(**more: Any) -> dict[str, Any]:
@@ -103,8 +103,11 @@ Outputs:
 """
     stack = translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}{resources}")
     assert [{"FunctionName": "work", "Id": "a", "InputTransformer": {
-        "InputPathsMap": {"n": "$.detail.n"}, "InputTemplate": '{"n": <n>}'}}] == stack.triggers["Rule"]["Targets"]  # fmt: skip
-    assert ("main-Plan", [target()]) == (stack.triggers["Plan"]["Name"], stack.triggers["Plan"]["Targets"])
+        "InputPathsMap": {"n": "$.detail.n"}, "InputTemplate": '{"n": <n>}'}}] == stack.definitions.triggers["Rule"]["Targets"]  # fmt: skip
+    assert ("main-Plan", [target()]) == (
+        stack.definitions.triggers["Plan"]["Name"],
+        stack.definitions.triggers["Plan"]["Targets"],
+    )
     assert {
         "Rule": "arn:aws:events:us-east-1:000000000000:rule/main-Rule",
         "Plan": "arn:aws:scheduler:us-east-1:000000000000:schedule/default/main-Plan",

@@ -47,16 +47,19 @@ def refused(directory: Path, text: str) -> str:
 
 
 def names(stack: Stack, layer: str) -> list[str]:
-    with zipfile.ZipFile(io.BytesIO(stack.archives[stack.layers[layer]["CodeSha256"]].data)) as file:
+    with zipfile.ZipFile(io.BytesIO(stack.archives[stack.definitions.layers[layer]["CodeSha256"]].data)) as file:
         return file.namelist()
 
 
 def test_a_layer_is_packed_and_named_by_its_function(directory: Path) -> None:
     stack = translated(directory, HEAD + COMMON + FUNCTION)
     assert ["python/common.py"] == names(stack, "Common")
-    assert {"LayerName": "main-Common", "CodeSha256": stack.layers["Common"]["CodeSha256"]} == stack.layers["Common"]
-    assert [{"Ref": "Common"}] == stack.definitions["App"]["Layers"]
-    assert (("Common", True),) == wanted_of(stack.definitions["App"]).layers
+    assert {
+        "LayerName": "main-Common",
+        "CodeSha256": stack.definitions.layers["Common"]["CodeSha256"],
+    } == stack.definitions.layers["Common"]
+    assert [{"Ref": "Common"}] == stack.definitions.functions["App"]["Layers"]
+    assert (("Common", True),) == wanted_of(stack.definitions.functions["App"]).layers
     assert () == stack.notes
     assert {} == stack.builds
 
@@ -81,8 +84,8 @@ def test_what_a_layer_says_of_itself_is_passed_on(directory: Path) -> None:
     stack = translated(directory, text)
     assert {
         "LayerName": "main-shared", "Description": "ours", "CompatibleRuntimes": ["python3.11", "python3.12"],
-        "CompatibleArchitectures": ["x86_64"], "LicenseInfo": "MIT", "CodeSha256": stack.layers["Common"]["CodeSha256"],
-    } == stack.layers["Common"]  # fmt: skip
+        "CompatibleArchitectures": ["x86_64"], "LicenseInfo": "MIT", "CodeSha256": stack.definitions.layers["Common"]["CodeSha256"],
+    } == stack.definitions.layers["Common"]  # fmt: skip
     assert ("RetentionPolicy has no effect here (Common)",) == stack.notes
 
 
@@ -95,13 +98,16 @@ Resources:
     Properties: {Runtime: python3.11, Handler: app.handler, Code: app.py, Role: r, Layers: [!GetAtt Common.LayerVersionArn]}
 """
     stack = translated(directory, text)
-    assert ([{"Ref": "Common"}], "common") == (stack.definitions["App"]["Layers"], stack.layers["Common"]["LayerName"])
+    assert ([{"Ref": "Common"}], "common") == (
+        stack.definitions.functions["App"]["Layers"],
+        stack.definitions.layers["Common"]["LayerName"],
+    )
 
 
 def test_globals_come_first_and_arns_stay_as_they_are(directory: Path) -> None:
     arn = f"{PREFIX}elsewhere:3"
     text = HEAD.replace("CodeUri", f'Layers: ["{arn}"], CodeUri') + COMMON + FUNCTION
-    assert [arn, {"Ref": "Common"}] == translated(directory, text).definitions["App"]["Layers"]
+    assert [arn, {"Ref": "Common"}] == translated(directory, text).definitions.functions["App"]["Layers"]
 
 
 def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
@@ -112,7 +118,10 @@ def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
         + FUNCTION.replace("[!Ref Common]", "[!If [Other, !Ref Other, !Ref Common], !If [Other, x, !Ref AWS::NoValue]]")
     )
     stack = translated(directory, text)
-    assert (["Common"], [{"Ref": "Common"}]) == (list(stack.layers), stack.definitions["App"]["Layers"])
+    assert (["Common"], [{"Ref": "Common"}]) == (
+        list(stack.definitions.layers),
+        stack.definitions.functions["App"]["Layers"],
+    )
     assert "no parameter or resource Other" in refused(
         directory, text + FUNCTION.replace("App", "B").replace("Common", "Other")
     )
@@ -121,7 +130,7 @@ def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
 def test_the_same_content_is_one_archive(directory: Path) -> None:
     second = COMMON.replace("Common", "Second")
     stack = translated(directory, HEAD + COMMON + second + FUNCTION)
-    assert stack.layers["Common"]["CodeSha256"] == stack.layers["Second"]["CodeSha256"]
+    assert stack.definitions.layers["Common"]["CodeSha256"] == stack.definitions.layers["Second"]["CodeSha256"]
     assert 2 == len(stack.archives)  # that of the function's code is the other
 
 

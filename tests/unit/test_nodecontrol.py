@@ -16,6 +16,7 @@ import pytest
 
 from glowplug.cache.errors import SourceNotFound, StoreFull
 from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.control import GivenUpListing
 from glowplug.runtime.deployments import Deployments
 from glowplug.runtime.errors import (
@@ -193,7 +194,7 @@ class Rig:
         self, *definitions: dict[str, Any], stack: str = "main", refresh: bool = False
     ) -> list[FunctionChange]:
         named = {str(given["FunctionName"]).title(): given for given in definitions}
-        result = await self.control.put_stack(StackRequest(stack, named, refresh=refresh), lambda event: None)
+        result = await self.control.put_stack(StackRequest(stack, Contents(named), refresh=refresh), lambda event: None)
         return list(result.changes)
 
 
@@ -290,7 +291,7 @@ async def test_two_functions_with_one_source_resolve_it_once(rig: Rig) -> None:
 
 async def test_progress_of_a_fetch_is_passed_on(rig: Rig) -> None:
     events: list[Mapping[str, Any]] = []
-    request = StackRequest("main", {"A": rig.definition("a", Glowplug=MODEL)})
+    request = StackRequest("main", Contents({"A": rig.definition("a", Glowplug=MODEL)}))
     await rig.control.put_stack(request, events.append)
     assert {
         "event": "progress", "step": "fetch", "function": "a", "model": "", "file": "model.safetensors",
@@ -429,7 +430,7 @@ async def test_a_stack_whose_function_the_api_has_deleted_is_listed_and_says_so(
 
 async def test_a_stack_that_others_import_from_is_not_deleted(rig: Rig) -> None:
     def request(name: str, **shared: Any) -> StackRequest:
-        return StackRequest(name, {name.title(): rig.definition(name)}, **shared)
+        return StackRequest(name, Contents({name.title(): rig.definition(name)}), **shared)
 
     await rig.control.put_stack(request("base", exports={"url": "http://a"}), lambda _: None)
     await rig.control.put_stack(request("user", imports=("url",)), lambda _: None)
@@ -467,7 +468,7 @@ async def test_what_runs_otherwise_than_asked_is_noted(rig: Rig) -> None:
         "New": rig.definition("new", Runtime=f"python{here}", Architectures=[machine]),
         "Plain": rig.definition("plain", Runtime=f"python{here}"),
     }
-    result = await rig.control.put_stack(StackRequest("main", functions), lambda event: None)
+    result = await rig.control.put_stack(StackRequest("main", Contents(functions)), lambda event: None)
     assert (
         f"old: Runtime python3.9 runs on Python {here} here",
         f"old: Architectures {other} runs on {machine} here",
@@ -515,7 +516,7 @@ async def test_a_snapshot_that_came_in_is_offered_to_every_model_with_its_weight
 
 
 def _queued(rig: Rig, queues: dict[str, Any], mappings: dict[str, Any] | None = None) -> StackRequest:
-    return StackRequest("main", {"A": rig.definition("a")}, queues=queues, mappings=mappings or {})
+    return StackRequest("main", Contents({"A": rig.definition("a")}, queues=queues, mappings=mappings or {}))
 
 
 JOBS = "arn:aws:sqs:us-east-1:000000000000:jobs"
@@ -532,8 +533,8 @@ async def test_a_stack_has_its_queues_and_mappings_and_takes_them_along(rig: Rig
     jobs = rig.queues.queue("jobs").settings
     assert (9, 2, "jobs-dead") == (jobs.visibility_s, jobs.max_receives, jobs.dead_letter)
     record = rig.registry.catalog.stacks["main"]
-    assert {"Jobs": "jobs", "Dead": "jobs-dead"} == record.queues
-    document = rig.registry.catalog.documents[f"event-source-mapping/{record.mappings['Map']}"]
+    assert {"Jobs": "jobs", "Dead": "jobs-dead"} == record.names.queues
+    document = rig.registry.catalog.documents[f"event-source-mapping/{record.names.mappings['Map']}"]
     assert (JOBS, f"{ARN}a", "Enabled", 3) == (
         document["EventSourceArn"], document["FunctionArn"], document["State"], document["BatchSize"],
     )  # fmt: skip

@@ -88,7 +88,7 @@ def test_sams_properties_name_an_object_by_its_address_or_its_parts(
     stack = translated(resource.replace("PLACE", place), bucket)
     assert [wanted] == bucket.asked
     digest = hashlib.sha256(bucket.data).hexdigest()
-    [definition] = (stack.layers if resource is LAYER else stack.definitions).values()
+    [definition] = (stack.definitions.layers if resource is LAYER else stack.definitions.functions).values()
     assert (digest, [digest]) == (definition["CodeSha256"], list(stack.archives))
     assert ({}, None) == (stack.builds, stack.archives[digest].path)  # built by whoever packaged it
 
@@ -104,7 +104,7 @@ def test_an_object_that_several_functions_have_is_read_once() -> None:
     bucket = Bucket()
     inherits = FUNCTION.replace("App", "Other").replace(", CodeUri: PLACE", "")
     stack = translated(f"{FUNCTION.replace('PLACE', 's3://b/k')}{inherits}{SHARED}", bucket)
-    assert ([CodeObject("b", "k")], 2, 1) == (bucket.asked, len(stack.definitions), len(stack.archives))
+    assert ([CodeObject("b", "k")], 2, 1) == (bucket.asked, len(stack.definitions.functions), len(stack.archives))
 
 
 @pytest.mark.parametrize(
