@@ -1,6 +1,7 @@
-"""The control plane: what can be asked of a node. ``NodeControl`` is the node's own implementation.
+"""The control plane: what can be asked of a node. ``NodeControl`` and ``StackControl`` are the node's own.
 
-The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line talks to a node through it alone.
+The admin HTTP API is a thin JSON form of ``ControlPlane`` and ``StackPlane``; the command line talks to a node through
+it alone.
 """
 
 from __future__ import annotations
@@ -145,14 +146,13 @@ class StackListing:
 
 @dataclass(frozen=True, slots=True)
 class StackResult:
-    """What ``put_stack`` did, and the stack's functions as they are now.
+    """What ``put_stack`` did.
 
     ``notes`` are what was asked for and is otherwise on this node, one sentence each. ``versions`` says which number
     the version of a function or a layer has, by its logical id.
     """
 
     changes: tuple[FunctionChange, ...]
-    functions: tuple[FunctionListing, ...]
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -205,6 +205,10 @@ class ControlPlane(Protocol):
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
+
+
+class StackPlane(Protocol):
+    """What a deploy asks of a node. ``StackControl`` is the node's own. All of it raises ``GlowplugError``."""
 
     async def has_code(self, digest: str) -> bool:
         """Return whether the zip with this SHA-256 (hex) is here."""

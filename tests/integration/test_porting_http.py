@@ -98,7 +98,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     server = HttpServer(config, clock=SystemClock())
     store = SnapshotStore(tmp_path / "snapshots", b"k" * 32)
     control: Any = Control(Porting(store, [tmp_path / "trusted.pem"]))
-    admin = AdminApi(control, Metrics(statuses=list), limits=config.limits)
+    admin = AdminApi(control, control, Metrics(statuses=list), limits=config.limits)
     nothing: Any = None
     server.bind()
     try:
