@@ -18,15 +18,16 @@ from typing import Any, Protocol
 from glowplug.runtime.errors import DefinitionError, GlowplugError, InternalError
 
 from . import queues
+from .account import Account
 from .apis import in_template
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
 from .plan import Change, plan, plan_apis
-from .resources import Account, numbered
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
 from .triggers import trigger_in_template
+from .versionnumbers import numbered
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Hears of each step: ``{"step": ..., ...}`` from here, and what the node reports while it works."""
@@ -124,26 +125,6 @@ def prepare(
     return done
 
 
-def deploy(
-    template_path: Path | str,
-    client: StackClient,
-    *,
-    stack: str | None = None,
-    parameters: Mapping[str, str] | None = None,
-    account: Account | None = None,
-    refresh: bool = False,
-    strict: bool = False,
-    builder: Builder | None = None,
-    on_progress: Progress | None = None,
-) -> DeployResult:
-    """Make the node's stack exactly what the template says, as ``deploy_all`` does for several."""
-    [result] = deploy_all(
-        [Path(template_path)], client, stack=stack, parameters=parameters, account=account, refresh=refresh,
-        strict=strict, builder=builder, on_progress=on_progress,
-    )  # fmt: skip
-    return result
-
-
 def deploy_all(
     template_paths: Sequence[Path],
     client: StackClient,
@@ -217,12 +198,7 @@ def _upload(wanted: Stack, client: StackClient, report: Progress) -> int:
 
 def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress) -> Mapping[str, Any]:
     body = {
-        "Functions": {key: dict(value) for key, value in wanted.definitions.items()},
-        "Layers": {key: dict(value) for key, value in wanted.layers.items()},
-        "Apis": {key: dict(value) for key, value in wanted.apis.items()},
-        "Queues": {key: dict(value) for key, value in wanted.queues.items()},
-        "Mappings": {key: dict(value) for key, value in wanted.mappings.items()},
-        "Triggers": {key: dict(value) for key, value in wanted.triggers.items()},
+        **wanted.definitions.to_json(),
         "TemplateDigest": template_digest(wanted.template),
         "Refresh": refresh,
         "Exports": dict(wanted.exports),
@@ -246,14 +222,15 @@ def _put(wanted: Stack, client: StackClient, *, refresh: bool, report: Progress)
 def _in_template(wanted: Stack, error: DefinitionError) -> TemplateError:
     """Find the field that the node refused (``Embed.Glowplug.Model.Source``) in the template."""
     logical_id, _, field = error.field.partition(".")
-    if logical_id in wanted.definitions or logical_id in wanted.layers:
-        return wanted.error(logical_id, DefinitionError(field, error.problem))
-    if logical_id in wanted.apis:
-        return in_template(wanted.template, logical_id, wanted.apis[logical_id], DefinitionError(field, error.problem))
-    if logical_id in wanted.queues or logical_id in wanted.mappings:
-        return queues.in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
-    if logical_id in wanted.triggers:
-        return trigger_in_template(wanted.template, logical_id, DefinitionError(field, error.problem))
+    asked, refusal = wanted.definitions, DefinitionError(field, error.problem)
+    if logical_id in asked.functions or logical_id in asked.layers:
+        return wanted.error(logical_id, refusal)
+    if logical_id in asked.apis:
+        return in_template(wanted.template, logical_id, asked.apis[logical_id], refusal)
+    if logical_id in asked.queues or logical_id in asked.mappings:
+        return queues.in_template(wanted.template, logical_id, refusal)
+    if logical_id in asked.triggers:
+        return trigger_in_template(wanted.template, logical_id, refusal)
     return TemplateError(wanted.template.name, 0, str(error))
 
 

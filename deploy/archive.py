@@ -75,13 +75,17 @@ def pack_text(name: str, text: str, *, origin: str) -> Archive:
 
 def given(path: Path) -> Archive:
     """Return the archive that a zip file is. Raises ``ArchiveError`` when it is none, ``OSError``."""
-    data = path.read_bytes()
+    return zipped(path.read_bytes(), str(path))
+
+
+def zipped(data: bytes, origin: str) -> Archive:
+    """Return the archive that a zip is. Raises ``ArchiveError`` when it is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             names = tuple(file.namelist())
     except zipfile.BadZipFile as error:
-        raise ArchiveError(f"{path} is not a zip file: {error}") from error
-    return Archive(hashlib.sha256(data).hexdigest(), data, str(path), names)
+        raise ArchiveError(f"{origin} is not a zip file: {error}") from error
+    return Archive(hashlib.sha256(data).hexdigest(), data, origin, names)
 
 
 def _files(directory: Path) -> dict[str, Path]:

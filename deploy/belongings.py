@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .definitions import text, typed
+from .definitions import typed
+from .intrinsics import text
 from .places import place_of
-from .resources import Resources, Target, unpublished
+from .resources import Resources, Target
 from .supported import LAMBDA_ALIAS, LAMBDA_EVENT_INVOKE, LAMBDA_PERMISSION, LAMBDA_URL, LAMBDA_VERSION
 from .template import KeyPath, Template
+from .versionnumbers import unpublished
 
 _WORDS = {"Versions": "version", "Aliases": "alias", "Urls": "function URL", "EventInvokeConfigs": "EventInvokeConfig"}
 Definitions = dict[str, dict[str, Any]]

@@ -139,8 +139,9 @@ def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
     """
     stack = _with_layers(stack, builder, report)
     made: dict[str, Archive] = {}
-    definitions, archives, layers = dict(stack.definitions), dict(stack.archives), dict(stack.layers)
-    for logical_id, definition in stack.definitions.items():
+    functions, layers = dict(stack.definitions.functions), dict(stack.definitions.layers)
+    archives = dict(stack.archives)
+    for logical_id, definition in stack.definitions.functions.items():
         archive = stack.archives.get(definition["CodeSha256"])
         if archive is None or archive.path is None or _says_skip(stack, logical_id):
             continue
@@ -163,13 +164,14 @@ def built(stack: Stack, builder: Builder, report: Progress) -> Stack:
             "Description": f"requirements.txt of {logical_id}",
             "CompatibleRuntimes": [definition["Runtime"]],
         }
-        definitions[logical_id] = {**definition, "Layers": [{"Ref": name}, *definition.get("Layers", ())]}
-    return replace(stack, definitions=definitions, archives=archives, layers=layers)
+        functions[logical_id] = {**definition, "Layers": [{"Ref": name}, *definition.get("Layers", ())]}
+    definitions = replace(stack.definitions, functions=functions, layers=layers)
+    return replace(stack, definitions=definitions, archives=archives)
 
 
 def _with_layers(stack: Stack, builder: Builder, report: Progress) -> Stack:
     """Return the stack with what its layers' requirements ask for in them."""
-    layers, archives = dict(stack.layers), dict(stack.archives)
+    layers, archives = dict(stack.definitions.layers), dict(stack.archives)
     for logical_id, build in stack.builds.items():
         try:
             archive = builder.content(build.directory, build.runtime, report)
@@ -177,8 +179,9 @@ def _with_layers(stack: Stack, builder: Builder, report: Progress) -> Stack:
             raise stack.template.error(content_path(stack.template, logical_id), str(error)) from error
         layers[logical_id] = {**layers[logical_id], "CodeSha256": archive.digest}
         archives[archive.digest] = archive
-    named = {str(one["CodeSha256"]) for one in (*stack.definitions.values(), *layers.values())}
-    return replace(stack, layers=layers, archives={key: value for key, value in archives.items() if key in named})
+    named = {str(one["CodeSha256"]) for one in (*stack.definitions.functions.values(), *layers.values())}
+    kept = {key: value for key, value in archives.items() if key in named}
+    return replace(stack, definitions=replace(stack.definitions, layers=layers), archives=kept)
 
 
 def _says_skip(stack: Stack, logical_id: str) -> bool:

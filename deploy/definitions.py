@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import layers
+from .intrinsics import text
 from .places import place_of
 from .resources import Resources
 from .supported import SERVERLESS_FUNCTION
@@ -55,7 +56,7 @@ def definition_of(template: Template, resources: Resources, logical_id: str) -> 
         value = resources.intrinsics.evaluate(given.get(name), (*path, name))
         if value is not None:
             definition[name] = value if name == "Environment" else typed(value, name)
-    if tags := _tags(template, resources.intrinsics.evaluate(given.get("Tags"), (*path, "Tags")), (*path, "Tags")):
+    if tags := tags_of(template, resources, logical_id, path):
         definition["Tags"] = tags
     settings = {
         stored: typed(value, name)
@@ -75,12 +76,14 @@ def definition_of(template: Template, resources: Resources, logical_id: str) -> 
     return definition
 
 
-def _tags(template: Template, given: Any, path: KeyPath) -> dict[str, Any]:
-    """Return tags as a mapping; CloudFormation has a list of them."""
+def tags_of(template: Template, resources: Resources, logical_id: str, path: KeyPath) -> dict[str, Any]:
+    """Return the tags of a resource, whose properties are written at ``path``, as a mapping; CloudFormation has a list
+    of them."""
+    given = resources.intrinsics.evaluate(resources.properties(logical_id).get("Tags"), (*path, "Tags"))
     tags = {}
     for tag in given if isinstance(given, list) else () if given is None else (None,):
         if not isinstance(tag, Mapping) or tag.keys() != {"Key", "Value"}:
-            raise template.error(path, "must be a list of mappings with Key and Value")
+            raise template.error((*path, "Tags"), "must be a list of mappings with Key and Value")
         tags[str(tag["Key"])] = text(tag["Value"])
     return tags
 
@@ -138,10 +141,3 @@ def typed(value: Any, name: str) -> Any:
     if name in _FLAGS and value in ("true", "false"):
         return value == "true"
     return value
-
-
-def text(value: Any) -> Any:
-    """Return a scalar as the text that CloudFormation makes of it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import TemplateError
-from .intrinsics import Intrinsics
-from .resources import NoResources, unpublished
+from .intrinsics import Intrinsics, NoResources, text
 from .template import MAX_VALUES, KeyPath, Template
+from .versionnumbers import unpublished
 
 EXTENSIONS = "AWS::LanguageExtensions"
 _LOOP = "Fn::ForEach"
@@ -80,7 +80,7 @@ def exports_of(template: Template, names: Mapping[str, Any], outputs: Mapping[st
             raise template.error(path, f"exports text, not {value!r}")
         if unpublished(value):
             raise template.error(path, "exports the number of a version, which is known only when that is published")
-        found[name] = _text(value)
+        found[name] = text(value)
     return found
 
 
@@ -168,7 +168,7 @@ class _Expander:
         values = self._evaluated(collection, path, bound)
         if not isinstance(values, list) or not all(isinstance(one, str | int | float) for one in values):
             raise self._error(path, f"takes a list of texts, or a Ref to a parameter that is one, not {values!r}")
-        return [_text(value) for value in values]
+        return [text(value) for value in values]
 
     def _imported(self, argument: Any, old: KeyPath, new: KeyPath, bound: Bound) -> Any:
         self._note((*old, _IMPORT), (*new, _IMPORT))
@@ -219,7 +219,3 @@ def _filled(text: str, bound: Bound) -> str:
         return value if found[1] == "$" else _NOT_IN_NAMES.sub("", value)
 
     return _PLACEHOLDER.sub(fill, text) if bound else text
-
-
-def _text(value: str | float) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

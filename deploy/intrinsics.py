@@ -38,6 +38,18 @@ class References(Protocol):
         """Return the value of ``Fn::GetAtt``. Raises ``LookupError`` saying why when there is none."""
 
 
+class NoResources:
+    """References where only parameters may be named, such as in CodeUri."""
+
+    def ref(self, logical_id: str) -> Any:
+        """Raise ``LookupError``."""
+        raise LookupError(f"no parameter {logical_id}")
+
+    def attribute(self, logical_id: str, attribute: str) -> Any:
+        """Raise ``LookupError``."""
+        raise LookupError(f"{logical_id}.{attribute} is not known before the stack is translated")
+
+
 class _NoValue:
     """Stands for AWS::NoValue until the container that holds it leaves it out."""
 
@@ -244,7 +256,7 @@ class Intrinsics:
 
     def _equals(self, argument: Any, path: KeyPath) -> bool:
         left, right = (self._value(side, path) for side in self._arguments(argument, path, 2, "two values"))
-        return bool(_scalar(left) == _scalar(right))
+        return bool(text(left) == text(right))
 
     def _arguments(self, argument: Any, path: KeyPath, count: int, what: str) -> list[Any]:
         if not isinstance(argument, list) or len(argument) != count:
@@ -261,7 +273,7 @@ class Intrinsics:
         return self._as_text(self._value(argument, path), path, "the argument")
 
     def _as_text(self, value: Any, path: KeyPath, what: str) -> str:
-        scalar = _scalar(value)
+        scalar = text(value)
         if not isinstance(scalar, str):
             raise self._error(path, f"{what} is not text but {'AWS::NoValue' if value is _NO_VALUE else repr(value)}")
         return scalar
@@ -270,8 +282,8 @@ class Intrinsics:
         return self._template.error(path, problem)
 
 
-def _scalar(value: Any) -> Any:
-    """Return scalars as CloudFormation compares and joins them: as text."""
+def text(value: Any) -> Any:
+    """Return a scalar as the text that CloudFormation makes of it, to compare and to join; anything else as it is."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value

@@ -1,8 +1,9 @@
 """What is kept of a batch job beside its output, so that the same command goes on with it.
 
-``OUTPUT.job`` says what the job is; ``OUTPUT.part`` has the results so far, one line each, in the order of the inputs:
-the number of its lines is how far the job is, and a line that was cut off is not one. For an output in S3 both are in
-the state directory. Whoever holds the lock on the job file runs the job.
+``OUTPUT.job`` says what the job is, and in a second line, once it is done, what came of it. ``OUTPUT.part`` has the
+results so far, one line each, in the order of the inputs: the number of its lines is how far the job is, and a line
+that was cut off is not one. For an output in S3 both are in the state directory. Whoever holds the lock on the job file
+runs the job.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class JobFile:
         except BlockingIOError:
             raise JobError(f"{self.output}: another `glowplug map` is working on it") from None
         about = {"function": function, "inputs": [[one.name, one.size, one.version] for one in inputs]}
-        known = _read(self._lock)
+        known, ended = _read(self._lock)
         if known is None or restart:
             if not self.output.startswith("s3://") and Path(self.output).exists() and not restart:
                 self._job.unlink()
@@ -69,6 +70,7 @@ class JobFile:
             )
         elif not self._part.exists():  # it was finished, and killed before it said so
             self._job.unlink()
+            self.done, self.errors = int(ended.get("lines", 0)), int(ended.get("errors", 0))
             return False
         else:
             self.id, self.continued = str(known["id"]), True
@@ -116,8 +118,13 @@ class JobFile:
     def finish(self) -> None:
         """Put the output where it belongs, whole; the job is over."""
         assert self._file is not None  # noqa: S101
+        assert self._lock is not None  # noqa: S101
         os.fsync(self._file.fileno())
         self._file.close()
+        self._lock.seek(0, os.SEEK_END)
+        self._lock.write(b"\n" + json.dumps({"lines": self.done, "errors": self.errors}).encode())
+        self._lock.flush()
+        os.fsync(self._lock.fileno())
         if self.output.startswith("s3://"):
             bucket, key = split(self.output)
             with s3(self.output) as client:
@@ -144,13 +151,17 @@ class JobFile:
                 file.close()
 
 
-def _read(file: IO[bytes]) -> dict[str, Any] | None:
-    """Return what a job file says; None for a new one, or one whose writer was killed before the job began."""
-    text = file.read()
-    if not text:
-        return None
+def _read(file: IO[bytes]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return what a job file says: what the job is, None for a new one, or one whose writer was killed before the job
+    began; and what came of it, empty before its end."""
+    known, *ended = [_object(line) for line in file.read().splitlines()] or [{}]
+    return known if "id" in known else None, ended[-1] if ended else {}
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return a line of a job file; empty for one that was cut off."""
     try:
-        value = json.loads(text)
+        value = json.loads(line)
     except ValueError:
-        return None
-    return value if isinstance(value, dict) and "id" in value else None
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -5,7 +5,8 @@ for, under its own logical id: the translator's name for it changes with each co
 code, and the node publishes a version where content or description are new.
 
 With ``Metadata: {BuildMethod: python3.x}`` the content is what ``sam build`` would build: the directory's files and
-what its requirements.txt asks for, below ``python/``. What ``sam build`` has built already is taken as it is.
+what its requirements.txt asks for, below ``python/``. What ``sam build`` has built already is taken as it is, and so is
+what is in S3.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 
 from .archive import Archive, pack, pack_below
 from .errors import ArchiveError, TemplateError
+from .packaged import LAMBDAS, SAMS, Fetch, archive_of, object_of
 from .places import place_of
 from .requirements import is_sams
-from .resources import Resources, unpublished
+from .resources import Resources
 from .supported import LAMBDA_LAYER, SERVERLESS_LAYER, for_translator
 from .template import KeyPath, Template
+from .versionnumbers import unpublished
 
 PREFIX = "python"
 """Where Python finds packages in a layer."""
@@ -73,8 +76,8 @@ def _as_lambda(resource: Any) -> Any:
     return {**resource, "Type": LAMBDA_LAYER, "Properties": properties | {"Content": content}}
 
 
-def layers_of(template: Template, resources: Resources) -> Layers:
-    """Pack the layers of a translated template. Raises ``TemplateError`` naming file and line."""
+def layers_of(template: Template, resources: Resources, fetch: Fetch) -> Layers:
+    """Pack the layers of a translated template; ``fetch`` reads S3. Raises ``TemplateError`` naming file and line."""
     definitions: dict[str, Mapping[str, Any]] = {}
     archives: dict[str, Archive] = {}
     builds: dict[str, LayerBuild] = {}
@@ -82,7 +85,7 @@ def layers_of(template: Template, resources: Resources) -> Layers:
     notes = []
     for logical_id in resources.of_type(LAMBDA_LAYER):
         path: KeyPath = ("Resources", logical_id, "Properties")
-        archive, build = _content(template, resources, logical_id)
+        archive, build = _content(template, resources, logical_id, fetch)
         definition = _definition(template, resources, logical_id)
         name = definition["LayerName"]
         if name in names:
@@ -156,28 +159,37 @@ def _definition(template: Template, resources: Resources, logical_id: str) -> di
     return definition
 
 
-def _content(template: Template, resources: Resources, logical_id: str) -> tuple[Archive, LayerBuild | None]:
+def _content(
+    template: Template, resources: Resources, logical_id: str, fetch: Fetch
+) -> tuple[Archive, LayerBuild | None]:
     """Return what a layer holds before anything is installed into it, and what it is to be built of."""
     path = content_path(template, logical_id)
-    place = resources.intrinsics.evaluate(resources.properties(logical_id).get("Content"), path)
-    if place is None:
-        raise template.error(path, "is missing: a directory or a .zip")
+    given = resources.intrinsics.evaluate(resources.properties(logical_id).get("Content"), path)
+    if given is None:
+        raise template.error(path, "is missing: a directory, a .zip or s3://bucket/key")
+    place = object_of(template, path, given, SAMS if path[-1] == "ContentUri" else LAMBDAS)
+    try:
+        archive, build = _local(template, logical_id, given) if place is None else (archive_of(place, fetch), None)
+        if not archive.names:
+            raise ArchiveError(f"{archive.origin} holds no files")
+    except ArchiveError as error:
+        raise template.error(path, str(error)) from error
+    return archive, build
+
+
+def _local(template: Template, logical_id: str, place: Any) -> tuple[Archive, LayerBuild | None]:
+    """Return ``_content`` of a file or directory of this machine. Raises ``ArchiveError`` as well."""
+    path = content_path(template, logical_id)
     if not isinstance(place, str) or not place or "://" in place:
-        raise template.error(path, f"{place!r} is not supported yet; give a local directory or .zip")
+        problem = f"{place!r} is not supported yet; give a local directory or .zip, or s3://bucket/key"
+        raise template.error(path, problem)
     content = template.path.parent / place
     if content.is_file() and content.suffix != ".zip":
         raise template.error(path, f"{place} is a file; a layer is a directory or a .zip")
     runtime = _build_runtime(template, logical_id)
-    try:
-        if runtime and content.is_dir() and not is_sams(content):
-            archive, build = pack_below(PREFIX, content, origin=str(content)), LayerBuild(content, runtime)
-        else:
-            archive, build = pack(content), None
-        if not archive.names:
-            raise ArchiveError(f"{content} holds no files")
-    except ArchiveError as error:
-        raise template.error(path, str(error)) from error
-    return archive, build
+    if runtime and content.is_dir() and not is_sams(content):
+        return pack_below(PREFIX, content, origin=str(content)), LayerBuild(content, runtime)
+    return pack(content), None
 
 
 def _build_runtime(template: Template, logical_id: str) -> str:

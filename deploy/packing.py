@@ -1,4 +1,4 @@
-"""Pack the local code of a template, and name it by digest where the template named a path."""
+"""Pack the code of a template, local or in S3, and name it by digest where the template named a place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from glowplug.runtime.codeobjects import CodeObject
+
 from .archive import Archive, pack, pack_text
 from .errors import ArchiveError
-from .intrinsics import Intrinsics
-from .resources import NoResources
+from .intrinsics import Intrinsics, NoResources
+from .packaged import LAMBDAS, SAMS, Fetch, Names, archive_of, object_of
 from .supported import LAMBDA_FUNCTION, SERVERLESS_FUNCTION, for_translator
 from .template import KeyPath, Template
 
@@ -17,12 +19,13 @@ _BUCKET = "glowplug"  # the translator knows S3 only; the key is the digest
 
 
 class Packer:
-    """Packs the code of every function and rewrites the document to name it by digest."""
+    """Packs the code of every function and rewrites the document to name it by digest. ``fetch`` reads S3."""
 
-    def __init__(self, template: Template, names: Mapping[str, Any]) -> None:
+    def __init__(self, template: Template, names: Mapping[str, Any], fetch: Fetch) -> None:
         self._template = template
         self._intrinsics = Intrinsics(template, names, NoResources())
-        self._packed: dict[str, Archive] = {}
+        self._fetch = fetch
+        self._packed: dict[str | CodeObject, Archive] = {}
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Archive]]:
         """Return the document for the translator, and the archives by digest."""
@@ -31,7 +34,7 @@ class Packer:
         if shared:
             shared = document["Globals"]["Function"] = for_translator(SERVERLESS_FUNCTION, shared)
             if "CodeUri" in shared:
-                shared["CodeUri"] = self._local(shared["CodeUri"], ("Globals", "Function", "CodeUri"))
+                shared["CodeUri"] = _uri(self._archive(shared["CodeUri"], ("Globals", "Function", "CodeUri"), SAMS))
         for logical_id, resource in document["Resources"].items():
             path: KeyPath = ("Resources", logical_id, "Properties")
             if resource.get("Type") == SERVERLESS_FUNCTION:
@@ -48,25 +51,26 @@ class Packer:
             text = self._intrinsics.evaluate(properties.pop("InlineCode"), (*path, "InlineCode"))
             properties["CodeUri"] = _uri(self._inline(text, (*path, "InlineCode")))
         elif "CodeUri" in properties:
-            properties["CodeUri"] = self._local(properties["CodeUri"], (*path, "CodeUri"))
+            properties["CodeUri"] = _uri(self._archive(properties["CodeUri"], (*path, "CodeUri"), SAMS))
         elif not inherits:
-            raise self._template.error(path, "CodeUri is missing: a directory, a file or a .zip")
+            raise self._template.error(path, "CodeUri is missing: a directory, a file, a .zip or s3://bucket/key")
 
     def _lambda(self, code: Any, path: KeyPath) -> Archive:
         if isinstance(code, Mapping) and "ZipFile" in code:
             return self._inline(self._intrinsics.evaluate(code["ZipFile"], (*path, "ZipFile")), (*path, "ZipFile"))
-        return self._archive(code, path)
+        return self._archive(code, path, LAMBDAS)
 
-    def _local(self, value: Any, path: KeyPath) -> str:
-        return _uri(self._archive(value, path))
-
-    def _archive(self, value: Any, path: KeyPath) -> Archive:
-        place = self._intrinsics.evaluate(value, path)
-        if not isinstance(place, str) or not place or "://" in place:
-            raise self._template.error(path, f"{place!r} is not supported yet; give a local directory, file or .zip")
+    def _archive(self, value: Any, path: KeyPath, names: Names) -> Archive:
+        given = self._intrinsics.evaluate(value, path)
+        wanted = object_of(self._template, path, given, names)
+        if wanted is None and (not isinstance(given, str) or not given or "://" in given):
+            problem = f"{given!r} is not supported yet; give a local directory, file or .zip, or s3://bucket/key"
+            raise self._template.error(path, problem)
+        place = wanted or str(given)
         try:
             if place not in self._packed:
-                self._packed[place] = pack(self._template.path.parent / place)
+                local = self._template.path.parent / str(given)
+                self._packed[place] = pack(local) if wanted is None else archive_of(wanted, self._fetch)
             return self._packed[place]
         except ArchiveError as error:
             raise self._template.error(path, str(error)) from error

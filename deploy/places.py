@@ -25,6 +25,22 @@ _SETTINGS = {"KMSKeyArn": ("KmsKeyArn",), "TracingConfig": ("Tracing", "TracingC
              "DeadLetterConfig": ("DeadLetterQueue", "DeadLetterConfig")}  # fmt: skip
 
 
+def properties_at(template: Template, logical_id: str) -> KeyPath:
+    """Return where the properties of a translated resource are written: those of an event where SAM made the resource
+    of one, which it calls by the function and the event."""
+    if template.get(("Resources", logical_id)) is None:
+        for function, resource in (template.get(("Resources",)) or {}).items():
+            for event in (resource.get("Properties") or {}).get("Events") or {}:
+                if f"{function}{event}" == logical_id:
+                    return ("Resources", function, "Properties", "Events", event, "Properties")
+    return ("Resources", logical_id, "Properties")
+
+
+def of_an_event(properties: KeyPath) -> bool:
+    """Return whether properties, where ``properties_at`` found them, are those of an event."""
+    return len(properties) > len(("Resources", "LogicalId", "Properties"))
+
+
 def place_of(template: Template, logical_id: str, field_path: str, written: Written | None = None) -> KeyPath:
     """Return where in the template a definition's field was written: at the function, in what it inherits, or in a
     resource of its own."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from glowplug.runtime.contents import Contents, Definition
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.management.drift import DELETED
 from glowplug.runtime.wanted import wanted_of
@@ -78,14 +79,14 @@ def plan(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
     """
     held = held or {}
     drift = {key: tuple(fields) for key, fields in (held.get("Drift") or {}).items()}
-    before = {asked["FunctionName"]: (key, asked) for key, asked in (held.get("Definitions") or {}).items()}
-    kept = {definition["FunctionName"] for definition in wanted.definitions.values()}
+    before = {asked["FunctionName"]: (key, asked) for key, asked in _asked(held).functions.items()}
+    kept = {definition["FunctionName"] for definition in wanted.definitions.functions.values()}
     changes = [
         Change("delete", key, name, drift=drift.get(key, ()))
         for name, (key, _) in before.items()
         if name not in kept and drift.get(key) != (DELETED,)
     ]
-    for logical_id, definition in wanted.definitions.items():
+    for logical_id, definition in wanted.definitions.functions.items():
         name = definition["FunctionName"]
         key, asked = before.get(name, ("", {}))
         drifted = drift.get(key, ())
@@ -102,18 +103,20 @@ def plan(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
 
 def plan_apis(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
     """Return what happens to the stack's APIs, by logical id: these have no other name."""
-    before = {
-        key: {name: value for name, value in api.items() if name != "Stack"}
-        for key, api in ((held or {}).get("ApiDefinitions") or {}).items()
-    }
-    changes = [Change("delete", key, f"API {key}") for key in before if key not in wanted.apis]
-    for key, api in wanted.apis.items():
+    before, after = _asked(held or {}).apis, wanted.definitions.apis
+    changes = [Change("delete", key, f"API {key}") for key in before if key not in after]
+    for key, api in after.items():
         if key not in before:
             changes.append(Change("create", key, f"API {key}"))
         else:
             differences = tuple(_differences(before[key], api))
             changes.append(Change("update" if differences else "unchanged", key, f"API {key}", differences))
     return changes
+
+
+def _asked(held: Mapping[str, Any]) -> Contents[Definition]:
+    """Return what the node's stack was asked to be."""
+    return Contents.of(held.get("Definitions") or {})
 
 
 def _means_another(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -165,6 +168,8 @@ def _other_layers(held: Mapping[str, Any], wanted: Mapping[str, Any], stack: Sta
     if len(known) != len(layers):
         return True
     return any(
-        digest != stack.layers.get(layer["Ref"], {}).get("CodeSha256") if isinstance(layer, Mapping) else arn != layer
+        digest != stack.definitions.layers.get(layer["Ref"], {}).get("CodeSha256")
+        if isinstance(layer, Mapping)
+        else arn != layer
         for layer, (arn, digest) in zip(layers, known, strict=True)
     )

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from glowplug.runtime.errors import DefinitionError
-from glowplug.runtime.wantedqueues import QUEUE_NUMBERS, mapping_of, queue_of
+from glowplug.runtime.wantedqueues import mapping_of, queue_of
 
-from .definitions import typed
+from .definitions import tags_of, typed
 from .errors import TemplateError
-from .resources import Resources, unpublished
-from .supported import LAMBDA_MAPPING, QUEUE
+from .places import of_an_event, properties_at
+from .resources import Resources
+from .supported import LAMBDA_MAPPING, QUEUE, QUEUE_PROPERTIES
 from .supported_events import MAPPING_PROPERTIES
-from .template import KeyPath, Template
+from .template import Template
+from .versionnumbers import unpublished
 
-_QUEUE = frozenset({*QUEUE_NUMBERS, "FifoQueue", "ContentBasedDeduplication", "RedrivePolicy", "Tags"})
 _POLICIES = ("DeletionPolicy", "UpdateReplacePolicy")
 
 
@@ -49,37 +50,29 @@ def in_template(template: Template, logical_id: str, error: DefinitionError) -> 
     """Return the refusal of a queue's or a mapping's field as an error of the template: at the resource, or at the
     event that the mapping was made of."""
     parts = tuple(error.field.split("."))
-    path = _written(template, logical_id)
+    path = properties_at(template, logical_id)
     if parts[0] in _POLICIES:
         return template.error((*path[:2], *parts), error.problem)
-    if path[2:3] == ("Properties",) and len(path) == 6 and parts[0] in ("EventSourceArn", "FunctionName"):
+    if of_an_event(path) and parts[0] in ("EventSourceArn", "FunctionName"):
         parts = ("Queue",)  # of an event, whose function is the one that it stands in
     return template.error((*path, *parts), error.problem)
 
 
-def _written(template: Template, logical_id: str) -> KeyPath:
-    """Return where the properties of a resource are written. SAM calls a mapping by its function and its event."""
-    if template.get(("Resources", logical_id)) is None:
-        for function, resource in (template.get(("Resources",)) or {}).items():
-            for event in (resource.get("Properties") or {}).get("Events") or {}:
-                if f"{function}{event}" == logical_id:
-                    return ("Resources", function, "Properties", "Events", event, "Properties")
-    return ("Resources", logical_id, "Properties")
-
-
 def _queue(template: Template, resources: Resources, logical_id: str) -> dict[str, Any]:
-    path = _written(template, logical_id)
-    given = dict(resources.intrinsics.evaluate(dict(resources.properties(logical_id)), path))
-    definition = {name: typed(value, name) for name, value in given.items() if name in _QUEUE and value is not None}
+    path = properties_at(template, logical_id)
+    properties = resources.properties(logical_id)
+    chosen = {name: value for name, value in properties.items() if name in QUEUE_PROPERTIES - {"QueueName", "Tags"}}
+    evaluated = resources.intrinsics.evaluate(chosen, path)
+    definition = {name: typed(value, name) for name, value in evaluated.items() if value is not None}
     definition["QueueName"] = resources.queue_name(logical_id)
-    if isinstance(tags := definition.get("Tags"), list):
-        definition["Tags"] = _tags(template, (*path, "Tags"), tags)
+    if tags := tags_of(template, resources, logical_id, path):
+        definition["Tags"] = tags
     policies = {name: resources.given(logical_id, name) for name in _POLICIES}
     return definition | {name: value for name, value in policies.items() if value is not None}
 
 
 def _mapping(template: Template, resources: Resources, logical_id: str) -> dict[str, Any]:
-    path = _written(template, logical_id)
+    path = properties_at(template, logical_id)
     given = resources.properties(logical_id)
     target = resources.target(logical_id, "FunctionName")
     names = {"EventSourceArn", *MAPPING_PROPERTIES}
@@ -91,20 +84,9 @@ def _mapping(template: Template, resources: Resources, logical_id: str) -> dict[
             template, logical_id, DefinitionError("FunctionName", "is a version: give an alias, which can move")
         )
     definition["FunctionName"] = f"{target.name}:{target.qualifier}" if target.qualifier else target.name
-    tags = resources.intrinsics.evaluate(given.get("Tags"), (*path, "Tags"))
-    if tags:
-        definition["Tags"] = _tags(template, (*path, "Tags"), tags)
+    if tags := tags_of(template, resources, logical_id, path):
+        definition["Tags"] = tags
     return definition
-
-
-def _tags(template: Template, path: KeyPath, tags: Any) -> dict[str, str]:
-    if isinstance(tags, Mapping):
-        return {str(key): str(value) for key, value in tags.items()}
-    if not isinstance(tags, list) or not all(
-        isinstance(one, Mapping) and one.keys() == {"Key", "Value"} for one in tags
-    ):
-        raise template.error(path, "must be a list of mappings with Key and Value")
-    return {str(one["Key"]): str(one["Value"]) for one in tags}
 
 
 def _checked(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.spec import url_id_of
 from glowplug.runtime.wantedqueues import mapping_id_of
 
+from .account import Account
 from .intrinsics import Intrinsics
 from .supported import (
     LAMBDA_ALIAS,
@@ -26,6 +26,7 @@ from .supported import (
 )
 from .supported_triggers import BUCKET, RULE, SCHEDULE, TOPIC
 from .template import KeyPath, Template
+from .versionnumbers import number_of
 
 HTTP_API, HTTP_STAGE = "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"
 REST_API, REST_STAGE = "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Stage"
@@ -40,35 +41,6 @@ _FUNCTION = re.compile(
     r"(?:(?:arn:[^:]+:lambda:[^:]*:)?\d{12}:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>.+))?"
 )
 _NAMES = ("FunctionName", "RoleName", "LogGroupName", "ManagedPolicyName", "PolicyName")
-_NUMBER = re.compile(r"<version of (\w+)>")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Where a stack is said to live. The defaults are the node's."""
-
-    account_id: str = "000000000000"
-    region: str = "us-east-1"
-
-    def pseudo_parameters(self, stack: str) -> dict[str, Any]:
-        """Return the pseudo parameters of a stack (AWS::NoValue is the evaluator's own)."""
-        return {
-            "AWS::AccountId": self.account_id,
-            "AWS::NotificationARNs": [],
-            "AWS::Partition": "aws",
-            "AWS::Region": self.region,
-            "AWS::StackId": self.arn("cloudformation", f"stack/{stack}/{self._unique(stack)}"),
-            "AWS::StackName": stack,
-            "AWS::URLSuffix": "amazonaws.com",
-        }
-
-    def _unique(self, stack: str) -> uuid.UUID:
-        """Return what stands for a stack's unique id, which templates take suffixes of: the same at every deploy."""
-        return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.account_id}/{self.region}/{stack}")
-
-    def arn(self, service: str, resource: str, *, regional: bool = True) -> str:
-        """Return an ARN; services that are not regional (IAM) leave the region empty."""
-        return f"arn:aws:{service}:{self.region if regional else ''}:{self.account_id}:{resource}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +110,7 @@ class Resources:
         if kind in _OWN_NAMES:
             return self._own_name(logical_id, kind)
         if kind == LAMBDA_LAYER:
-            return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{_number_of(logical_id)}")
+            return self._account.arn("lambda", f"layer:{self.layer_name(logical_id)}:{number_of(logical_id)}")
         if kind != LAMBDA_PERMISSION:
             for key in _NAMES:
                 if key in self.properties(logical_id) and (name := self._named(logical_id, key)):
@@ -273,7 +245,7 @@ class Resources:
     def _qualifier(self, logical_id: str) -> str:
         """Return the name of an alias, or what stands for the number of a version until it is published."""
         if self._kind(logical_id) == LAMBDA_VERSION:
-            return _number_of(logical_id)
+            return number_of(logical_id)
         return str(self._named(logical_id, "Name"))
 
     def _arn(self, name: str, qualifier: str = "") -> str:
@@ -308,37 +280,5 @@ class Resources:
             self._naming.pop()
 
 
-def _number_of(logical_id: str) -> str:
-    """Return what stands for the number of a version until it is published."""
-    return f"<version of {logical_id}>"
-
-
-def unpublished(value: object) -> str:
-    """Return the logical id of the version whose number ``value`` has to wait for; empty where it is complete."""
-    found = _NUMBER.search(value) if isinstance(value, str) else None
-    return found[1] if found else ""
-
-
-def numbered(value: Any, numbers: Mapping[str, str]) -> Any:
-    """Return ``value`` with the numbers of published versions, by logical id, where those were not known yet."""
-    if isinstance(value, str):
-        return _NUMBER.sub(lambda found: numbers.get(found[1], found[0]), value)
-    if isinstance(value, Mapping):
-        return {key: numbered(item, numbers) for key, item in value.items()}
-    return [numbered(item, numbers) for item in value] if isinstance(value, list) else value
-
-
 def _properties(logical_id: str) -> KeyPath:
     return ("Resources", logical_id, "Properties")
-
-
-class NoResources:
-    """References where only parameters may be named, such as in CodeUri."""
-
-    def ref(self, logical_id: str) -> Any:
-        """Raise ``LookupError``."""
-        raise LookupError(f"no parameter {logical_id}")
-
-    def attribute(self, logical_id: str, attribute: str) -> Any:
-        """Raise ``LookupError``."""
-        raise LookupError(f"{logical_id}.{attribute} is not known before the stack is translated")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from .errors import TemplateError
+from .packaged import fetched
 from .template import Template
 from .together import Site, translated
 from .translate import Stack
@@ -43,10 +45,11 @@ def review(template: Template, name: str, site: Site, *, parameters: Mapping[str
     With ``strict`` what would be noted is a problem.
     """
     problems: list[TemplateError] = []
+    fetch = cache(fetched)  # each round asks for the same code
     rest, replaced = template, set[str]()
     for _ in range(_ROUNDS):
         try:
-            [stack] = translated({name: rest}, site, parameters=parameters)
+            [stack] = translated({name: rest}, site, parameters=parameters, fetch=fetch)
         except TemplateError as error:
             if not any(word.startswith(tuple(replaced)) for word in _WORD.findall(error.problem)):
                 problems.append(error)  # else it follows from another: of Embed is also EmbedUrl

@@ -67,6 +67,9 @@ _NOTED = frozenset(
 )
 _NOT_YET = frozenset({"ImageConfig"})
 _LAYER = frozenset("LayerName Description CompatibleRuntimes CompatibleArchitectures LicenseInfo".split())
+QUEUE_PROPERTIES = frozenset(
+    {*QUEUE_NUMBERS, "QueueName", "FifoQueue", "ContentBasedDeduplication", "RedrivePolicy", "Tags"}
+)
 _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     SERVERLESS_FUNCTION: (
         _BUILT | frozenset(
@@ -119,7 +122,7 @@ _PROPERTIES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = 
         ),
     ),
     QUEUE: (
-        frozenset({*QUEUE_NUMBERS, "QueueName", "FifoQueue", "ContentBasedDeduplication", "RedrivePolicy", "Tags"}),
+        QUEUE_PROPERTIES,
         frozenset(
             "DeduplicationScope FifoThroughputLimit KmsDataKeyReusePeriodSeconds KmsMasterKeyId RedriveAllowPolicy "
             "SqsManagedSseEnabled".split()

@@ -16,9 +16,10 @@ from glowplug.runtime.spec import ARCHITECTURE
 from glowplug.runtime.stacks import StackRequest, notes
 
 from . import parameters as template_parameters
+from .account import Account
 from .errors import StrictRefusal, TemplateError
 from .expansion import expand
-from .resources import Account
+from .packaged import Fetch, fetched
 from .supported import check
 from .template import Template, load
 from .translate import Stack, translate
@@ -91,9 +92,14 @@ def look_over(paths: Sequence[Path], parameters: Mapping[str, str], *, strict: b
 
 
 def translated(
-    templates: Mapping[str, Template], site: Site, *, parameters: Mapping[str, str], account: Account | None = None
+    templates: Mapping[str, Template],
+    site: Site,
+    *,
+    parameters: Mapping[str, str],
+    account: Account | None = None,
+    fetch: Fetch = fetched,
 ) -> list[Stack]:
-    """Translate each template for the stack that it is to be.
+    """Translate each template for the stack that it is to be. ``fetch`` reads code that is in S3.
 
     Raises ``TemplateError`` for what one of them gets wrong, and for a function or an export that two stacks claim.
     """
@@ -104,9 +110,10 @@ def translated(
     given = template_parameters.shared_out(templates.values(), parameters)
     for (name, template), values in zip(templates.items(), given, strict=True):
         stack = translate(
-            template, stack=name, account=account, endpoint=site.endpoint, parameters=values, exports=exports
-        )
-        for logical_id, definition in stack.definitions.items():
+            template, stack=name, account=account, endpoint=site.endpoint, parameters=values, exports=exports,
+            fetch=fetch,
+        )  # fmt: skip
+        for logical_id, definition in stack.definitions.functions.items():
             owner = owners.setdefault(definition["FunctionName"], name)
             if owner != name:
                 problem = f"{definition['FunctionName']} belongs to the stack {owner}"

@@ -2,7 +2,8 @@
 
 0. ``expansion`` unrolls loops and fills in what other stacks export.
 1. ``supported.check`` refuses, on the template as written, what is not built.
-2. Local code is packed, and its place taken by ``s3://glowplug/<digest>``: the translator only knows S3.
+2. Code is packed, or read where it is in S3 (``packaged``), and its place taken by ``s3://glowplug/<digest>``: the
+   translator only knows S3.
 3. aws-sam-translator turns SAM into plain CloudFormation. It needs a region and no AWS.
 4. What it made is read with our own intrinsics: each AWS::Lambda::Function becomes a definition, and what belongs to it
    (versions, aliases, URLs, permissions, ...) a part of that; each AWS::Lambda::LayerVersion becomes a layer; each
@@ -20,11 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from glowplug.runtime.contents import Contents, Definition
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.spec import url_id_of
 from glowplug.runtime.wanted import wanted_of
 
 from . import parameters as template_parameters
+from .account import Account
 from .apis import apis_of, callable_here
 from .archive import Archive
 from .belongings import Belongings
@@ -33,21 +36,22 @@ from .errors import TemplateError
 from .expansion import expand, exports_of
 from .intrinsics import Intrinsics
 from .layers import LayerBuild, as_lambdas, layers_of
+from .packaged import Fetch, fetched
 from .packing import Packer
 from .places import Written, place_of
 from .queues import queues_of
-from .resources import Account, Resources, unpublished
+from .resources import Resources
 from .supported import LAMBDA_FUNCTION, check
 from .template import KeyPath, Template
 from .triggers import triggers_of
+from .versionnumbers import unpublished
 
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a template asks for. ``definitions``, ``layers``, ``apis``, ``queues``, ``mappings`` and ``triggers`` by
-    logical id, ``archives`` by digest, ``outputs`` by name.
+    """What a template asks for, with ``archives`` by digest and ``outputs`` by name.
 
     ``notes`` are what the template says that has no effect here, one sentence each. ``written`` says which resources
     a definition's parts came from. ``outputs`` lack the numbers of versions: ``numbered`` fills them in.
@@ -58,15 +62,10 @@ class Stack:
 
     name: str
     template: Template
-    definitions: Mapping[str, Mapping[str, Any]]
+    definitions: Contents[Definition]
     archives: Mapping[str, Archive]
     outputs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -86,43 +85,45 @@ def translate(
     endpoint: str = "http://127.0.0.1:9000",
     parameters: Mapping[str, str] | None = None,
     exports: Mapping[str, str] | None = None,
+    fetch: Fetch = fetched,
 ) -> Stack:
     """Return the functions that ``template`` describes. Raises ``TemplateError`` naming file and line.
 
     ``endpoint`` is where the node listens, for the URLs of functions and APIs in Outputs. ``exports`` is what the
-    stacks of the node export; None where there is no node to ask, and an import stands for its own name.
+    stacks of the node export; None where there is no node to ask, and an import stands for its own name. ``fetch``
+    reads code that is in S3.
     """
     account = account or Account()
     names = template_parameters.resolve(template, parameters or {}) | account.pseudo_parameters(stack)
     template, imports = expand(template, names, exports)
     notes = check(template)
-    packed, archives = Packer(template, names).pack()
+    packed, archives = Packer(template, names, fetch).pack()
     translated = _to_cloudformation(template, as_lambdas(packed), names)
     resources = Resources(template, translated["Resources"], names, stack=stack, account=account, endpoint=endpoint)
-    definitions = {
+    functions = {
         logical_id: definition_of(template, resources, logical_id) for logical_id in resources.of_type(LAMBDA_FUNCTION)
     }
-    belongings = Belongings(template, resources, definitions)
+    belongings = Belongings(template, resources, functions)
     belongings.put()
-    layers = layers_of(template, resources)
+    layers = layers_of(template, resources, fetch)
     result = Stack(
-        stack, template, definitions, {**archives, **layers.archives}, notes=(*notes, *layers.notes),
-        layers=layers.definitions, written=belongings.written, builds=layers.builds,
+        stack, template, Contents(functions, layers.definitions), {**archives, **layers.archives},
+        notes=(*notes, *layers.notes), written=belongings.written, builds=layers.builds,
     )  # fmt: skip
     _refuse_numbers(result)
     _validate(result)
-    apis = apis_of(template, resources, definitions)
+    apis = apis_of(template, resources, functions)
     found = queues_of(template, resources)
-    triggers = triggers_of(template, resources, definitions)
+    triggers = triggers_of(template, resources, functions)
     outputs = {
         name: callable_here(value, stack, apis, endpoint)
         for name, value in _outputs(template, resources.intrinsics, translated.get("Outputs") or {}).items()
     }
     exports = exports_of(template, names, outputs)
-    return replace(
-        result, outputs=outputs, apis=apis, queues=found.queues, mappings=found.mappings, triggers=triggers,
-        exports=exports, imports=imports,
-    )  # fmt: skip
+    definitions = replace(
+        result.definitions, apis=apis, queues=found.queues, mappings=found.mappings, triggers=triggers
+    )
+    return replace(result, definitions=definitions, outputs=outputs, exports=exports, imports=imports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ def _refuse_numbers(stack: Stack) -> None:
             look(logical_id, str(key), place)
             look(logical_id, item, place)
 
-    for logical_id, definition in {**stack.definitions, **stack.layers}.items():
+    for logical_id, definition in {**stack.definitions.functions, **stack.definitions.layers}.items():
         look(logical_id, definition, "")
 
 
@@ -176,7 +177,7 @@ def _validate(stack: Stack) -> None:
     """Refuse what the node would refuse, and names that two functions claim."""
     names: dict[str, str] = {}
     urls: dict[str, str] = {}
-    for logical_id, definition in stack.definitions.items():
+    for logical_id, definition in stack.definitions.functions.items():
         try:
             wanted = wanted_of(definition)
             spec = wanted.spec

@@ -15,6 +15,7 @@ from glowplug.runtime.events.triggers import check_targets, trigger_of
 from glowplug.runtime.wanted import wanted_of
 
 from .errors import TemplateError
+from .places import of_an_event, properties_at
 from .resources import Resources
 from .supported_triggers import BUCKET, RULE, SCHEDULE, SUBSCRIPTION
 from .template import KeyPath, Template
@@ -63,9 +64,9 @@ def trigger_in_template(template: Template, logical_id: str, error: DefinitionEr
     """Return the refusal of a trigger's field (``Targets.0.Input``) as an error of the template: at the event that it
     was made of, or at its own resource."""
     parts = [part for part in error.field.split(".") if part]
-    base = _base(template, logical_id)
+    base = properties_at(template, logical_id)
     if parts[:1] == ["Targets"]:
-        parts = parts[2:] if "Events" in base else [*_targets_of(template, base), *parts[1:]]
+        parts = parts[2:] if of_an_event(base) else [*_targets_of(template, base), *parts[1:]]
     spellings = [[name, *parts[1:]] for name in _SPELLED.get(parts[0], (parts[0],))] if parts else [[]]
     spelled = [one for one in spellings if one and (*base, one[0]) in template.lines]
     return template.error((*base, *(spelled or spellings)[0]), error.problem)
@@ -74,17 +75,6 @@ def trigger_in_template(template: Template, logical_id: str, error: DefinitionEr
 def _targets_of(template: Template, base: KeyPath) -> list[str]:
     kind = template.get((*base[:2], "Type"))
     return {SCHEDULE: ["Target"], BUCKET: ["NotificationConfiguration", "LambdaConfigurations"]}.get(kind, ["Targets"])
-
-
-def _base(template: Template, logical_id: str) -> KeyPath:
-    """Return where a trigger's properties are written: those of an event where the translator made its resource."""
-    if ("Resources", logical_id) in template.lines:
-        return ("Resources", logical_id, "Properties")
-    for function, resource in template.document["Resources"].items():
-        for event in (resource.get("Properties") or {}).get("Events") or {}:
-            if f"{function}{event}" == logical_id:
-                return ("Resources", function, "Properties", "Events", event, "Properties")
-    return ("Resources", logical_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +166,14 @@ class _Reading:
         }
 
     def _properties(self, logical_id: str) -> tuple[Mapping[str, Any], KeyPath]:
-        base = _base(self.template, logical_id)
+        base = properties_at(self.template, logical_id)
         given = self.resources.intrinsics.evaluate(dict(self.resources.properties(logical_id)), base)
         return _whole(given), base
 
     def _target(self, given: Any, raw: Any, logical_id: str, number: int) -> dict[str, Any]:
-        base = _base(self.template, logical_id)
-        at = base if "Events" in base else (*base, *_targets_of(self.template, base))
-        if "Events" not in base and at[-1] == "Targets":
+        base = properties_at(self.template, logical_id)
+        at = base if of_an_event(base) else (*base, *_targets_of(self.template, base))
+        if at[-1] == "Targets":
             at = (*at, number)
         if not isinstance(given, Mapping) or not isinstance(raw, Mapping):
             raise self.template.error(at, f"must be a mapping, not {given!r}")

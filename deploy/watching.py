@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from . import parameters as template_parameters
+from .account import Account
 from .archive import EXCLUDED_DIRECTORIES, EXCLUDED_SUFFIXES
 from .errors import TemplateError
-from .intrinsics import Intrinsics
+from .intrinsics import Intrinsics, NoResources
 from .requirements import local_files
-from .resources import Account, NoResources
 from .template import KeyPath, Template, load
 
 LOOK_S = 0.5

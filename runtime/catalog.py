@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
+from .contents import Contents, Definition
 from .spec import FunctionSpec
 
 LATEST = "$LATEST"
@@ -179,7 +180,6 @@ class LayerVersion:
     runtimes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     license: str = ""
-    unzipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,25 +194,21 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A template as deployed: logical ids to names, and the body of the request that put it (``StackRequest``).
+    """A template as deployed.
 
-    ``template_digest`` is what the client said of its template. ``layers``, ``apis`` and ``triggers`` map logical ids
-    to the layers' names, the APIs' ids and the triggers' names, ``queues`` and ``mappings`` to names and UUIDs.
-    ``exports`` is text by name, ``imports`` says of which stack each name is.
+    ``template_digest`` is what the client said of its template. ``names`` are what its parts are called here: names of
+    functions, layers, queues and triggers, ids of APIs, UUIDs of mappings. ``definitions`` are what was asked for
+    (``StackRequest``); those of queues and mappings are missing where a release put them that kept none. ``exports`` is
+    text by name, ``imports`` says of which stack each name is.
     """
 
     name: str
     template_digest: str
     modified: str = ""
-    functions: Mapping[str, str] = field(default_factory=dict)
-    layers: Mapping[str, str] = field(default_factory=dict)
-    apis: Mapping[str, str] = field(default_factory=dict)
-    triggers: Mapping[str, str] = field(default_factory=dict)
-    definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names: Contents[str] = field(default_factory=Contents)
+    definitions: Contents[Definition] = field(default_factory=Contents)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
-    queues: Mapping[str, str] = field(default_factory=dict)
-    mappings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

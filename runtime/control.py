@@ -1,13 +1,14 @@
-"""The control plane: what can be asked of a node. ``NodeControl`` is the node's own implementation.
+"""The control plane: what can be asked of a node. ``NodeControl`` and ``StackControl`` are the node's own.
 
-The admin HTTP API is a thin JSON form of ``ControlPlane``; the command line talks to a node through it alone.
+The admin HTTP API is a thin JSON form of ``ControlPlane`` and ``StackPlane``; the command line talks to a node through
+it alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
 
@@ -135,26 +136,23 @@ class ImportResult:
 class StackListing:
     """A stack, and its functions as they are now, by logical id, less those that were deleted.
 
-    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``). ``apis`` are its
-    APIs as they were asked for, by logical id, with the name of the stack.
+    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``).
     """
 
     stack: Stack
     functions: Mapping[str, Function]
     drift: Mapping[str, tuple[str, ...]]
-    apis: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class StackResult:
-    """What ``put_stack`` did, and the stack's functions as they are now.
+    """What ``put_stack`` did.
 
     ``notes`` are what was asked for and is otherwise on this node, one sentence each. ``versions`` says which number
     the version of a function or a layer has, by its logical id.
     """
 
     changes: tuple[FunctionChange, ...]
-    functions: tuple[FunctionListing, ...]
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -207,6 +205,10 @@ class ControlPlane(Protocol):
 
     async def logs(self, name: str, *, request_id: str | None, last: int | None) -> str:
         """Return a function's log: all that is kept, one request's, or the ``last`` lines."""
+
+
+class StackPlane(Protocol):
+    """What a deploy asks of a node. ``StackControl`` is the node's own. All of it raises ``GlowplugError``."""
 
     async def has_code(self, digest: str) -> bool:
         """Return whether the zip with this SHA-256 (hex) is here."""

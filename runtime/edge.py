@@ -36,6 +36,7 @@ from .packages import Packages
 from .queueing import Queueing
 from .registry import Registry
 from .routing.tasks import OwnedTasks
+from .stackcontrol import StackControl
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Edge:
     queues: Queueing
     eventing: Eventing
     control: NodeControl
+    stacks: StackControl
     invoke: Invoke
     streaming: OwnedTasks
     metrics: Metrics
@@ -73,6 +75,7 @@ class Edge:
             self._lambda_api(streams, retries, downloads),
             AdminApi(
                 self.control,
+                self.stacks,
                 self.metrics,
                 limits=self.config.limits,
                 queues=self.queues.admin,

@@ -53,6 +53,7 @@ from .routing.router import Router
 from .routing.sink import Memory, Sink
 from .routing.tasks import OwnedTasks
 from .spec import FunctionSpec
+from .stackcontrol import StackControl
 from .state import StateDirectory
 from .tracing import traced
 
@@ -261,25 +262,30 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
         )
         control = NodeControl(
             registry=registry,
-            deployments=deployments,
-            code=code,
             placement=router,
             engines=models.snapshots,
             figures=watch,
             files=models.porting,
-            sources=models.sources,
             ledger=ledger,
             logs=logs,
             state=config.state,
             clock=clock,
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
+            pythons=pythons.runtimes,
+            depths=eventing.asynchronous.depths,
+        )
+        stacks = StackControl(
+            registry=registry,
+            deployments=deployments,
+            code=code,
+            sources=models.sources,
+            queues=queues.stacks,
+            mapped=eventing.polling.sources,
+            clock=clock,
             device_refusal=gpu.refusal,
             arn_prefix=config.arn_prefix,
-            mapped=eventing.polling.sources,
             pythons=pythons.runtimes,
-            queues=queues.stacks,
-            depths=eventing.asynchronous.depths,
         )
         stack.push_async_callback(deployments.close)
         stack.push_async_callback(eventing.close)
@@ -295,6 +301,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             queues=queues,
             eventing=eventing,
             control=control,
+            stacks=stacks,
             invoke=invoke,
             streaming=streaming,
             metrics=metrics,

@@ -1,4 +1,4 @@
-"""The control plane of the node itself: registry, code, router, engines, ledger and logs behind one Protocol."""
+"""The control plane of the node itself: registry, router, engines, ledger and logs behind one Protocol."""
 
 from __future__ import annotations
 
@@ -10,56 +10,40 @@ from glowplug import __version__
 from glowplug.cache.errors import CacheError
 from glowplug.snapshot.candidates import PRECISIONS, Candidate
 
-from .catalog import LATEST, Stack, iso_time, lambda_time
+from .catalog import LATEST
 from .clock import Clock
-from .codestore import CodeStore
 from .control import (
     Adoption,
     EngineListing,
     FunctionListing,
     Health,
     ImportResult,
-    StackListing,
-    StackResult,
 )
-from .deployments import Deployments
-from .errors import Conflict, DefinitionError, InvalidParameter, LayersRefused, ResourceNotFound, StateError
-from .events.mapping.sources import refuse_short
+from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
 from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
-from .management import layers
-from .management.drift import drift
-from .management.site import Site
-from .management.stacks import FunctionChange, WantedStack, destroy, put
 from .neighbours import (
     Baking,
     Engines,
     EngineState,
     LiveFigures,
     LogReader,
-    MappingQueues,
     Placement,
     SnapshotFiles,
 )
-from .receiving import receive
 from .registry import Registry
 from .routing.ledger import Ledger
 from .routing.records import StartRecord
 from .routing.words import describe_engine
 from .spec import ARCHITECTURE, ENGINES, FunctionSpec
-from .stackqueues import StackQueues
-from .stacks import OnEvent, Sources, StackRequest, mappings_of, notes, pinned, validated
-from .wanted import WantedFunction
-from .wantedqueues import WantedMapping, WantedQueue
+from .stacks import OnEvent
 
 
 class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``queues`` are those of stacks, ``mapped`` all that event source mappings may name;
-    ``device_refusal`` says why a function's device is none of this node's; ``arn_prefix`` ends in ``:function:``;
     ``pythons`` are the runtimes that are installed besides the node's own; ``depths`` returns how many events of each
     function are not over, and the age of the oldest.
     """
@@ -68,46 +52,32 @@ class NodeControl:
         self,
         *,
         registry: Registry,
-        deployments: Deployments,
-        code: CodeStore,
         placement: Placement,
         engines: Engines,
         figures: LiveFigures,
         files: SnapshotFiles,
-        sources: Sources,
         ledger: Ledger,
         logs: LogReader,
         state: Path,
         clock: Clock,
         endpoint: Callable[[], str],
         base_zygotes: Callable[[], int],
-        device_refusal: Callable[[FunctionSpec], str],
-        arn_prefix: str,
-        queues: StackQueues,
-        mapped: MappingQueues,
         pythons: Collection[str] = (),
         depths: Callable[[], Awaitable[Mapping[str, tuple[int, float]]]] | None = None,
     ) -> None:
         self._registry = registry
-        self._deployments = deployments
-        self._code = code
         self._placement = placement
         self._engines = engines
         self._figures = figures
         self._files = files
-        self._sources = sources
         self._ledger = ledger
         self._logs = logs
         self._state = state
         self._clock = clock
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
-        self._device_refusal = device_refusal
         self._pythons = pythons
-        self._queues = queues
         self._depths = depths
-        self._arn_prefix = arn_prefix
-        self._mapped = mapped
         self._started_s = clock.monotonic()
 
     def __repr__(self) -> str:
@@ -255,128 +225,6 @@ class NodeControl:
                 await asyncio.shield(look)
         adoptions = tuple(self._adoption(spec, model.name, received.key) for spec, model in fitting)
         return ImportResult(received.key, received.signer, received.reused, adoptions)
-
-    # --- deploying ----------------------------------------------------------------------------------------------------
-
-    async def has_code(self, digest: str) -> bool:
-        """Return whether the zip with this SHA-256 (hex) is here."""
-        return self._code.has(digest)
-
-    def get_code(self, digest: str) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes of a zip that is here. Raises ``InvalidParameter``, ``StateError``."""
-        return self._code.read(digest)
-
-    async def put_code(self, digest: str, parts: AsyncIterator[bytes]) -> int:
-        """Store a zip and return its bytes. Raises ``InvalidParameter``, ``RequestTooLarge`` or ``StateError``."""
-        return await receive(self._code, digest, parts)
-
-    async def stacks(self) -> list[Stack]:
-        """Return every stack, by name."""
-        return [stack for _, stack in sorted(self._registry.catalog.stacks.items())]
-
-    async def stack(self, name: str) -> StackListing:
-        """Return one stack. Raises ``ResourceNotFound``."""
-        catalog = self._registry.catalog
-        stack = catalog.stacks.get(name)
-        if stack is None:
-            raise ResourceNotFound(f"Stack not found: {name}")
-        known = {key: catalog.functions.get(value) for key, value in stack.functions.items()}
-        functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
-        apis = {key: catalog.documents.get(f"api/{api}", {}) for key, api in stack.apis.items()}
-        return StackListing(stack, functions, await asyncio.to_thread(drift, catalog, stack, self._site()), apis)
-
-    async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
-        """Make the stack exactly what is asked, or change nothing.
-
-        Checking and resolving sources come first and may be cancelled; from the commit on it is carried out even when
-        the client goes away. Raises ``DefinitionError``, ``NotSupported``, ``Conflict`` or ``StateError``.
-        """
-        wanted = validated(request, self._code, self._device_refusal)
-        queues, mappings = self._queues.wanted(request.name, request.queues), mappings_of(request)
-        await self._check_sources(wanted, queues, mappings)
-        deployed = {function.name: function.spec for function in self._registry.functions()}
-        wanted = await pinned(wanted, deployed, self._sources, refresh=request.refresh, on_event=on_event)
-        digests = {one.spec.code_digest for one in wanted.values()}
-        digests |= {str(layer["CodeSha256"]) for layer in request.layers.values()}
-        stack = WantedStack(
-            name=request.name,
-            template_digest=request.template_digest,
-            functions=wanted,
-            layers=request.layers,
-            apis=request.apis,
-            triggers=request.triggers,
-            sizes={digest: self._code.size(digest) for digest in digests},
-            definitions=request.definitions,
-            exports=request.exports,
-            imports=request.imports,
-            queues={logical_id: queue.name for logical_id, queue in queues.items()},
-            mappings=mappings,
-        )
-        site, about = self._site(), f"apply stack {request.name}"
-
-        async def apply() -> list[FunctionChange]:
-            before = self._registry.catalog.stacks.get(request.name)
-            async with self._queues.made(request.name, queues):
-                changes = await self._deployments.change(lambda catalog: put(catalog, stack, site), about=about)
-            await self._queues.remove(request.name, before, self._registry.catalog.stacks.get(request.name))
-            return changes
-
-        try:
-            changes = await self._deployments.see_through(apply(), about)
-        except LayersRefused as error:
-            logical_id = next(key for key, one in wanted.items() if one.spec.name == error.function)
-            raise DefinitionError(f"{logical_id}.Layers", str(error)) from error
-        names = {one.spec.name for one in wanted.values()}
-        listed = tuple([item for item in await self.functions() if item.name in names])
-        functions = [self._registry.catalog.functions[name] for name in names]
-        versions = {logical_id: number for one in functions for logical_id, number in one.publications.items()}
-        versions |= layers.of_stack(self._registry.catalog, request.name)
-        return StackResult(tuple(changes), listed, notes(request, self._pythons), versions)
-
-    async def delete_stack(self, name: str) -> list[FunctionChange]:
-        """Take a stack out with all that belongs to it.
-
-        Raises ``ResourceNotFound``, or ``Conflict`` where another stack imports what it exports.
-        """
-        if name not in self._registry.catalog.stacks:
-            raise ResourceNotFound(f"Stack not found: {name}")
-
-        async def undo() -> list[FunctionChange]:
-            before, about = self._registry.catalog.stacks.get(name), f"destroy stack {name}"
-            changes = await self._deployments.change(lambda catalog: destroy(catalog, name), about=about)
-            await self._queues.remove(name, before, None)
-            return changes
-
-        return await self._deployments.see_through(undo(), f"destroy stack {name}")
-
-    async def _check_sources(
-        self,
-        functions: Mapping[str, WantedFunction],
-        queues: Mapping[str, WantedQueue],
-        mappings: Mapping[str, WantedMapping],
-    ) -> None:
-        """Look whether each mapping can have its queue's messages. Raises ``DefinitionError`` where it cannot, and
-        ``QueueUnreachable``."""
-        own = {self._queues.arn(queue.name): queue.settings.visibility_s for queue in queues.values()}
-        timeouts = {one.spec.name: one.spec.timeout_s for one in functions.values()}
-        for logical_id, mapping in mappings.items():
-            name = mapping.function.partition(":")[0]
-            timeout_s = timeouts.get(name)
-            if timeout_s is None:
-                known = self._registry.catalog.functions.get(name)
-                timeout_s = 0.0 if known is None else known.spec.timeout_s
-            try:
-                if mapping.source in own:
-                    refuse_short(own[mapping.source], timeout_s)
-                else:
-                    await self._mapped.check(mapping.source, timeout_s)
-            except InvalidParameter as error:
-                raise DefinitionError(f"{logical_id}.EventSourceArn", str(error)) from error
-
-    def _site(self) -> Site:
-        now_s = self._clock.time()
-        layers = self._arn_prefix.removesuffix("function:") + "layer:"
-        return Site(self._arn_prefix, layers, lambda_time(now_s), iso_time(now_s), now_s)
 
     # --- listings -----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Alias, Catalog, Function, Layer, LayerVersion, Provisioned, Stack, Url, Version
+from .contents import Contents
 from .errors import StateError
 from .spec import FunctionSpec
 
@@ -59,8 +60,7 @@ def _load(connection: sqlite3.Connection) -> Catalog:
     catalog = Catalog(
         slots=slots,
         stacks={
-            name: Stack(name=name, **json.loads(text))
-            for name, text in connection.execute("SELECT name, value FROM stacks")
+            name: _stack(name, json.loads(text)) for name, text in connection.execute("SELECT name, value FROM stacks")
         },
         layers={
             name: _layer(name, json.loads(text)) for name, text in connection.execute("SELECT name, value FROM layers")
@@ -157,12 +157,16 @@ def _layer(name: str, value: dict[str, Any]) -> Layer:
 
 
 def _stack_json(stack: Stack) -> dict[str, Any]:
-    value = _plain(stack)
-    del value["name"]
-    return value
+    value = {name: getattr(stack, name) for name in ("template_digest", "modified", "exports", "imports")}
+    return value | {"names": stack.names.to_json(), "definitions": stack.definitions.to_json()}
 
 
-def _plain(value: Alias | Url | Version | Stack) -> dict[str, Any]:
+def _stack(name: str, value: dict[str, Any]) -> Stack:
+    contents = {key: Contents.of(value[key]) for key in ("names", "definitions")}
+    return Stack(**{"name": name, **value, **contents})
+
+
+def _plain(value: Alias | Url | Version) -> dict[str, Any]:
     """Return the fields as they are, mappings as dicts."""
     out = {field.name: getattr(value, field.name) for field in fields(value)}
     return {name: dict(given) if isinstance(given, Mapping) else given for name, given in out.items()}

@@ -12,6 +12,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import StateError
 
@@ -37,6 +38,47 @@ def _to_aggregates(connection: sqlite3.Connection) -> None:
         connection.execute(
             "INSERT INTO versions (function, version, value) VALUES (?, '$LATEST', ?)", (name, json.dumps(latest))
         )
+
+
+def _to_sections(connection: sqlite3.Connection) -> None:
+    """Put what a stack has into sections, with the definitions that can be found of its parts; those of queues and
+    mappings cannot. Take from the versions of layers a size that nobody asks for."""
+    layers = {name: json.loads(text) for name, text in connection.execute("SELECT name, value FROM layers")}
+    for name, layer in layers.items():
+        for version in layer["versions"].values():
+            version.pop("unzipped", None)
+        connection.execute("UPDATE layers SET value = ? WHERE name = ?", (json.dumps(layer), name))
+    documents = {key: json.loads(text) for key, text in connection.execute("SELECT key, value FROM documents")}
+    for stack, text in connection.execute("SELECT name, value FROM stacks").fetchall():
+        value = json.loads(text)
+        sections = ("Functions", "Layers", "Apis", "Queues", "Mappings", "Triggers")
+        names = {section: value.pop(section.lower(), {}) for section in sections}
+        definitions = {
+            "Functions": value.pop("definitions", {}),
+            "Layers": {
+                key: _layer_definition(one, layers[one]) for key, one in names["Layers"].items() if one in layers
+            },
+            "Apis": {key: _as_asked(documents.get(f"api/{one}")) for key, one in names["Apis"].items()},
+            "Triggers": {key: _as_asked(documents.get(f"trigger/{stack}/{key}")) for key in names["Triggers"]},
+        }
+        value |= {"names": names, "definitions": definitions}
+        connection.execute("UPDATE stacks SET value = ? WHERE name = ?", (json.dumps(value), stack))
+
+
+def _as_asked(document: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a document without what a node adds to what was asked for."""
+    return {name: value for name, value in (document or {}).items() if name not in ("Stack", "CreationDate")}
+
+
+def _layer_definition(name: str, layer: dict[str, Any]) -> dict[str, Any]:
+    """Return what a layer would have to be asked for as to stay what it is."""
+    newest = layer["versions"].get(max(layer["versions"], key=int, default=""), {})
+    said = {
+        "CodeSha256": newest.get("digest"), "Description": newest.get("description"),
+        "CompatibleRuntimes": newest.get("runtimes"), "CompatibleArchitectures": newest.get("architectures"),
+        "LicenseInfo": newest.get("license"),
+    }  # fmt: skip
+    return {"LayerName": name} | {key: value for key, value in said.items() if value}
 
 
 Migration = tuple[str | Callable[[sqlite3.Connection], None], ...]
@@ -121,6 +163,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "DROP TABLE functions_1",
         "DROP TABLE stacks_1",
     ),
+    (_to_sections,),
 )
 
 

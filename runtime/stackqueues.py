@@ -21,10 +21,11 @@ from typing import Any
 
 from .catalog import Catalog, Stack
 from .errors import Conflict, DefinitionError, GlowplugError, QueueNotFound
+from .management.drift import DELETED
 from .queue.embedded import arn_of
-from .queue.model import Queue
+from .queue.model import Queue, QueueSettings
 from .queue.store import QueueStore
-from .wantedqueues import WantedQueue, queue_of
+from .wantedqueues import WantedQueue, differing_settings, queue_of
 
 _OWNER, _KEPT = "stack:", "kept of stack:"
 _log = logging.getLogger(__name__)
@@ -73,11 +74,7 @@ class StackQueues:
         new: list[str] = []
         try:
             for queue in wanted.values():
-                settings = replace(
-                    queue.settings,
-                    owner=(_KEPT if queue.kept else _OWNER) + stack,
-                    dead_letter=self._name_of(queue.dead_letter_arn) if queue.dead_letter_arn else None,
-                )
+                settings = self._settings(stack, queue)
                 known = self._known(queue.name)
                 if known is None:
                     await self._store.create(queue.name, settings)
@@ -97,8 +94,8 @@ class StackQueues:
 
     async def remove(self, stack: str, before: Stack | None, after: Stack | None) -> None:
         """Remove the queues that a stack had and has not any more, but for those that are kept. After the commit."""
-        named = set() if after is None else set(after.queues.values())
-        for name in set() if before is None else set(before.queues.values()) - named:
+        named = set() if after is None else set(after.names.queues.values())
+        for name in set() if before is None else set(before.names.queues.values()) - named:
             known = self._known(name)
             if known is None or known.settings.owner != _OWNER + stack:
                 continue
@@ -107,14 +104,37 @@ class StackQueues:
             except GlowplugError as error:  # the stack is put: the next start removes it
                 _log.warning("queue %s of stack %s stays for now: %s", name, stack, error)
 
+    def drift(self, stack: Stack) -> dict[str, tuple[str, ...]]:
+        """Return the names of what the SQS API has changed of a stack's queues since it was put, by logical id."""
+        found: dict[str, tuple[str, ...]] = {}
+        for logical_id, definition in stack.definitions.queues.items():
+            try:
+                asked = queue_of(definition)
+            except DefinitionError:  # put by a release that took it
+                continue
+            known = self._known(asked.name)
+            if known is None or known.settings.owner not in (_OWNER + stack.name, _KEPT + stack.name):
+                found[logical_id] = (DELETED,)
+            elif differing := differing_settings(known.settings, self._settings(stack.name, asked)):
+                found[logical_id] = differing
+        return found
+
     async def tidy(self, catalog: Catalog) -> None:
         """Remove queues of stacks that no stack names: what a killed node had not finished."""
-        named = {(stack.name, name) for stack in catalog.stacks.values() for name in stack.queues.values()}
+        named = {(stack.name, name) for stack in catalog.stacks.values() for name in stack.names.queues.values()}
         for queue in self._store.queues:
             owner = queue.settings.owner
             if owner.startswith(_OWNER) and (owner.removeprefix(_OWNER), queue.name) not in named:
                 _log.warning("queue %s of the %s was left by a deploy that did not end; it goes", queue.name, owner)
                 await self._store.remove(queue.name)
+
+    def _settings(self, stack: str, queue: WantedQueue) -> QueueSettings:
+        """Return the settings of a stack's queue."""
+        return replace(
+            queue.settings,
+            owner=(_KEPT if queue.kept else _OWNER) + stack,
+            dead_letter=self._name_of(queue.dead_letter_arn) if queue.dead_letter_arn else None,
+        )
 
     def _known(self, name: str) -> Queue | None:
         try:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from glowplug.cache.errors import CacheError, SourceError, WeightsError
 
 from .apis import api_of, check_targets
+from .contents import SECTIONS, Contents, Definition
 from .errors import DefinitionError, InvalidParameter, InvalidRequestContent, StateError
 from .events import triggers
 from .interpreters import note
@@ -21,8 +22,7 @@ from .spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
 from .wanted import WantedFunction, wanted_of
 from .wantedqueues import WantedMapping, mapping_of
 
-_SECTIONS = ("Functions", "Layers", "Apis", "Queues", "Mappings", "Triggers")
-_BODY = frozenset({*_SECTIONS, "TemplateDigest", "Refresh", "Exports", "Imports"})
+_BODY = frozenset({*SECTIONS, "TemplateDigest", "Refresh", "Exports", "Imports"})
 _LAYER = frozenset(
     "LayerName CodeSha256 Description CompatibleRuntimes CompatibleArchitectures LicenseInfo RetentionPolicy".split()
 )
@@ -73,23 +73,18 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a client wants a stack to be: functions, layers, APIs, queues, mappings and triggers by logical id, as JSON.
+    """What a client wants a stack to be.
 
     ``refresh`` resolves model sources again that are pinned already. ``exports`` is what other stacks may import, text
     by name, ``imports`` are the names of what this one has imported.
     """
 
     name: str
-    definitions: Mapping[str, Mapping[str, Any]]
-    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    definitions: Contents[Definition]
     template_digest: str = ""
     refresh: bool = False
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
-    queues: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, name: str, body: Any) -> StackRequest:
@@ -99,7 +94,7 @@ class StackRequest:
         unknown = sorted(body.keys() - _BODY)
         if unknown:
             raise InvalidRequestContent(f"{unknown[0]}: unknown key; known: {', '.join(sorted(_BODY))}")
-        sections = {section: body.get(section, {}) for section in _SECTIONS}
+        sections = {section: body.get(section, {}) for section in SECTIONS}
         for section, value in sections.items():
             if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
                 raise InvalidRequestContent(f"{section} is an object of objects")
@@ -113,12 +108,7 @@ class StackRequest:
             raise InvalidRequestContent("Imports is a list of strings")
         return cls(
             name,
-            sections["Functions"],
-            layers=sections["Layers"],
-            apis=sections["Apis"],
-            queues=sections["Queues"],
-            mappings=sections["Mappings"],
-            triggers=sections["Triggers"],
+            Contents.of(sections),
             template_digest=digest,
             refresh=refresh,
             exports=exports,
@@ -133,10 +123,10 @@ def validated(
 
     ``device_refusal`` says why this node has not the device that a function asks for.
     """
-    for logical_id, layer in request.layers.items():
+    for logical_id, layer in request.definitions.layers.items():
         _check_layer(logical_id, layer, code)
     found: dict[str, WantedFunction] = {}
-    for logical_id, definition in request.definitions.items():
+    for logical_id, definition in request.definitions.functions.items():
         try:
             wanted = wanted_of(definition)
             spec = wanted.spec
@@ -149,9 +139,9 @@ def validated(
         except InvalidParameter as error:
             raise DefinitionError(f"{logical_id}.CodeSha256", str(error)) from error
         found[logical_id] = wanted
-    for logical_id, definition in request.apis.items():
+    for logical_id, definition in request.definitions.apis.items():
         check_targets(api_of("", definition, logical_id), found.values(), logical_id)
-    for logical_id, definition in request.triggers.items():
+    for logical_id, definition in request.definitions.triggers.items():
         trigger = triggers.trigger_of(f"{request.name}/{logical_id}", definition, logical_id)
         triggers.check_targets(trigger, found.values(), logical_id)
     return found
@@ -159,7 +149,8 @@ def validated(
 
 def mappings_of(request: StackRequest) -> dict[str, WantedMapping]:
     """Return the event source mappings of a stack by logical id. Raises ``DefinitionError``."""
-    return {logical_id: mapping_of(definition, logical_id) for logical_id, definition in request.mappings.items()}
+    given = request.definitions.mappings
+    return {logical_id: mapping_of(definition, logical_id) for logical_id, definition in given.items()}
 
 
 def _check_layer(logical_id: str, layer: Mapping[str, Any], code: Code) -> None:
@@ -187,7 +178,7 @@ def notes(request: StackRequest, pythons: Container[str] = (), *, architecture: 
     ``pythons`` are the runtimes that are installed besides the node's own.
     """
     found = []
-    for definition in request.definitions.values():
+    for definition in request.definitions.functions.values():
         name, runtime = definition["FunctionName"], definition["Runtime"]
         models = bool((definition.get("Glowplug") or {}).get("Model"))
         if told := note(name, runtime, pythons, models=models):

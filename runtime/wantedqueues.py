@@ -104,6 +104,18 @@ def queue_of(definition: Mapping[str, Any], path: str = "") -> WantedQueue:
     return WantedQueue(name, settings, arn, kept=any(policy != "Delete" for policy in policies))
 
 
+def differing_settings(held: QueueSettings, wanted: QueueSettings) -> tuple[str, ...]:
+    """Return the names of what differs between two queues that a stack can have, as a template calls it."""
+    names = {field: name for name, (field, _, _) in QUEUE_NUMBERS.items()} | {
+        "max_receives": "RedrivePolicy", "dead_letter": "RedrivePolicy", "fifo": "FifoQueue",
+        "content_deduplication": "ContentBasedDeduplication", "owner": "DeletionPolicy",
+    }  # fmt: skip
+    found = [name for field, name in names.items() if getattr(held, field) != getattr(wanted, field)]
+    for prefix, before, after in (("Tags.", held.tags, wanted.tags), ("", held.extra, wanted.extra)):
+        found += sorted(f"{prefix}{key}" for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return tuple(dict.fromkeys(found))
+
+
 def mapping_of(definition: Mapping[str, Any], path: str = "") -> WantedMapping:
     """Read a mapping. Raises ``DefinitionError`` with the field, below ``path``."""
     read = Reader(definition, path)

@@ -14,7 +14,8 @@ import click
 from .. import apply
 from ..apply import DeployResult
 from ..building import Builder
-from ..client import NodeClient, Progress
+from ..client import NodeClient
+from ..exchange import Progress
 from .bake import all_baked, show_engines
 from .options import (
     connect,

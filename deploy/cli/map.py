@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -13,8 +13,9 @@ from glowplug.runtime.errors import FunctionNotFound
 
 from ..client import NodeClient
 from ..errors import JobError
+from ..exchange import Progress
 from ..jobfile import JobFile
-from ..jobinputs import inputs_of
+from ..jobinputs import Input, inputs_of
 from ..mapping import Order, run
 from .options import connect, of_a_node
 from .output import show_json
@@ -56,43 +57,49 @@ def map_(
     """
     inputs = inputs_of(patterns)
     order = Order(function, concurrency, retries, max_errors, patience)
-    total = sum(one.size for one in inputs)
 
     def find() -> NodeClient:
         return connect(endpoint, state)
 
     with JobFile(output, state or default_state(os.environ)) as job, display(quiet=as_json) as show:
         find().health()
-        if not job.open(function, inputs, restart=restart):
+        if job.open(function, inputs, restart=restart):
+            _carry_out(order, job, inputs, find, show)
+        else:
             click.echo(f"{output} is complete", err=True)
-            return
-        if job.continued:
-            click.echo(f"going on after {job.done} lines", err=True)
-
-        def progress(done_bytes: int, lines: int, errors: int) -> None:
-            about = f"{lines} lines, {errors} failed:" if errors else f"{lines} lines:"
-            event = {"step": "map", "function": function, "file": about}
-            show({**event, "done_bytes": min(done_bytes, total), "total_bytes": total})
-
-        try:
-            whole = run(order, job, inputs, find, progress)
-        except KeyboardInterrupt:
-            raise JobError(f"stopped after {job.done} lines; the same command goes on with them") from None
-        except OSError as error:  # a full disk, most likely
-            problem = f"{error.filename or output}: {error.strerror}"
-            raise JobError(f"stopped after {job.done} lines: {problem}; the same command goes on with them") from error
-        except FunctionNotFound:
-            job.discard()
-            raise
-        except Exception as error:
-            error.add_note(f"{job.done} lines are done; the same command goes on with the rest")
-            raise
-        if not whole:
-            problem = f"{job.errors} lines failed, more than {max_errors}; the same command with more goes on"
-            raise JobError(f"stopped after {job.done} lines: {problem}")
-        job.finish()
     if as_json:
         show_json({"output": output, "lines": job.done, "errors": job.errors})
     else:
         click.echo(f"{job.done} lines, {job.errors} failed: {output}")
-    sys.exit(0)
+
+
+def _carry_out(
+    order: Order, job: JobFile, inputs: Sequence[Input], find: Callable[[], NodeClient], show: Progress
+) -> None:
+    """Run what is left of a job and finish it. Raises ``JobError`` where it stops before that."""
+    if job.continued:
+        click.echo(f"going on after {job.done} lines", err=True)
+    total = sum(one.size for one in inputs)
+
+    def progress(done_bytes: int, lines: int, errors: int) -> None:
+        about = f"{lines} lines, {errors} failed:" if errors else f"{lines} lines:"
+        event = {"step": "map", "function": order.function, "file": about}
+        show({**event, "done_bytes": min(done_bytes, total), "total_bytes": total})
+
+    try:
+        whole = run(order, job, inputs, find, progress)
+    except KeyboardInterrupt:
+        raise JobError(f"stopped after {job.done} lines; the same command goes on with them") from None
+    except OSError as error:  # a full disk, most likely
+        problem = f"{error.filename or job.output}: {error.strerror}"
+        raise JobError(f"stopped after {job.done} lines: {problem}; the same command goes on with them") from error
+    except FunctionNotFound:
+        job.discard()
+        raise
+    except Exception as error:
+        error.add_note(f"{job.done} lines are done; the same command goes on with the rest")
+        raise
+    if not whole:
+        problem = f"{job.errors} lines failed, more than {order.max_errors}; the same command with more goes on"
+        raise JobError(f"stopped after {job.done} lines: {problem}")
+    job.finish()

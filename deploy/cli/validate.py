@@ -99,7 +99,9 @@ class _Runtimes:
 
 
 def _described(one: Review) -> dict[str, Any]:
-    functions = [] if one.stack is None else [given["FunctionName"] for given in one.stack.definitions.values()]
+    functions = (
+        [] if one.stack is None else [given["FunctionName"] for given in one.stack.definitions.functions.values()]
+    )
     problems = [{"file": error.file, "line": error.line, "problem": error.problem} for error in one.problems]
     return {
         "template": one.file, "stack": one.name, "functions": functions, "problems": problems,
@@ -115,4 +117,6 @@ def _show(one: Review) -> None:
     if one.problems:
         click.echo(f"{one.file}: {counted(len(one.problems), 'problem')}")
     elif one.stack is not None:
-        click.echo(f"{one.file}: stack {one.name}, {counted(len(one.stack.definitions), 'function')}, no problem")
+        click.echo(
+            f"{one.file}: stack {one.name}, {counted(len(one.stack.definitions.functions), 'function')}, no problem"
+        )

@@ -1,4 +1,4 @@
-"""The admin API: ``ControlPlane`` as JSON under ``/_glowplug/``, and ``/metrics``.
+"""The admin API: ``ControlPlane`` and ``StackPlane`` as JSON under ``/_glowplug/``, and ``/metrics``.
 
     GET  /_glowplug/health
     GET  /_glowplug/functions                      {"functions": [...]}
@@ -12,11 +12,10 @@
     GET  /_glowplug/starts[/<request-id>]          {"starts": [...]}, or one record
     GET  /_glowplug/explain/<request-id>           text
     HEAD, GET, PUT /_glowplug/code/<sha256>        zip bytes
-    GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with its functions' specs, what was asked
-                                                   for (Definitions) and what was changed since (Drift)
+    GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with what was asked for (Definitions) and
+                                                   what was changed since (Drift), Functions as their specs
     PUT  /_glowplug/stacks/<stack>                 body as ``StackRequest.from_json`` reads it;
-                                                   {"changes": [...], "functions": [...], "notes": [...],
-                                                   "layers": {...}} (*)
+                                                   {"changes": [...], "notes": [...], "versions": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
     …    /_glowplug/async[/<request-id>]           asynchronous events (``results.py``)
     …    /_glowplug/queues[/…]                      queue_admin.py
@@ -39,7 +38,7 @@ from urllib.parse import parse_qs
 
 from glowplug.runtime.catalog import Stack
 from glowplug.runtime.config import Limits
-from glowplug.runtime.control import ControlPlane, EngineListing
+from glowplug.runtime.control import ControlPlane, EngineListing, StackPlane
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.invocation import Tier
 from glowplug.runtime.stacks import OnEvent, StackRequest
@@ -75,6 +74,7 @@ class AdminApi:
     def __init__(
         self,
         control: ControlPlane,
+        stacks: StackPlane,
         metrics: Exposition,
         *,
         limits: Limits,
@@ -85,6 +85,7 @@ class AdminApi:
         self._triggers = triggers
         self._events = events
         self._control = control
+        self._stacks = stacks
         self._metrics = metrics
         self._limits = limits
         self._queues = queues
@@ -127,7 +128,7 @@ class AdminApi:
                 text = await self._control.explain(request_id)
                 return Reply(HTTPStatus.OK, f"{text.rstrip()}\n".encode(), content_type=_TEXT)
             case ["stacks"]:
-                return json_reply({"stacks": [_stack_summary(stack) for stack in await self._control.stacks()]})
+                return json_reply({"stacks": [_stack_summary(stack) for stack in await self._stacks.stacks()]})
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 
     async def _function(self, request: Request, name: str, verb: str) -> Reply:
@@ -191,11 +192,11 @@ class AdminApi:
         if request.method == "PUT":
             # As from S3 on AWS: what limits it is the size of its contents.
             parts = request.parts(self._limits.code_unzipped_bytes, what="a code upload")
-            return json_reply({"code": digest, "bytes": await self._control.put_code(digest, parts)})
-        if not await self._control.has_code(digest):
+            return json_reply({"code": digest, "bytes": await self._stacks.put_code(digest, parts)})
+        if not await self._stacks.has_code(digest):
             raise ResourceNotFound(f"Code not found: {digest}")
         if request.method == "GET":
-            return Reply(HTTPStatus.OK, content_type="application/zip", stream=self._control.get_code(digest))
+            return Reply(HTTPStatus.OK, content_type="application/zip", stream=self._stacks.get_code(digest))
         return Reply(HTTPStatus.OK)
 
     async def _stack(self, request: Request, name: str) -> Reply:
@@ -203,20 +204,18 @@ class AdminApi:
         if not _STACK_NAME.fullmatch(name):
             raise InvalidParameter(f"{name!r} is not a stack name: it does not match {_STACK_NAME.pattern}")
         if request.method == "GET":
-            listing = await self._control.stack(name)
+            listing = await self._stacks.stack(name)
             specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
-            asked = {"Definitions": dict(listing.stack.definitions), "Drift": dict(listing.drift)}
-            asked["ApiDefinitions"] = {key: dict(api) for key, api in listing.apis.items()}
+            asked = {"Definitions": listing.stack.definitions.to_json(), "Drift": dict(listing.drift)}
             return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
         if request.method == "DELETE":
-            return json_reply({"changes": [asdict(change) for change in await self._control.delete_stack(name)]})
+            return json_reply({"changes": [asdict(change) for change in await self._stacks.delete_stack(name)]})
         wanted = StackRequest.from_json(name, await self._body(request))
 
         async def work(on_event: OnEvent) -> Mapping[str, Any]:
-            result = await self._control.put_stack(wanted, on_event)
+            result = await self._stacks.put_stack(wanted, on_event)
             return {
                 "changes": [asdict(change) for change in result.changes],
-                "functions": [asdict(listing) for listing in result.functions],
                 "notes": list(result.notes),
                 "versions": dict(result.versions),
             }
@@ -260,12 +259,7 @@ def _stack_summary(stack: Stack) -> dict[str, Any]:
         "Name": stack.name,
         "TemplateDigest": stack.template_digest,
         "LastModified": stack.modified,
-        "Functions": dict(stack.functions),
-        "Layers": dict(stack.layers),
-        "Apis": dict(stack.apis),
-        "Queues": dict(stack.queues),
-        "Mappings": dict(stack.mappings),
-        "Triggers": dict(stack.triggers),
+        **stack.names.to_json(),
         "Exports": dict(stack.exports),
         "Imports": dict(stack.imports),
     }

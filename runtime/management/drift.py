@@ -1,7 +1,8 @@
 """Drift: what somebody has changed through the API since a stack was put.
 
 It is what putting the same stack again would change back, so it knows of everything that a stack can say of its
-functions, and of nothing that a template leaves alone. Names are those of the Lambda API and of a template.
+functions, layers and mappings, and of nothing that a template leaves alone. Names are those of the Lambda API and of a
+template. Queues are not in the catalog: ``StackQueues.drift`` tells of them.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from glowplug.runtime.catalog import Catalog, Function, LayerVersion, Stack
+from glowplug.runtime.catalog import Catalog, Function, Stack
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.errors import DefinitionError, GlowplugError
-from glowplug.runtime.events.triggers import PREFIX
+from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.wanted import WantedFunction, wanted_of
+from glowplug.runtime.wantedqueues import mapping_id_of, mapping_of
 
+from .mappings import of_stack
 from .site import Site
-from .stacks import WantedStack, put
+from .stacks import WantedStack, layer_version, put
 
 DELETED = "deleted"
-"""Stands for the fields of a function that is not there any more."""
+"""Stands for the fields of what is not there any more."""
 
 _NAMES = {
     "handler": "Handler", "runtime": "Runtime", "code_digest": "Code", "description": "Description", "role": "Role",
@@ -36,11 +40,18 @@ _DOCUMENTS = {
 }
 
 
+_LAYERS = {
+    "digest": "Code", "description": "Description", "runtimes": "CompatibleRuntimes",
+    "architectures": "CompatibleArchitectures", "license": "LicenseInfo",
+}  # fmt: skip
+_MAPPINGS = {"FunctionArn": "FunctionName", "State": "Enabled"}
+
+
 def drift(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ...]]:
     """Return the names of what differs from what the stack last put, by logical id; without those that do not."""
-    found: dict[str, tuple[str, ...]] = {}
+    found = _of_layers(catalog, stack) | _of_mappings(catalog, stack, site)
     wanted: dict[str, WantedFunction] = {}
-    for logical_id, definition in stack.definitions.items():
+    for logical_id, definition in stack.definitions.functions.items():
         try:
             asked = wanted_of(definition)
         except DefinitionError:  # put by a release that took it
@@ -50,19 +61,13 @@ def drift(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ..
             found[logical_id] = (DELETED,)
         else:
             wanted[logical_id] = replace(asked, spec=_pinned(asked.spec, held.spec))
-    newest = _newest(catalog, stack)
+    asked_for = Contents(functions=stack.definitions.functions, layers=stack.definitions.layers)
     again = WantedStack(
         name=stack.name,
         template_digest=stack.template_digest,
         functions=wanted,
-        layers={key: _layer(stack.layers[key], version) for key, version in newest.items()},
-        apis={logical_id: catalog.documents.get(f"api/{api}", {}) for logical_id, api in stack.apis.items()},
-        triggers={
-            key: catalog.documents.get(f"{PREFIX}{stack.name}/{key}", {"Name": one})
-            for key, one in stack.triggers.items()
-        },
-        sizes={version.digest: version.size for version in newest.values()},
-        definitions=stack.definitions,
+        definitions=asked_for,
+        sizes=_sizes(catalog, stack),
         exports=stack.exports,
         imports=tuple(stack.imports),
     )
@@ -80,31 +85,51 @@ def drift(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ..
     return found
 
 
+def _of_layers(catalog: Catalog, stack: Stack) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for logical_id, definition in stack.definitions.layers.items():
+        layer = catalog.layers.get(str(definition["LayerName"]))
+        if layer is None or layer.stack != stack.name or not layer.versions:
+            found[logical_id] = (DELETED,)
+            continue
+        newest, asked = layer.versions[max(layer.versions)], layer_version(definition)
+        names = tuple(name for field, name in _LAYERS.items() if getattr(newest, field) != getattr(asked, field))
+        if names:
+            found[logical_id] = names
+    return found
+
+
+def _of_mappings(catalog: Catalog, stack: Stack, site: Site) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for logical_id, definition in stack.definitions.mappings.items():
+        uuid = mapping_id_of(stack.name, logical_id)
+        held = catalog.documents.get(f"{KIND}/{uuid}")
+        if held is None:
+            found[logical_id] = (DELETED,)
+            continue
+        try:
+            asked = of_stack(stack.name, uuid, mapping_of(definition), site)
+        except DefinitionError:  # put by a release that took it
+            continue
+        names = (name for name in _changed(held, asked) if name != "LastModified")
+        if differing := tuple(_MAPPINGS.get(name, name) for name in names):
+            found[logical_id] = differing
+    return found
+
+
 def _pinned(asked: FunctionSpec, held: FunctionSpec) -> FunctionSpec:
     """Return what was asked for with the files that its models are pinned to."""
     files = {(model.name, model.source): model.files for model in held.models}
     return asked.resolved({model.name: files.get((model.name, model.source), ()) for model in asked.models})
 
 
-def _newest(catalog: Catalog, stack: Stack) -> dict[str, LayerVersion]:
-    """Return the newest version of each of the stack's layers that is still there, by logical id."""
-    layers = {logical_id: catalog.layers.get(name) for logical_id, name in stack.layers.items()}
+def _sizes(catalog: Catalog, stack: Stack) -> dict[str, int]:
+    """Return the sizes of the zips of the stack's layers, also of those that only its functions know still."""
+    layers = (layer for layer in catalog.layers.values() if layer.stack == stack.name)
+    functions = (function for function in catalog.functions.values() if function.stack == stack.name)
     return {
-        logical_id: layer.versions[max(layer.versions)]
-        for logical_id, layer in layers.items()
-        if layer is not None and layer.versions
-    }
-
-
-def _layer(name: str, version: LayerVersion) -> dict[str, Any]:
-    """Return a layer as it would have to be asked for to stay at ``version``."""
-    return {
-        "LayerName": name,
-        "CodeSha256": version.digest,
-        "Description": version.description,
-        "CompatibleRuntimes": list(version.runtimes),
-        "CompatibleArchitectures": list(version.architectures),
-        "LicenseInfo": version.license,
+        **{layer.digest: layer.size for function in functions for layer in function.spec.layers},
+        **{version.digest: version.size for layer in layers for version in layer.versions.values()},
     }
 
 

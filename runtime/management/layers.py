@@ -63,7 +63,7 @@ def get(catalog: Catalog, name: str, number: int) -> LayerVersion:
 def of_stack(catalog: Catalog, name: str) -> dict[str, str]:
     """Return the numbers of the versions that a stack's layers are at, by logical id."""
     stack = catalog.stacks.get(name)
-    found = {} if stack is None else {key: catalog.layers[layer] for key, layer in stack.layers.items()}
+    found = {} if stack is None else {key: catalog.layers[layer] for key, layer in stack.names.layers.items()}
     return {key: str(max(one.versions)) for key, one in found.items() if one.versions}
 
 

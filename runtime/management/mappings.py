@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from glowplug.runtime.catalog import Catalog, Stack
+from glowplug.runtime.contents import Definition
 from glowplug.runtime.errors import (
     Conflict,
     DefinitionError,
@@ -16,7 +17,7 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.events.patterns import compile_pattern
-from glowplug.runtime.wantedqueues import WantedMapping, mapping_id_of
+from glowplug.runtime.wantedqueues import WantedMapping, mapping_id_of, mapping_of
 
 from .site import Site
 
@@ -122,7 +123,7 @@ def _refuse_second(catalog: Catalog, source: str, function_arn: str, name: str, 
 
 
 def put_mappings(
-    catalog: Catalog, stack: str, wanted: Mapping[str, WantedMapping], before: Stack | None, site: Site
+    catalog: Catalog, stack: str, wanted: Mapping[str, Definition], before: Stack | None, site: Site
 ) -> tuple[Catalog, dict[str, str]]:
     """Make a stack's mappings what its template says; return their UUIDs by logical id.
 
@@ -130,32 +131,38 @@ def put_mappings(
     and function.
     """
     ids = {logical_id: mapping_id_of(stack, logical_id) for logical_id in wanted}
-    catalog = without_mappings(catalog, set(before.mappings.values()) - set(ids.values()) if before else ())
-    for logical_id, one in wanted.items():
-        uuid = ids[logical_id]
+    catalog = without_mappings(catalog, set(before.names.mappings.values()) - set(ids.values()) if before else ())
+    for logical_id, definition in wanted.items():
+        one, uuid = mapping_of(definition, logical_id), ids[logical_id]
         name, _, qualifier = one.function.partition(":")
         function = catalog.functions.get(name)
         if function is None or (qualifier and not function.versions_of(qualifier)):
             raise DefinitionError(f"{logical_id}.FunctionName", f"there is no function {one.function}")
-        arn = f"{site.function_arn}{one.function}"
-        others = [known for known in _all(catalog) if known["UUID"] != uuid and _same(known, one.source, arn)]
+        made = of_stack(stack, uuid, one, site)
+        others = [
+            known for known in _all(catalog) if known["UUID"] != uuid and _same(known, one.source, made["FunctionArn"])
+        ]
         if others:
             raise Conflict(f"{logical_id}: the mapping {others[0]['UUID']} has this queue and function already")
         known = catalog.documents.get(f"{KIND}/{uuid}")
-        made = {
-            "UUID": uuid,
-            **one.settings,
-            "EventSourceArn": one.source,
-            "EventSourceMappingArn": _arn(site, uuid),
-            "FunctionArn": arn,
-            "State": "Enabled" if one.enabled else "Disabled",
-            "StateTransitionReason": "USER_INITIATED",
-            "Tags": dict(one.tags),
-            "Stack": stack,
-        }
         if known is None or {**known, "LastModified": None} != {**made, "LastModified": None}:
             catalog = catalog.with_document(f"{KIND}/{uuid}", {**made, "LastModified": site.unix_s})
     return catalog, ids
+
+
+def of_stack(stack: str, uuid: str, wanted: WantedMapping, site: Site) -> dict[str, Any]:
+    """Return what a mapping of a stack is, but for its time."""
+    return {
+        "UUID": uuid,
+        **wanted.settings,
+        "EventSourceArn": wanted.source,
+        "EventSourceMappingArn": _arn(site, uuid),
+        "FunctionArn": f"{site.function_arn}{wanted.function}",
+        "State": "Enabled" if wanted.enabled else "Disabled",
+        "StateTransitionReason": "USER_INITIATED",
+        "Tags": dict(wanted.tags),
+        "Stack": stack,
+    }
 
 
 def without_mappings(catalog: Catalog, uuids: Iterable[str]) -> Catalog:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from glowplug.runtime.apis import api_id_of
 from glowplug.runtime.catalog import Catalog, Layer, LayerVersion, Stack
+from glowplug.runtime.contents import Contents, Definition
 from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.events import triggers
 from glowplug.runtime.spec import LayerSpec
 from glowplug.runtime.wanted import WantedFunction
-from glowplug.runtime.wantedqueues import WantedMapping
 
 from .exports import refuse_missing, shared
 from .making import Making, StackLayers
@@ -28,26 +28,19 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class WantedStack:
-    """A stack to be. ``functions`` by logical id, their models pinned; ``layers``, ``apis`` and ``triggers`` are JSON
-    as it was sent.
+    """A stack to be. ``functions`` are those of ``definitions``, read, their models pinned.
 
-    ``sizes`` has the bytes of each zip that is named, by digest; ``definitions`` is what the stack's record keeps.
-    ``exports`` and ``imports`` are what it shares with other stacks. ``queues`` are names: what they are is not the
-    catalog's.
+    ``sizes`` has the bytes of each zip that is named, by digest. ``exports`` and ``imports`` are what it shares with
+    other stacks. Of queues only the names are the catalog's.
     """
 
     name: str
     template_digest: str
     functions: Mapping[str, WantedFunction]
-    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    definitions: Contents[Definition] = field(default_factory=Contents)
     sizes: Mapping[str, int] = field(default_factory=dict)
-    definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
-    queues: Mapping[str, str] = field(default_factory=dict)
-    mappings: Mapping[str, WantedMapping] = field(default_factory=dict)
-    triggers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
             changes.append(FunctionChange(name, "deleted"))
     catalog, layers = _layers(catalog, stack, before, site)
     made = []
-    had = {} if before is None else {name: before.definitions.get(key) for key, name in before.functions.items()}
+    had = _had(before)
     slot = catalog.slot_for("")
     for logical_id, wanted in stack.functions.items():
         old = catalog.functions.get(wanted.spec.name)
@@ -83,7 +76,7 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
             slot, own = slot + 1, slot
         else:
             own = catalog.slots[wanted.spec.name]
-        was = had.get(wanted.spec.name) or _NOTHING
+        was = had.get(wanted.spec.name, _NOTHING)
         new = Making(catalog, site, layers, stack.sizes, was).function(own, stack.name, logical_id, wanted, old)
         if old is None:
             changes.append(FunctionChange(new.name, "created"))
@@ -94,22 +87,17 @@ def put(catalog: Catalog, stack: WantedStack, site: Site) -> tuple[Catalog, list
     catalog = catalog.with_functions(tuple(made))
     _refuse_urls(catalog, stack)
     catalog, apis = _apis(catalog, stack, before)
-    catalog, mappings = put_mappings(catalog, stack.name, stack.mappings, before, site)
+    catalog, mappings = put_mappings(catalog, stack.name, stack.definitions.mappings, before, site)
     catalog = _triggers(catalog, stack, before, site)
-    record = Stack(
-        name=stack.name,
-        template_digest=stack.template_digest,
-        modified=site.now,
+    names = Contents(
         functions={logical_id: wanted.spec.name for logical_id, wanted in stack.functions.items()},
         layers=layers.names,
         apis=apis,
-        triggers={logical_id: str(given["Name"]) for logical_id, given in stack.triggers.items()},
-        definitions=stack.definitions,
-        exports=exports,
-        imports=imports,
-        queues=stack.queues,
+        queues={logical_id: str(given["QueueName"]) for logical_id, given in stack.definitions.queues.items()},
         mappings=mappings,
+        triggers={logical_id: str(given["Name"]) for logical_id, given in stack.definitions.triggers.items()},
     )
+    record = Stack(stack.name, stack.template_digest, site.now, names, stack.definitions, exports, imports)
     return catalog.with_stack(record), changes
 
 
@@ -122,50 +110,65 @@ def destroy(catalog: Catalog, name: str) -> tuple[Catalog, list[FunctionChange]]
             catalog = catalog.without_function(function)
             changes.append(FunctionChange(function, "deleted"))
     record = catalog.stacks[name]
-    for api in record.apis.values():
+    for api in record.names.apis.values():
         catalog = catalog.with_document(f"api/{api}", None)
-    catalog = without_mappings(catalog, record.mappings.values())
-    for logical_id in record.triggers:
+    catalog = without_mappings(catalog, record.names.mappings.values())
+    for logical_id in record.names.triggers:
         catalog = catalog.with_document(_trigger_key(name, logical_id), None)
     kept = {known: layer for known, layer in catalog.layers.items() if layer.stack != name}
     return replace(catalog, layers=kept).without_stack(name), changes
+
+
+def _had(before: Stack | None) -> dict[str, Definition]:
+    """Return what was asked for of a stack's functions when it was last put, by their names."""
+    if before is None:
+        return {}
+    known = before.definitions.functions
+    return {name: known.get(logical_id, _NOTHING) for logical_id, name in before.names.functions.items()}
 
 
 def _layers(catalog: Catalog, stack: WantedStack, before: Stack | None, site: Site) -> tuple[Catalog, StackLayers]:
     """Publish the layers that are new or have changed; a stack's earlier versions stay, as functions may name them."""
     names: dict[str, str] = {}
     versions: dict[str, LayerSpec] = {}
-    for logical_id, given in stack.layers.items():
+    for logical_id, given in stack.definitions.layers.items():
         name, digest = str(given["LayerName"]), str(given["CodeSha256"])
         layer = catalog.layers.get(name) or Layer(name, stack=stack.name)
         if layer.stack != stack.name:
             raise Conflict(f"{logical_id}: layer {name} belongs to {layer.stack or 'nobody: it was made by the API'}")
         newest = layer.versions[max(layer.versions)] if layer.versions else None
-        made = LayerVersion(
-            version=layer.next_version,
-            digest=digest,
-            size=stack.sizes.get(digest, 0),
-            created=site.now,
-            description=str(given.get("Description", "")),
-            runtimes=tuple(given.get("CompatibleRuntimes") or ()),
-            architectures=tuple(given.get("CompatibleArchitectures") or ()),
-            license=str(given.get("LicenseInfo", "")),
+        made = replace(
+            layer_version(given), version=layer.next_version, size=stack.sizes.get(digest, 0), created=site.now
         )
         if newest is None or replace(made, version=newest.version, created=newest.created) != newest:
             layer = replace(layer, next_version=made.version + 1, versions={**layer.versions, made.version: made})
             catalog, newest = catalog.with_layer(layer), made
         names[logical_id] = name
         versions[logical_id] = LayerSpec(f"{site.layer_arn}{name}:{newest.version}", digest, newest.size)
-    gone = set() if before is None else set(before.layers.values()) - set(names.values())
+    gone = set() if before is None else set(before.names.layers.values()) - set(names.values())
     kept = {name: layer for name, layer in catalog.layers.items() if name not in gone}
     return replace(catalog, layers=kept) if gone else catalog, StackLayers(names, versions)
 
 
+def layer_version(given: Definition) -> LayerVersion:
+    """Return a version of a layer as it was asked for: without its number, its size and its time."""
+    return LayerVersion(
+        version=0,
+        digest=str(given["CodeSha256"]),
+        size=0,
+        created="",
+        description=str(given.get("Description", "")),
+        runtimes=tuple(given.get("CompatibleRuntimes") or ()),
+        architectures=tuple(given.get("CompatibleArchitectures") or ()),
+        license=str(given.get("LicenseInfo", "")),
+    )
+
+
 def _apis(catalog: Catalog, stack: WantedStack, before: Stack | None) -> tuple[Catalog, dict[str, str]]:
-    ids = {logical_id: api_id_of(stack.name, logical_id) for logical_id in stack.apis}
-    for api in set() if before is None else set(before.apis.values()) - set(ids.values()):
+    ids = {logical_id: api_id_of(stack.name, logical_id) for logical_id in stack.definitions.apis}
+    for api in set() if before is None else set(before.names.apis.values()) - set(ids.values()):
         catalog = catalog.with_document(f"api/{api}", None)
-    for logical_id, given in stack.apis.items():
+    for logical_id, given in stack.definitions.apis.items():
         key = f"api/{ids[logical_id]}"
         known = catalog.documents.get(key)
         if known is not None and known.get("Stack") != stack.name:
@@ -177,9 +180,10 @@ def _apis(catalog: Catalog, stack: WantedStack, before: Stack | None) -> tuple[C
 
 
 def _triggers(catalog: Catalog, stack: WantedStack, before: Stack | None, site: Site) -> Catalog:
-    for logical_id in set() if before is None else before.triggers.keys() - stack.triggers.keys():
+    wanted = stack.definitions.triggers
+    for logical_id in set() if before is None else before.names.triggers.keys() - wanted.keys():
         catalog = catalog.with_document(_trigger_key(stack.name, logical_id), None)
-    for logical_id, given in stack.triggers.items():
+    for logical_id, given in wanted.items():
         key = _trigger_key(stack.name, logical_id)
         known = catalog.documents.get(key)
         value = triggers.made(given, known, stack.name, site.iso)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from nodes import ServedNode, served
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.client import NodeClient
 
 TEMPLATE = """
@@ -289,6 +289,6 @@ def test_routes_of_a_function_with_an_alias_lead_to_the_alias(tmp_path: Path) ->
     with served(None, tmp_path / "state", GLOWPLUG_PRELOAD_TORCH="0") as node:
         for number, release in (("1", "first"), ("2", "second")):
             template.write_text(ALIASED.replace("RELEASE", release))
-            deploy(template, NodeClient(node.endpoint))
+            deploy_all([template], NodeClient(node.endpoint))
             answer = httpx.get(f"{node.endpoint}/_apis/shop-serverlesshttpapi/items/7", timeout=60)
             assert {"version": number, "arn": arn, "seen": release} == answer.json()

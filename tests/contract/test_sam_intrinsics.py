@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam_cli import install
 
+from glowplug.deploy.account import Account
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.intrinsics import Intrinsics
 from glowplug.deploy.parameters import resolve
-from glowplug.deploy.resources import Account
 from glowplug.deploy.template import Template
 
 ORACLE = """

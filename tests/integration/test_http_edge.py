@@ -98,7 +98,7 @@ class Control:
         on_event({"event": "progress", "file": "m", "done_bytes": 1, "total_bytes": 2})
         if self.refusal is not None:
             raise self.refusal
-        return StackResult(tuple(FunctionChange(name, "created") for name in request.definitions), ())
+        return StackResult(tuple(FunctionChange(name, "created") for name in request.definitions.functions))
 
 
 @dataclass
@@ -200,7 +200,7 @@ async def edge_at(**settings: Any) -> AsyncIterator[Edge]:
         downloads=downloads, sources=FakeMappings(), pollers=FakeMappings(),
     )  # fmt: skip
     api = LambdaApi(services)
-    admin = AdminApi(control, metrics, limits=config.limits)  # type: ignore[arg-type]
+    admin = AdminApi(control, control, metrics, limits=config.limits)  # type: ignore[arg-type]
     server.bind()
     try:
         fronts: dict[Door, Front] = {"url": urls, "api": gateway}

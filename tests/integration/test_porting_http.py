@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from glowplug.deploy.client import NodeClient
 from glowplug.deploy.errors import NodeUnreachable
+from glowplug.deploy.exchange import Exchange
 from glowplug.deploy.exporting import export
 from glowplug.runtime.clock import SystemClock
 from glowplug.runtime.config import Limits, NodeConfig
@@ -97,7 +98,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     server = HttpServer(config, clock=SystemClock())
     store = SnapshotStore(tmp_path / "snapshots", b"k" * 32)
     control: Any = Control(Porting(store, [tmp_path / "trusted.pem"]))
-    admin = AdminApi(control, Metrics(statuses=list), limits=config.limits)
+    admin = AdminApi(control, control, Metrics(statuses=list), limits=config.limits)
     nothing: Any = None
     server.bind()
     try:
@@ -155,8 +156,9 @@ async def test_an_export_that_breaks_off_leaves_no_file(rig: Rig) -> None:
 
 
 async def test_what_is_no_answer_is_a_usage_fault(rig: Rig) -> None:
+    asked = Exchange(rig.client.endpoint, None)
     for method, path in (("GET", "/_glowplug/snapshots"), ("POST", "/_glowplug/functions/f/snapshot")):
         with pytest.raises(GlowplugError, match="takes"):
-            await rig.run(rig.client._bytes, method, path, b"{}")
+            await rig.run(asked.read, method, path, b"{}")
     with pytest.raises(InvalidParameter, match="wait: 'perhaps' is not true or false"):
-        await rig.run(rig.client._bytes, "POST", "/_glowplug/snapshots?wait=perhaps", b"")
+        await rig.run(asked.read, "POST", "/_glowplug/snapshots?wait=perhaps", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,9 @@ from moto.server import ThreadedMotoServer
 
 from glowplug.cache.errors import SourceChanged, SourceNotFound
 from glowplug.cache.sources.table import open_source
+from glowplug.deploy.errors import TemplateError
+from glowplug.deploy.template import load
+from glowplug.deploy.translate import translate
 from glowplug.runtime.codestore import CodeStore
 from glowplug.runtime.config import Limits
 from glowplug.runtime.errors import InvalidParameter
@@ -139,3 +143,52 @@ async def test_a_package_over_the_limit_of_requests_is_taken_from_a_bucket(clien
     with pytest.raises(InvalidParameter, match="Unzipped size must be smaller than 1000000 bytes"):
         await small.take({"S3Bucket": "packages", "S3Key": "large.zip"})
     assert 2 == len(list((tmp_path / "code").iterdir()))
+
+
+TEMPLATE = """\
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Deps: {Type: AWS::Serverless::LayerVersion, Properties: {ContentUri: deps}}
+  App:
+    Type: AWS::Serverless::Function
+    Properties: {Handler: app.handler, Runtime: python3.11, CodeUri: src, Layers: [!Ref Deps]}
+  Plain:
+    Type: AWS::Lambda::Function
+    Properties: {Handler: app.handler, Runtime: python3.11, Role: "arn:aws:iam::000000000000:role/r", Code: src}
+"""
+
+
+def test_what_aws_cloudformation_package_writes_is_translated_as_it_is(client: Any, tmp_path: Path) -> None:
+    for name in ("src/app.py", "deps/python/words.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("def handler(event, context): return 1\n")
+    (tmp_path / "template.yaml").write_text(TEMPLATE)
+    client.create_bucket(Bucket="packages")
+    command = [sys.executable, "-m", "awscli", "cloudformation", "package", "--template-file", "template.yaml",
+               "--s3-bucket", "packages", "--output-template-file", "packaged.yaml"]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    for name in ("src", "deps"):
+        shutil.rmtree(tmp_path / name)  # from here on they are in the bucket alone
+
+    stack = translate(load(tmp_path / "packaged.yaml"), stack="main")
+    code = {
+        key: stack.archives[given["CodeSha256"]]
+        for key, given in {**stack.definitions.functions, **stack.definitions.layers}.items()
+    }
+    assert {"App": ("app.py",), "Plain": ("app.py",), "Deps": ("python/words.py",)} == {
+        key: archive.names for key, archive in code.items()
+    }
+    assert ({}, ()) == (stack.builds, stack.notes)
+
+    for entry in client.list_objects_v2(Bucket="packages")["Contents"]:
+        client.delete_object(Bucket="packages", Key=entry["Key"])
+    with pytest.raises(TemplateError) as caught:
+        translate(load(tmp_path / "packaged.yaml"), stack="main")
+    line = next(
+        number
+        for number, text in enumerate((tmp_path / "packaged.yaml").read_text().splitlines(), 1)
+        if "CodeUri" in text
+    )
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}/packaged.yaml:{line}: App.Properties.CodeUri: s3://packages/")
+    assert "S3 Error Code: NoSuchKey" in said

@@ -188,14 +188,14 @@ def stack(root: Path, requirements: str = "helper\n") -> Stack:
 def test_functions_with_local_code_get_a_layer_of_their_own_first(builder: Builder, tmp_path: Path) -> None:
     wanted = stack(tmp_path)
     done = built(wanted, builder, Report())
-    assert {"OneRequirements", "TwoRequirements"} == done.layers.keys()
-    one = done.layers["OneRequirements"]
+    assert {"OneRequirements", "TwoRequirements"} == done.definitions.layers.keys()
+    one = done.definitions.layers["OneRequirements"]
     assert ("one-requirements", done.archives[one["CodeSha256"]].digest) == (one["LayerName"], one["CodeSha256"])
-    assert [{"Ref": "OneRequirements"}] == done.definitions["One"]["Layers"]
-    assert (("OneRequirements", True),) == wanted_of(done.definitions["One"]).layers
+    assert [{"Ref": "OneRequirements"}] == done.definitions.functions["One"]["Layers"]
+    assert (("OneRequirements", True),) == wanted_of(done.definitions.functions["One"]).layers
     for name in ("Plain", "Inline", "Skipped"):
-        assert wanted.definitions[name] == done.definitions[name]
-    assert {} == wanted.layers
+        assert wanted.definitions.functions[name] == done.definitions.functions[name]
+    assert {} == wanted.definitions.layers
 
 
 def test_the_template_is_named_where_pip_fails(builder: Builder, tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_the_template_is_named_where_pip_fails(builder: Builder, tmp_path: Path)
 def test_the_layer_is_beside_a_functions_own_five(builder: Builder, tmp_path: Path) -> None:
     own_five = [{"Ref": f"Layer{number}"} for number in range(5)]
     wanted = stack(tmp_path)
-    for definition in wanted.definitions.values():
+    for definition in wanted.definitions.functions.values():
         definition["Layers"] = own_five  # type: ignore[index]
-    layers = built(wanted, builder, Report()).definitions["One"]["Layers"]
+    layers = built(wanted, builder, Report()).definitions.functions["One"]["Layers"]
     assert [{"Ref": "OneRequirements"}, *own_five] == layers
-    assert 6 == len(wanted_of({**wanted.definitions["One"], "Layers": layers}).layers)
+    assert 6 == len(wanted_of({**wanted.definitions.functions["One"], "Layers": layers}).layers)
 
 
 LAYERED = """
@@ -234,13 +234,15 @@ def layered(root: Path, requirements: str) -> Stack:
 def test_a_layer_with_a_build_method_is_built_in_the_place_of_its_bare_files(builder: Builder, tmp_path: Path) -> None:
     wanted, report = layered(tmp_path, "helper\n"), Report()
     done = built(wanted, builder, report)
-    made = done.archives[done.layers["Common"]["CodeSha256"]]
+    made = done.archives[done.definitions.layers["Common"]["CodeSha256"]]
     assert {"python/helper.py", "python/mine.py", "python/requirements.txt"} <= set(made.names)
-    assert wanted.layers["Common"]["CodeSha256"] not in done.archives  # nobody names it any more: it is not uploaded
+    assert (
+        wanted.definitions.layers["Common"]["CodeSha256"] not in done.archives
+    )  # nobody names it any more: it is not uploaded
     assert 2 == len(done.archives)
     assert "code/requirements.txt" in {event["file"] for event in report.events}
     again = Report()
-    assert done.layers == built(wanted, builder, again).layers
+    assert done.definitions.layers == built(wanted, builder, again).definitions.layers
     assert [] == again.events
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from glowplug.deploy.client import NodeClient, refusal
+from glowplug.deploy.client import NodeClient
 from glowplug.deploy.errors import NodeUnreachable
+from glowplug.deploy.exchange import refusal
 from glowplug.runtime.errors import (
     Conflict,
     DefinitionError,

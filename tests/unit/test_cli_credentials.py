@@ -107,7 +107,7 @@ def test_a_node_that_asks_who_calls_says_how_to_tell_it(scripted: Any) -> None:
 
 
 def signs_with(client: NodeClient) -> Key | None:
-    return client._key
+    return client._exchange.key
 
 
 def test_the_environments_key_comes_before_the_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,9 @@ def test_plan_shows_what_would_change_and_sends_nothing(
     run: Callable[..., Result], scripted: Any, template: Path
 ) -> None:
     held = {
-        "Definitions": {"Old": {"FunctionName": "old"}, "Echo": {"FunctionName": "echo", "Handler": "echo.handler",
-                        "Runtime": "python3.11", "CodeSha256": "a" * 64, "Timeout": 9}},
+        "Definitions": {"Functions": {
+            "Old": {"FunctionName": "old"}, "Echo": {"FunctionName": "echo", "Handler": "echo.handler",
+                    "Runtime": "python3.11", "CodeSha256": "a" * 64, "Timeout": 9}}},
         "Functions": {"Echo": {"layers": []}},
         "Drift": {"Echo": ["MemorySize"]},
     }  # fmt: skip

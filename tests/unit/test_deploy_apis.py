@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
@@ -34,7 +34,7 @@ def translated(directory: Path, text: str) -> Stack:
     (directory / "code" / "app.py").write_text("def handler(event, context): return event\n")
     (directory / "template.yaml").write_text(text)
     stack = translate(load(directory / "template.yaml"), stack="main", endpoint="http://node:9000")
-    for logical_id, definition in stack.apis.items():
+    for logical_id, definition in stack.definitions.apis.items():
         api_of("id", json.loads(json.dumps(definition)), logical_id)
     return stack
 
@@ -70,7 +70,7 @@ def test_events_without_an_api_share_the_implicit_ones(tmp_path: Path) -> None:
         "        All: {Type: HttpApi}\n"
         "        Rest: {Type: Api, Properties: {Path: '/items/{rest+}', Method: any}}\n"
     )
-    apis = translated(tmp_path, text).apis
+    apis = translated(tmp_path, text).definitions.apis
     web = {"Name": "main", "ProtocolType": "HTTP", "StageName": "$default"}
     assert {
         "ServerlessHttpApi": web | {"Routes": [
@@ -102,7 +102,7 @@ def test_an_api_of_its_own_has_its_stage_variables_types_and_cors(tmp_path: Path
         "      BinaryMediaTypes: ['image~1png']\n"
         "      Cors: {AllowOrigin: \"'https://a.example'\", AllowHeaders: \"'x-a'\"}\n"
     )
-    apis = translated(tmp_path, text).apis
+    apis = translated(tmp_path, text).definitions.apis
     assert ("web", "dev", {"size": "large"}) == tuple(
         apis["Web"][name] for name in ("Name", "StageName", "StageVariables")
     )
@@ -127,7 +127,9 @@ def test_globals_of_apis_are_for_the_implicit_ones_too(tmp_path: Path) -> None:
     text = HEAD.replace("Resources:", "  HttpApi: {CorsConfiguration: {AllowOrigins: [a]}}\nResources:") + (
         "        All: {Type: HttpApi}\n"
     )
-    assert {"AllowOrigins": ["a"]} == translated(tmp_path, text).apis["ServerlessHttpApi"]["CorsConfiguration"]
+    assert {"AllowOrigins": ["a"]} == translated(tmp_path, text).definitions.apis["ServerlessHttpApi"][
+        "CorsConfiguration"
+    ]
 
 
 def test_aws_iam_is_asked_for_by_the_api_or_the_event(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_aws_iam_is_asked_for_by_the_api_or_the_event(tmp_path: Path) -> None:
         "  Web:\n    Type: AWS::Serverless::HttpApi\n"
         "    Properties: {Auth: {EnableIamAuthorizer: true, DefaultAuthorizer: AWS_IAM}}\n"
     )
-    apis = translated(tmp_path, text).apis
+    apis = translated(tmp_path, text).definitions.apis
     routes = [route for api in apis.values() for route in api["Routes"]]
     assert {"GET /a", "GET /c"} == {
         route["RouteKey"] for route in routes if route.get("AuthorizationType") == "AWS_IAM"
@@ -151,7 +153,7 @@ def test_an_alias_in_a_definition_body_is_the_qualifier(tmp_path: Path) -> None:
     text = with_body("get", INTEGRATION.replace("${Items.Arn}", "${Items.Arn}:3"))
     assert [{
         "RouteKey": "GET /items", "FunctionName": "items", "Qualifier": "3", "PayloadFormatVersion": "1.0",
-    }] == translated(tmp_path, text).apis["Web"]["Routes"]  # fmt: skip
+    }] == translated(tmp_path, text).definitions.apis["Web"]["Routes"]  # fmt: skip
 
 
 def test_routes_under_a_condition_that_does_not_hold_are_left_out(tmp_path: Path) -> None:
@@ -160,7 +162,9 @@ def test_routes_under_a_condition_that_does_not_hold_are_left_out(tmp_path: Path
         "  Other:\n    Type: AWS::Serverless::Function\n    Condition: Never\n    Properties:\n      FunctionName: other\n"
         "      Events: {Get: {Type: Api, Properties: {Path: /other, Method: get}}}\n"
     )
-    assert ["GET /"] == [route["RouteKey"] for route in translated(tmp_path, text).apis["ServerlessRestApi"]["Routes"]]
+    assert ["GET /"] == [
+        route["RouteKey"] for route in translated(tmp_path, text).definitions.apis["ServerlessRestApi"]["Routes"]
+    ]
 
 
 def test_outputs_say_where_the_api_is_on_this_node(tmp_path: Path) -> None:
@@ -330,5 +334,5 @@ def test_what_the_node_refuses_of_a_route_is_found_at_its_event(tmp_path: Path) 
             raise DefinitionError("ServerlessHttpApi.Routes.0.FunctionName", "is not to my taste")
 
     with pytest.raises(TemplateError, match=r"template\.yaml:10: Items\.Properties\.Events\.A: is not to my taste"):
-        deploy(tmp_path / "template.yaml", Refusing(), stack="main")
-    assert stack.apis == bodies[0]["Apis"]
+        deploy_all([tmp_path / "template.yaml"], Refusing(), stack="main")
+    assert stack.definitions.apis == bodies[0]["Apis"]

@@ -25,7 +25,7 @@ Resources:
       VisibilityTimeout: !Ref Hidden
       RedrivePolicy: {deadLetterTargetArn: !GetAtt Dead.Arn, maxReceiveCount: 5}
       KmsMasterKeyId: alias/a
-      Tags: [{Key: team, Value: a}]
+      Tags: [{Key: team, Value: a}, {Key: shared, Value: true}]
   Ordered:
     Type: AWS::SQS::Queue
     Properties: {FifoQueue: true, ContentBasedDeduplication: "true", QueueName: ordered.fifo}
@@ -56,6 +56,7 @@ Resources:
       FunctionName: !Ref Work
       EventSourceArn: !GetAtt Ordered.Arn
       BatchSize: 10
+      Tags: [{Key: count, Value: 3}]
 Outputs:
   Url: {Value: !Ref Jobs}
   Arn: {Value: !GetAtt Ordered.Arn}
@@ -83,19 +84,21 @@ def test_queues_and_mappings_become_definitions(directory: Path) -> None:
     assert {
         "Dead": {"QueueName": "shop-Dead"},
         "Jobs": {
-            "QueueName": "shop-Jobs", "VisibilityTimeout": 60, "DeletionPolicy": "Retain", "Tags": {"team": "a"},
+            "QueueName": "shop-Jobs", "VisibilityTimeout": 60, "DeletionPolicy": "Retain",
+            "Tags": {"team": "a", "shared": "true"},
             "RedrivePolicy": {"deadLetterTargetArn": f"{prefix}shop-Dead", "maxReceiveCount": 5},
         },
         "Ordered": {"QueueName": "ordered.fifo", "FifoQueue": True, "ContentBasedDeduplication": True},
-    } == stack.queues  # fmt: skip
+    } == stack.definitions.queues  # fmt: skip
     assert {
-        "Direct": {"FunctionName": "shop-Work", "EventSourceArn": f"{prefix}ordered.fifo", "BatchSize": 10},
+        "Direct": {"FunctionName": "shop-Work", "EventSourceArn": f"{prefix}ordered.fifo", "BatchSize": 10,
+                   "Tags": {"count": "3"}},
         "WorkJobs": {
             "FunctionName": "shop-Work:live", "EventSourceArn": f"{prefix}shop-Jobs", "BatchSize": 5, "Enabled": False,
             "FunctionResponseTypes": ["ReportBatchItemFailures"], "ScalingConfig": {"MaximumConcurrency": 4},
             "FilterCriteria": {"Filters": [{"Pattern": '{"body": {"kind": ["a"]}}'}]},
         },
-    } == stack.mappings  # fmt: skip
+    } == stack.definitions.mappings  # fmt: skip
     assert {
         "Url": "http://127.0.0.1:9000/000000000000/shop-Jobs", "Arn": f"{prefix}ordered.fifo", "Name": "shop-Dead",
         "Mapping": mapping_id_of("shop", "Direct"),
@@ -125,6 +128,10 @@ def test_queues_and_mappings_become_definitions(directory: Path) -> None:
          "Jobs.Properties.ScalingConfig.MaximumConcurrency: 1 is not between 2 and 1000"),
         ("      EventSourceArn: !GetAtt Ordered.Arn\n", "", "Direct.Properties: EventSourceArn is missing"),
         ("QueueName: ordered.fifo", "QueueName: !Ref Jobs", "Ordered.Properties.QueueName:"),
+        ("Tags: [{Key: team, Value: a}, {Key: shared, Value: true}]", "Tags: {team: a}",
+         "template.yaml:13: Jobs.Properties.Tags: must be a list of mappings with Key and Value"),
+        ("Tags: [{Key: count, Value: 3}]", "Tags: [{Key: count}]",
+         "template.yaml:44: Direct.Properties.Tags: must be a list of mappings with Key and Value"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_where_it_was_written(directory: Path, old: str, new: str, message: str) -> None:

@@ -36,7 +36,7 @@ def translated(directory: Path, text: str) -> Stack:
 
 
 def triggers(directory: Path, events: str, resources: str = "") -> dict[str, Any]:
-    return dict(translated(directory, f"{HEAD}        {events}\n{resources}").triggers)
+    return dict(translated(directory, f"{HEAD}        {events}\n{resources}").definitions.triggers)
 
 
 def target(**more: Any) -> dict[str, Any]:
@@ -103,8 +103,11 @@ Outputs:
 """
     stack = translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}{resources}")
     assert [{"FunctionName": "work", "Id": "a", "InputTransformer": {
-        "InputPathsMap": {"n": "$.detail.n"}, "InputTemplate": '{"n": <n>}'}}] == stack.triggers["Rule"]["Targets"]  # fmt: skip
-    assert ("main-Plan", [target()]) == (stack.triggers["Plan"]["Name"], stack.triggers["Plan"]["Targets"])
+        "InputPathsMap": {"n": "$.detail.n"}, "InputTemplate": '{"n": <n>}'}}] == stack.definitions.triggers["Rule"]["Targets"]  # fmt: skip
+    assert ("main-Plan", [target()]) == (
+        stack.definitions.triggers["Plan"]["Name"],
+        stack.definitions.triggers["Plan"]["Targets"],
+    )
     assert {
         "Rule": "arn:aws:events:us-east-1:000000000000:rule/main-Rule",
         "Plan": "arn:aws:scheduler:us-east-1:000000000000:schedule/default/main-Plan",
@@ -188,3 +191,9 @@ def test_resources_that_cannot_be_run_are_refused(tmp_path: Path, resource: str,
     with pytest.raises(TemplateError) as caught:
         translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}  X: {resource}\n")
     assert problem in str(caught.value)
+
+
+def test_a_rule_that_is_called_events_is_not_taken_for_one_of_a_function(tmp_path: Path) -> None:
+    rule = "{Type: AWS::Events::Rule, Properties: {ScheduleExpression: rate(1 day), Targets: [{Id: a, Arn: 'arn:x'}]}}"
+    with pytest.raises(TemplateError, match=r"Events\.Properties\.Targets\.0\.Arn: arn:x is not a function"):
+        translated(tmp_path, f"{HEAD.replace('      Events:', '      Tags: {}')}  Events: {rule}\n")

@@ -153,7 +153,7 @@ Outputs:
 """
     )
     stack = translate(template, stack="main")
-    assert ["main-one", "main-two"] == [one["FunctionName"] for one in stack.definitions.values()]
+    assert ["main-one", "main-two"] == [one["FunctionName"] for one in stack.definitions.functions.values()]
     assert stack.outputs["Arntwo"].endswith(":function:main-two")
 
 
@@ -196,7 +196,7 @@ Resources:
       {Handler: h.f, Runtime: python3.11, InlineCode: "x = 1", Description: !If [Shared, !ImportValue nobody, mine]}
 """
     stack = translate(parsed(function.replace("CHOICE", "b")), stack="main", exports={})
-    assert ("mine", ()) == (stack.definitions["R"]["Description"], stack.imports)
+    assert ("mine", ()) == (stack.definitions.functions["R"]["Description"], stack.imports)
     with pytest.raises(TemplateError, match=r"template\.yaml:8: .*: 'nobody' is exported by no stack"):
         translate(parsed(function.replace("CHOICE", "a")), stack="main", exports={})
 

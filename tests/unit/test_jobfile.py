@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowplug.deploy.cli import main
 from glowplug.deploy.errors import JobError
 from glowplug.deploy.jobfile import JobFile
 from glowplug.deploy.jobinputs import Input, inputs_of
@@ -26,6 +30,16 @@ def opened(
     with JobFile(str(path), path.parent) as job:
         assert job.open(function, inputs, restart=restart)
         yield job
+
+
+def killed_at_its_end(output: Path, inputs: list[Input]) -> None:
+    """Run a job of two lines, one of which fails, up to the moment before its file would go."""
+    with opened(output, inputs=inputs) as job:
+        job.write({"index": 0, "output": 1})
+        job.write({"index": 1, "error": {"errorType": "x"}})
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Path, "unlink", lambda path: None)
+            job.finish()
 
 
 def test_a_job_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
@@ -70,12 +84,35 @@ def test_another_job_or_changed_inputs_are_refused(tmp_path: Path, other: dict[s
 
 def test_a_job_that_was_killed_when_it_was_finished_is_finished(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with opened(output) as job:
-        job.write({"index": 0, "output": 1})
-    (tmp_path / "out.part").rename(output)
+    killed_at_its_end(output, INPUTS)
     with JobFile(str(output), tmp_path) as job:
         assert not job.open("work", INPUTS, restart=False)
+    assert (2, 1) == (job.done, job.errors)
     assert ["out"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_job_whose_output_was_not_put_in_its_place_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    killed_at_its_end(output, INPUTS)
+    output.rename(tmp_path / "out.part")
+    with opened(output) as job:
+        assert (2, 1, True) == (job.done, job.errors, job.continued)
+        job.finish()
+    assert ["out"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_command_on_a_complete_job_answers_as_the_one_that_completed_it(
+    tmp_path: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, output = tmp_path / "in.jsonl", tmp_path / "out"
+    lines.write_text("1\n2\n")
+    killed_at_its_end(output, inputs_of((str(lines),)))
+    monkeypatch.setenv("GLOWPLUG_ENDPOINT", scripted.client.endpoint)
+    arguments = ["map", "work", "--input", str(lines), "--output", str(output), "--json"]
+    monkeypatch.setattr(sys, "argv", ["glowplug", *arguments])
+    done = CliRunner().invoke(main, arguments)
+    assert (0, f"{output} is complete\n") == (done.exit_code, done.stderr)
+    assert {"output": str(output), "lines": 2, "errors": 1} == json.loads(done.stdout)
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
@@ -47,16 +47,19 @@ def refused(directory: Path, text: str) -> str:
 
 
 def names(stack: Stack, layer: str) -> list[str]:
-    with zipfile.ZipFile(io.BytesIO(stack.archives[stack.layers[layer]["CodeSha256"]].data)) as file:
+    with zipfile.ZipFile(io.BytesIO(stack.archives[stack.definitions.layers[layer]["CodeSha256"]].data)) as file:
         return file.namelist()
 
 
 def test_a_layer_is_packed_and_named_by_its_function(directory: Path) -> None:
     stack = translated(directory, HEAD + COMMON + FUNCTION)
     assert ["python/common.py"] == names(stack, "Common")
-    assert {"LayerName": "main-Common", "CodeSha256": stack.layers["Common"]["CodeSha256"]} == stack.layers["Common"]
-    assert [{"Ref": "Common"}] == stack.definitions["App"]["Layers"]
-    assert (("Common", True),) == wanted_of(stack.definitions["App"]).layers
+    assert {
+        "LayerName": "main-Common",
+        "CodeSha256": stack.definitions.layers["Common"]["CodeSha256"],
+    } == stack.definitions.layers["Common"]
+    assert [{"Ref": "Common"}] == stack.definitions.functions["App"]["Layers"]
+    assert (("Common", True),) == wanted_of(stack.definitions.functions["App"]).layers
     assert () == stack.notes
     assert {} == stack.builds
 
@@ -81,8 +84,8 @@ def test_what_a_layer_says_of_itself_is_passed_on(directory: Path) -> None:
     stack = translated(directory, text)
     assert {
         "LayerName": "main-shared", "Description": "ours", "CompatibleRuntimes": ["python3.11", "python3.12"],
-        "CompatibleArchitectures": ["x86_64"], "LicenseInfo": "MIT", "CodeSha256": stack.layers["Common"]["CodeSha256"],
-    } == stack.layers["Common"]  # fmt: skip
+        "CompatibleArchitectures": ["x86_64"], "LicenseInfo": "MIT", "CodeSha256": stack.definitions.layers["Common"]["CodeSha256"],
+    } == stack.definitions.layers["Common"]  # fmt: skip
     assert ("RetentionPolicy has no effect here (Common)",) == stack.notes
 
 
@@ -95,13 +98,16 @@ Resources:
     Properties: {Runtime: python3.11, Handler: app.handler, Code: app.py, Role: r, Layers: [!GetAtt Common.LayerVersionArn]}
 """
     stack = translated(directory, text)
-    assert ([{"Ref": "Common"}], "common") == (stack.definitions["App"]["Layers"], stack.layers["Common"]["LayerName"])
+    assert ([{"Ref": "Common"}], "common") == (
+        stack.definitions.functions["App"]["Layers"],
+        stack.definitions.layers["Common"]["LayerName"],
+    )
 
 
 def test_globals_come_first_and_arns_stay_as_they_are(directory: Path) -> None:
     arn = f"{PREFIX}elsewhere:3"
     text = HEAD.replace("CodeUri", f'Layers: ["{arn}"], CodeUri') + COMMON + FUNCTION
-    assert [arn, {"Ref": "Common"}] == translated(directory, text).definitions["App"]["Layers"]
+    assert [arn, {"Ref": "Common"}] == translated(directory, text).definitions.functions["App"]["Layers"]
 
 
 def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
@@ -112,7 +118,10 @@ def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
         + FUNCTION.replace("[!Ref Common]", "[!If [Other, !Ref Other, !Ref Common], !If [Other, x, !Ref AWS::NoValue]]")
     )
     stack = translated(directory, text)
-    assert (["Common"], [{"Ref": "Common"}]) == (list(stack.layers), stack.definitions["App"]["Layers"])
+    assert (["Common"], [{"Ref": "Common"}]) == (
+        list(stack.definitions.layers),
+        stack.definitions.functions["App"]["Layers"],
+    )
     assert "no parameter or resource Other" in refused(
         directory, text + FUNCTION.replace("App", "B").replace("Common", "Other")
     )
@@ -121,7 +130,7 @@ def test_conditions_decide_which_layers_there_are(directory: Path) -> None:
 def test_the_same_content_is_one_archive(directory: Path) -> None:
     second = COMMON.replace("Common", "Second")
     stack = translated(directory, HEAD + COMMON + second + FUNCTION)
-    assert stack.layers["Common"]["CodeSha256"] == stack.layers["Second"]["CodeSha256"]
+    assert stack.definitions.layers["Common"]["CodeSha256"] == stack.definitions.layers["Second"]["CodeSha256"]
     assert 2 == len(stack.archives)  # that of the function's code is the other
 
 
@@ -158,11 +167,12 @@ def test_a_layer_that_is_to_be_built_has_its_files_below_python(directory: Path)
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("ContentUri: common/", "LayerName: x", "ContentUri: is missing: a directory or a .zip"),
+        ("ContentUri: common/", "LayerName: x", "ContentUri: is missing: a directory, a .zip or s3://bucket/key"),
         ("common/", "nowhere", "ContentUri: nowhere does not exist"),
         ("common/", "common/python/common.py", "common/python/common.py is a file; a layer is a directory or a .zip"),
-        ("common/", "s3://b/k", "ContentUri: 's3://b/k' is not supported yet; give a local directory or .zip"),
-        ("common/", "{Bucket: b, Key: k}", "is not supported yet; give a local directory or .zip"),
+        ("common/", "https://b/k", "ContentUri: 'https://b/k' is not supported yet; give a local directory or .zip"),
+        ("common/", "[b, k]", "is not supported yet; give a local directory or .zip, or s3://bucket/key"),
+        ("common/", "{Bucket: b}", "ContentUri.Key: is missing"),
         ("common/", "common/, LayerName: a.b", "LayerName: 'a.b' is not a layer's name"),
         ("common/", "common/, Description: [a]", "Description: must be text of at most 256 characters"),
         ("common/", "common/, CompatibleRuntimes: python3.11", "must be a list of at most 15 names, not 'python3.11'"),
@@ -262,7 +272,7 @@ def test_outputs_have_the_version_that_the_node_has_published(directory: Path) -
     outputs = "Outputs:\n  Arn: {Value: !Ref Common}\n  Text: {Value: !Sub 'it is ${Common}.'}\n"
     (directory / "template.yaml").write_text(HEAD + COMMON + FUNCTION + outputs)
     client = Client()
-    result = deploy(directory / "template.yaml", client, stack="main")
+    [result] = deploy_all([directory / "template.yaml"], client, stack="main")
     arn = f"{PREFIX}main-Common:7"
     assert {"Arn": arn, "Text": f"it is {arn}."} == result.outputs
     assert ["Common"] == list(client.body["Layers"])

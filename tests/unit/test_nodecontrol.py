@@ -16,6 +16,7 @@ import pytest
 
 from glowplug.cache.errors import SourceNotFound, StoreFull
 from glowplug.runtime.codestore import CodeStore
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.control import GivenUpListing
 from glowplug.runtime.deployments import Deployments
 from glowplug.runtime.errors import (
@@ -41,6 +42,7 @@ from glowplug.runtime.routing.enginefigures import EngineRow
 from glowplug.runtime.routing.ledger import Ledger
 from glowplug.runtime.routing.status import FunctionStatus
 from glowplug.runtime.spec import ARCHITECTURE, FunctionSpec, ModelSpec, SourceFile
+from glowplug.runtime.stackcontrol import StackControl
 from glowplug.runtime.stackqueues import StackQueues
 from glowplug.runtime.stacks import Fetching, StackRequest
 from glowplug.runtime.testing import FakeMappings, ManualClock
@@ -177,6 +179,7 @@ class Rig:
     """A control plane over a real registry and code store."""
 
     control: NodeControl
+    stacks: StackControl
     deployments: Deployments
     registry: Registry
     neighbours: Neighbours
@@ -193,7 +196,7 @@ class Rig:
         self, *definitions: dict[str, Any], stack: str = "main", refresh: bool = False
     ) -> list[FunctionChange]:
         named = {str(given["FunctionName"]).title(): given for given in definitions}
-        result = await self.control.put_stack(StackRequest(stack, named, refresh=refresh), lambda event: None)
+        result = await self.stacks.put_stack(StackRequest(stack, Contents(named), refresh=refresh), lambda event: None)
         return list(result.changes)
 
 
@@ -214,14 +217,16 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         on_changed=neighbours.changed,
     )  # fmt: skip
     control = NodeControl(
-        registry=registry, deployments=deployments, code=code, placement=neighbours, engines=neighbours, figures=neighbours, files=neighbours,
-        sources=neighbours,
+        registry=registry, placement=neighbours, engines=neighbours, figures=neighbours, files=neighbours,
         ledger=Ledger(None, clock=clock), logs=neighbours, state=tmp_path, clock=clock,
         endpoint=lambda: "http://127.0.0.1:9000", base_zygotes=lambda: 2,
-        device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "", arn_prefix=ARN,
-        queues=StackQueues(queues, region="us-east-1", account_id="000000000000"), mapped=FakeMappings({}),
     )  # fmt: skip
-    yield Rig(control, deployments, registry, neighbours, digest, removed, queues)
+    stacks = StackControl(
+        registry=registry, deployments=deployments, code=code, sources=neighbours,
+        queues=StackQueues(queues, region="us-east-1", account_id="000000000000"), mapped=FakeMappings({}), clock=clock,
+        device_refusal=lambda spec: "no GPU" if spec.gpu.device == "cuda" else "", arn_prefix=ARN,
+    )  # fmt: skip
+    yield Rig(control, stacks, deployments, registry, neighbours, digest, removed, queues)
     await deployments.close()
     await queues.close()
     await registry.close()
@@ -290,8 +295,8 @@ async def test_two_functions_with_one_source_resolve_it_once(rig: Rig) -> None:
 
 async def test_progress_of_a_fetch_is_passed_on(rig: Rig) -> None:
     events: list[Mapping[str, Any]] = []
-    request = StackRequest("main", {"A": rig.definition("a", Glowplug=MODEL)})
-    await rig.control.put_stack(request, events.append)
+    request = StackRequest("main", Contents({"A": rig.definition("a", Glowplug=MODEL)}))
+    await rig.stacks.put_stack(request, events.append)
     assert {
         "event": "progress", "step": "fetch", "function": "a", "model": "", "file": "model.safetensors",
         "done_bytes": 1, "total_bytes": 2, "fetched_bytes": 1, "following": False,
@@ -413,32 +418,32 @@ async def test_unknown_names(rig: Rig) -> None:
     for asked in (rig.control.warm("x"), rig.control.cool("x", "parked"), rig.control.explain("x")):
         with pytest.raises(FunctionNotFound):
             await asked
-    for missing in (rig.control.start("x"), rig.control.stack("x")):
+    for missing in (rig.control.start("x"), rig.stacks.stack("x")):
         with pytest.raises(ResourceNotFound):
             await missing
 
 
 async def test_a_stack_whose_function_the_api_has_deleted_is_listed_and_says_so(rig: Rig) -> None:
     await rig.put(rig.definition("a"), rig.definition("b"))
-    [name] = [stack.name for stack in await rig.control.stacks()]
-    assert {} == (await rig.control.stack(name)).drift
+    [name] = [stack.name for stack in await rig.stacks.stacks()]
+    assert {} == (await rig.stacks.stack(name)).drift
     await rig.deployments.change(lambda catalog: (catalog.without_function("b"), None))
-    listing = await rig.control.stack(name)
-    assert (["a"], [("deleted",)]) == ([one.name for one in listing.functions.values()], list(listing.drift.values()))
+    listing = await rig.stacks.stack(name)
+    assert (["a"], {"B": ("deleted",)}) == ([one.name for one in listing.functions.values()], listing.drift)
 
 
 async def test_a_stack_that_others_import_from_is_not_deleted(rig: Rig) -> None:
     def request(name: str, **shared: Any) -> StackRequest:
-        return StackRequest(name, {name.title(): rig.definition(name)}, **shared)
+        return StackRequest(name, Contents({name.title(): rig.definition(name)}), **shared)
 
-    await rig.control.put_stack(request("base", exports={"url": "http://a"}), lambda _: None)
-    await rig.control.put_stack(request("user", imports=("url",)), lambda _: None)
+    await rig.stacks.put_stack(request("base", exports={"url": "http://a"}), lambda _: None)
+    await rig.stacks.put_stack(request("user", imports=("url",)), lambda _: None)
     with pytest.raises(Conflict, match="url is imported by the stack user"):
-        await rig.control.delete_stack("base")
-    await rig.control.delete_stack("user")
-    await rig.control.delete_stack("base")
+        await rig.stacks.delete_stack("base")
+    await rig.stacks.delete_stack("user")
+    await rig.stacks.delete_stack("base")
     with pytest.raises(ResourceNotFound):
-        await rig.control.delete_stack("base")
+        await rig.stacks.delete_stack("base")
 
 
 async def test_health_names_the_runtimes_of_the_node(rig: Rig) -> None:
@@ -467,7 +472,7 @@ async def test_what_runs_otherwise_than_asked_is_noted(rig: Rig) -> None:
         "New": rig.definition("new", Runtime=f"python{here}", Architectures=[machine]),
         "Plain": rig.definition("plain", Runtime=f"python{here}"),
     }
-    result = await rig.control.put_stack(StackRequest("main", functions), lambda event: None)
+    result = await rig.stacks.put_stack(StackRequest("main", Contents(functions)), lambda event: None)
     assert (
         f"old: Runtime python3.9 runs on Python {here} here",
         f"old: Architectures {other} runs on {machine} here",
@@ -515,7 +520,7 @@ async def test_a_snapshot_that_came_in_is_offered_to_every_model_with_its_weight
 
 
 def _queued(rig: Rig, queues: dict[str, Any], mappings: dict[str, Any] | None = None) -> StackRequest:
-    return StackRequest("main", {"A": rig.definition("a")}, queues=queues, mappings=mappings or {})
+    return StackRequest("main", Contents({"A": rig.definition("a")}, queues=queues, mappings=mappings or {}))
 
 
 JOBS = "arn:aws:sqs:us-east-1:000000000000:jobs"
@@ -528,32 +533,61 @@ async def test_a_stack_has_its_queues_and_mappings_and_takes_them_along(rig: Rig
         "Dead": {"QueueName": "jobs-dead", "DeletionPolicy": "Retain"},
     }
     mapping = {"FunctionName": "a", "EventSourceArn": JOBS, "BatchSize": 3}
-    await rig.control.put_stack(_queued(rig, queues, {"Map": mapping}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, queues, {"Map": mapping}), lambda event: None)
     jobs = rig.queues.queue("jobs").settings
     assert (9, 2, "jobs-dead") == (jobs.visibility_s, jobs.max_receives, jobs.dead_letter)
     record = rig.registry.catalog.stacks["main"]
-    assert {"Jobs": "jobs", "Dead": "jobs-dead"} == record.queues
-    document = rig.registry.catalog.documents[f"event-source-mapping/{record.mappings['Map']}"]
+    assert {"Jobs": "jobs", "Dead": "jobs-dead"} == record.names.queues
+    document = rig.registry.catalog.documents[f"event-source-mapping/{record.names.mappings['Map']}"]
     assert (JOBS, f"{ARN}a", "Enabled", 3) == (
         document["EventSourceArn"], document["FunctionArn"], document["State"], document["BatchSize"],
     )  # fmt: skip
 
     await rig.queues.send("jobs", b"kept")
-    await rig.control.put_stack(_queued(rig, queues, {"Map": mapping | {"Enabled": False}}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, queues, {"Map": mapping | {"Enabled": False}}), lambda event: None)
     assert 1 == (await rig.queues.counts("jobs")).visible  # it is the same queue
     await rig.queues.send("jobs-dead", b"dead")
-    await rig.control.delete_stack("main")
+    await rig.stacks.delete_stack("main")
     assert ["jobs-dead"] == [queue.name for queue in rig.queues.queues]
     assert {} == rig.registry.catalog.documents
 
-    await rig.control.put_stack(_queued(rig, queues), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, queues), lambda event: None)
     assert 1 == (await rig.queues.counts("jobs-dead")).visible  # its stack finds it again
+
+
+async def test_queues_that_the_sqs_api_has_changed_or_deleted_are_drift_and_put_back(rig: Rig) -> None:
+    wanted = _queued(rig, {
+        "Jobs": {"QueueName": "jobs", "VisibilityTimeout": 9, "Tags": {"team": "a"},
+                 "RedrivePolicy": {"deadLetterTargetArn": f"{JOBS}-dead", "maxReceiveCount": 2}},
+        "Dead": {"QueueName": "jobs-dead", "DeletionPolicy": "Retain"},
+        "Rest": {"QueueName": "rest"},
+    })  # fmt: skip
+
+    async def drift() -> Mapping[str, tuple[str, ...]]:
+        return (await rig.stacks.stack("main")).drift
+
+    await rig.stacks.put_stack(wanted, lambda event: None)
+    before = rig.queues.queue("jobs").settings
+    assert {} == await drift()
+    await rig.queues.change("jobs", before.evolve(
+        visibility_s=7, max_receives=3, tags={"team": "b", "mine": "x"}, extra={"Policy": "{}"}
+    ))  # fmt: skip
+    await rig.queues.remove("rest")
+    await rig.queues.remove("jobs-dead")
+    await rig.queues.create("jobs-dead", QueueSettings())
+    assert {
+        "Jobs": ("VisibilityTimeout", "RedrivePolicy", "Tags.mine", "Tags.team", "Policy"), "Dead": ("deleted",),
+        "Rest": ("deleted",),
+    } == await drift()  # fmt: skip
+    await rig.queues.remove("jobs-dead")  # which was another's, and in the way
+    await rig.stacks.put_stack(wanted, lambda event: None)
+    assert ({}, before) == (await drift(), rig.queues.queue("jobs").settings)
 
 
 async def test_a_queue_that_a_template_names_no_longer_goes_after_its_mapping(rig: Rig) -> None:
     mapping = {"FunctionName": "a", "EventSourceArn": JOBS}
-    await rig.control.put_stack(_queued(rig, {"Jobs": {"QueueName": "jobs"}}, {"Map": mapping}), lambda event: None)
-    await rig.control.put_stack(_queued(rig, {"Other": {"QueueName": "other"}}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, {"Jobs": {"QueueName": "jobs"}}, {"Map": mapping}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, {"Other": {"QueueName": "other"}}), lambda event: None)
     assert ["other"] == [queue.name for queue in rig.queues.queues]
     assert {} == rig.registry.catalog.documents
 
@@ -575,20 +609,20 @@ async def test_a_stack_whose_queues_or_mappings_cannot_be_changes_nothing(
     rig: Rig, queues: dict[str, Any], mappings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DefinitionError, match=message):
-        await rig.control.put_stack(_queued(rig, queues, mappings), lambda event: None)
+        await rig.stacks.put_stack(_queued(rig, queues, mappings), lambda event: None)
     assert ((), {}, {}) == (rig.queues.queues, rig.registry.catalog.stacks, rig.registry.catalog.functions)
 
 
 async def test_a_queue_that_the_api_made_is_not_taken_over(rig: Rig) -> None:
     await rig.queues.create("jobs", QueueSettings())
     with pytest.raises(Conflict, match="Q: queue jobs belongs to no stack: it was made by the SQS API"):
-        await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+        await rig.stacks.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
 
 
 async def test_a_commit_that_fails_takes_back_what_was_done_to_queues(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
 
     async def full(decide: object) -> None:
         raise StateError("the disk is full")
@@ -596,13 +630,13 @@ async def test_a_commit_that_fails_takes_back_what_was_done_to_queues(
     monkeypatch.setattr(rig.registry, "change", full)
     changed = {"Q": {"QueueName": "jobs", "DelaySeconds": 5}, "R": {"QueueName": "more"}}
     with pytest.raises(StateError):
-        await rig.control.put_stack(_queued(rig, changed), lambda event: None)
+        await rig.stacks.put_stack(_queued(rig, changed), lambda event: None)
     (jobs,) = rig.queues.queues
     assert ("jobs", 0) == (jobs.name, jobs.settings.delay_s)
 
 
 async def test_kill_race_queues_of_a_deploy_that_did_not_end_go_at_the_next_start(rig: Rig) -> None:
-    await rig.control.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
+    await rig.stacks.put_stack(_queued(rig, {"Q": {"QueueName": "jobs"}}), lambda event: None)
     for name, owner in (("left", "stack:main"), ("kept", "kept of stack:main"), ("own", "")):
         await rig.queues.create(name, QueueSettings(owner=owner))
     await StackQueues(rig.queues, region="us-east-1", account_id="000000000000").tidy(rig.registry.catalog)

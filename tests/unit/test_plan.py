@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug.deploy.apply import DeployResult, Progress, deploy, deploy_all, prepare
+from glowplug.deploy.apply import DeployResult, Progress, deploy_all, prepare
 from glowplug.deploy.errors import NodeUnreachable, StrictRefusal, TemplateError
 from glowplug.deploy.plan import Change, plan, plan_apis
 from glowplug.deploy.template import parse
 from glowplug.deploy.together import stack_name
 from glowplug.deploy.translate import Stack
 from glowplug.runtime.catalog import Catalog
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.definition import spec_of
 from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.management.drift import drift
@@ -50,13 +51,13 @@ Resources:
 
 def wanted(layers: Mapping[str, Any] | None = None, **definitions: Mapping[str, Any]) -> Stack:
     text = parse("Resources: {}", path=Path("/template.yaml"), name="template.yaml")
-    return Stack("main", text, definitions, {}, layers=layers or {})
+    return Stack("main", text, Contents(definitions, layers or {}), {})
 
 
 def held(*, drift: Mapping[str, Sequence[str]] | None = None, **definitions: Mapping[str, Any]) -> dict[str, Any]:
     """The node's answer about a stack that was put so."""
     functions = {key: spec_of(value).to_json() for key, value in definitions.items()}
-    return {"Definitions": definitions, "Functions": functions, "Drift": drift or {}}
+    return {"Definitions": {"Functions": definitions}, "Functions": functions, "Drift": drift or {}}
 
 
 def words(changes: Sequence[Change]) -> list[str]:
@@ -119,10 +120,10 @@ def test_what_was_changed_on_the_node_is_changed_back_and_said() -> None:
 
 def test_apis_are_created_changed_and_deleted_by_their_logical_ids() -> None:
     def with_apis(**apis: Mapping[str, Any]) -> Stack:
-        return replace(wanted(Echo=ECHO), apis=apis)
+        return replace(wanted(), definitions=Contents({"Echo": ECHO}, apis=apis))
 
     web = {"Kind": "HttpApi", "Routes": [{"Path": "/a"}], "Timeout": 3}
-    known = {"ApiDefinitions": {"Web": {**web, "Stack": "main"}, "Old": {"Stack": "main"}}}
+    known = {"Definitions": {"Apis": {"Web": web, "Old": {}}}}
     assert ["+ API Web"] == words(plan_apis(None, with_apis(Web=web)))
     assert ["- API Old", "= API Web"] == words(plan_apis(known, with_apis(Web=web)))
     [_, change, new] = plan_apis(known, with_apis(Web={**web, "Routes": [], "Timeout": 9}, New=web))
@@ -160,7 +161,7 @@ def test_a_plan_says_unchanged_exactly_where_putting_the_stack_changes_nothing(
 
     def put_into(catalog: Catalog, definitions: Mapping[str, Any]) -> tuple[Catalog, dict[str, str]]:
         functions = {key: wanted_of(given) for key, given in definitions.items()}
-        catalog, changes = put(catalog, WantedStack("main", "", functions, definitions=definitions), site)
+        catalog, changes = put(catalog, WantedStack("main", "", functions, Contents(definitions)), site)
         return catalog, {change.function: change.change for change in changes}
 
     catalog, _ = put_into(Catalog(), before)
@@ -197,7 +198,7 @@ class NodeInMemory:
         return self.others
 
     def stack(self, name: str) -> Mapping[str, Any] | None:
-        return {"Functions": self.functions, "Definitions": self.bodies[-1]["Functions"]} if self.bodies else None
+        return {"Functions": self.functions, "Definitions": self.bodies[-1]} if self.bodies else None
 
     def put_stack(self, name: str, body: Mapping[str, Any], on_progress: Progress | None = None) -> Mapping[str, Any]:
         if self.refusal:
@@ -214,6 +215,11 @@ def template(tmp_path: Path) -> Path:
     path = tmp_path / "template.yaml"
     path.write_text(TEMPLATE)
     return path
+
+
+def deploy(template: Path, node: NodeInMemory, **more: Any) -> DeployResult:
+    [result] = deploy_all([template], node, **more)
+    return result
 
 
 def actions(result: DeployResult) -> list[str]:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glowplug.runtime.catalog import lambda_time
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.errors import Conflict, DefinitionError, FunctionNotFound, StateError
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import FunctionChange, WantedStack, put
@@ -50,7 +52,7 @@ def of(specs: dict[str, FunctionSpec], name: str = "main", digest: str = "t1") -
     """Return the stack of functions by logical id; it remembers their URLs, as a real one's definitions do."""
     functions = {key: wanted(spec, url=spec.name in URL and spec.timeout_s != 9.0) for key, spec in specs.items()}
     definitions = {key: {"Urls": dict.fromkeys(one.urls)} for key, one in functions.items()}
-    return WantedStack(name, digest, functions, definitions=definitions, exports={f"{name}-url": "http://a"})
+    return WantedStack(name, digest, functions, Contents(definitions), exports={f"{name}-url": "http://a"})
 
 
 async def put_stack(registry: Registry, stack: WantedStack) -> list[FunctionChange]:
@@ -114,7 +116,7 @@ async def test_a_stack_becomes_exactly_what_is_put(path: Path) -> None:
     assert registry.url("echo") is None
     found = registry.catalog.stacks.get("main")
     assert found is not None
-    assert (found.template_digest, dict(found.functions)) == ("t2", {"Echo": "echo"})
+    assert (found.template_digest, dict(found.names.functions)) == ("t2", {"Echo": "echo"})
     assert registry.catalog.code_digests() == {ECHO.code_digest}
     await registry.close()
 
@@ -379,6 +381,36 @@ async def test_a_file_of_the_first_release_is_read_as_it_was(path: Path) -> None
             function.spec, function.slot, function.reserved, function.latest.revision_id, function.latest.modified
         )  # fmt: skip
         assert "echo" == registry.catalog.urls["echo"].function
-        assert {"Echo": "echo"} == registry.catalog.stacks["main"].functions
+        assert {"Echo": "echo"} == registry.catalog.stacks["main"].names.functions
         assert 0 == registry.slot("gone")
+        await registry.close()
+
+
+async def test_a_stack_of_the_release_before_sections_keeps_what_it_has(path: Path) -> None:
+    """Also what was asked for of it, as far as that was kept. A layer's unzipped size was of no use to anybody."""
+    rule = {"Type": "AWS::Events::Rule", "Name": "tick", "ScheduleExpression": "rate(1 hour)"}
+    layer = {"LayerName": "deps", "CodeSha256": "d" * 64, "CompatibleRuntimes": ["python3.11"]}
+    mapping = {"FunctionName": "echo", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:jobs"}
+    asked: Contents[Any] = Contents(
+        {"Echo": {"FunctionName": "echo"}}, {"Deps": layer}, {"Web": {"Routes": []}}, {"Jobs": {"QueueName": "jobs"}},
+        {"Map": mapping}, {"Tick": rule},
+    )  # fmt: skip
+    registry = await opened(path)
+    await put_stack(registry, WantedStack("main", "t1", {"Echo": wanted(ECHO)}, asked, {"d" * 64: 10}))
+    put = registry.catalog
+    await registry.close()
+    with sqlite3.connect(path) as connection:
+        [(text,)] = connection.execute("SELECT value FROM stacks")
+        value = json.loads(text)
+        value |= {section.lower(): names for section, names in value.pop("names").items()}
+        value["definitions"] = value["definitions"]["Functions"]
+        connection.execute("UPDATE stacks SET value = ?", (json.dumps(value),))
+        connection.execute("UPDATE layers SET value = json_set(value, '$.versions.1.unzipped', 9)")
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    for _ in range(2):
+        registry = await opened(path)
+        found, before = registry.catalog.stacks["main"], put.stacks["main"]
+        assert replace(before, definitions=replace(asked, queues={}, mappings={})) == found
+        assert (put.layers, put.documents) == (registry.catalog.layers, registry.catalog.documents)
         await registry.close()

@@ -28,7 +28,7 @@ def test_a_template_without_problems_is_a_stack_with_notes() -> None:
     found = reviewed(f"Resources:\n  A: {{{FUNCTION}, Tracing: Active, Description: !ImportValue x}}}}\n")
     assert (("Tracing has no effect here (A)",), ()) == (found.notes, found.problems)
     assert found.stack is not None
-    assert ["A"] == list(found.stack.definitions)
+    assert ["A"] == list(found.stack.definitions.functions)
 
 
 def test_every_problem_is_told_in_the_order_of_lines() -> None:

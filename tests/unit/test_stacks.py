@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from glowplug.runtime.catalog import LATEST, Alias, Catalog, Function, Provisioned
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.deployments import Stamp, activated, allocation_of, quota_of
 from glowplug.runtime.errors import Conflict, DefinitionError, PolicyTooLong
-from glowplug.runtime.management import policies
+from glowplug.runtime.management import mappings, policies
 from glowplug.runtime.management.drift import drift
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import FunctionChange, WantedStack, destroy, put
@@ -34,16 +35,16 @@ class Node:
 
     def put(
         self, name: str = "main", layers: Any = None, apis: Any = None, exports: Any = None, imports: Any = (),
-        triggers: Any = None, **functions: Any,
+        triggers: Any = None, mappings: Any = None, **functions: Any,
     ) -> list[FunctionChange]:  # fmt: skip
         definitions = {
             key: {"FunctionName": key.lower(), "Handler": "h.f", "Runtime": "python3.11", "CodeSha256": CODE, **more}
             for key, more in functions.items()
         }
         stack = WantedStack(
-            name, "t", {key: wanted_of(given) for key, given in definitions.items()}, layers or {}, apis or {},
-            {CODE: 10, OTHER: 20}, definitions, exports or {}, tuple(imports),
-            triggers=triggers or {},
+            name, "t", {key: wanted_of(given) for key, given in definitions.items()},
+            Contents(definitions, layers or {}, apis or {}, mappings=mappings or {}, triggers=triggers or {}),
+            {CODE: 10, OTHER: 20}, exports or {}, tuple(imports),
         )  # fmt: skip
         self.catalog, changes = put(self.catalog, stack, self.site())
         return changes
@@ -442,10 +443,41 @@ def test_a_function_that_was_deleted_or_made_anew_by_the_api_is_drift() -> None:
         assert {"Gn": ("deleted",)} == drifted(node)
 
 
-def test_a_layer_version_that_is_gone_is_drift_of_the_function_that_names_it() -> None:
+def test_a_layer_that_was_deleted_or_got_another_version_is_drift() -> None:
     node = deployed()
-    node.catalog = replace(node.catalog, layers={})
-    assert {"Fn": ("Layers",)} == drifted(node)
+    layer = node.catalog.layers["deps"]
+    for layers, drifting in (
+        ({}, {"Deps": ("deleted",)}),  # made anew, it has the number that its function names
+        ({"deps": replace(layer, versions={})}, {"Deps": ("deleted",), "Fn": ("Layers",)}),
+        ({"deps": replace(layer, stack="")}, {"Deps": ("deleted",)}),
+        ({"deps": replace(layer, next_version=3, versions={2: replace(layer.versions[1], version=2, digest=OTHER)})},
+         {"Deps": ("Code",), "Fn": ("Layers",)}),
+    ):  # fmt: skip
+        node.catalog = replace(node.catalog, layers=layers)
+        assert drifting == drifted(node)
+
+
+QUEUE = "arn:aws:sqs:us-east-1:000000000000:jobs"
+MAPPING = {"FunctionName": "fn", "EventSourceArn": QUEUE, "BatchSize": 5}
+
+
+def test_a_mapping_that_was_changed_or_deleted_by_the_api_is_drift() -> None:
+    node = Node()
+    node.put(mappings={"Map": MAPPING, "Other": {**MAPPING, "FunctionName": "gn"}}, Fn={}, Gn={})
+    assert {} == drifted(node)
+    uuid = node.catalog.stacks["main"].names.mappings["Map"]
+    given = {"BatchSize": 9, "Enabled": False, "KMSKeyArn": "k"}
+    changed, _ = mappings.update(node.catalog, uuid, given, f"{ARN}gn:live", node.site())
+    node.catalog, _ = mappings.delete(changed, node.catalog.stacks["main"].names.mappings["Other"])
+    assert {"Map": ("BatchSize", "FunctionName", "KMSKeyArn", "Enabled"), "Other": ("deleted",)} == drifted(node)
+
+
+def test_a_function_that_was_deleted_hides_no_other_drift_behind_its_mapping() -> None:
+    node = Node()
+    node.put(mappings={"Map": MAPPING}, Fn={}, Gn={})
+    node.catalog = node.catalog.without_function("fn")
+    node.catalog = node.catalog.with_function(changed_spec(node.catalog.functions["gn"], timeout_s=9.0))
+    assert {"Fn": ("deleted",), "Gn": ("Timeout",)} == drifted(node)
 
 
 def test_pinned_files_of_a_model_are_no_drift() -> None:
@@ -464,7 +496,7 @@ def test_a_trigger_is_a_document_that_knows_since_when_it_runs_at_its_times() ->
     node.put(triggers={"Tick": rule}, Fn={})
     key = "trigger/main/Tick"
     assert {**rule, "Stack": "main", "CreationDate": "i1"} == node.catalog.documents[key]
-    assert {"Tick": "tick"} == node.catalog.stacks["main"].triggers
+    assert {"Tick": "tick"} == node.catalog.stacks["main"].names.triggers
     node.put(triggers={"Tick": {**rule, "Targets": [{"FunctionName": "fn", "Input": "1"}]}}, Fn={})
     assert "i1" == node.catalog.documents[key]["CreationDate"]
     node.put(triggers={"Tick": {**rule, "State": "DISABLED"}}, Fn={})

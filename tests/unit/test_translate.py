@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from glowplug.deploy.account import Account
 from glowplug.deploy.errors import TemplateError
-from glowplug.deploy.resources import Account
 from glowplug.deploy.template import load
 from glowplug.deploy.translate import Stack, translate
 from glowplug.runtime.errors import DefinitionError
@@ -57,7 +57,7 @@ def test_a_function_without_a_name_is_called_stack_and_logical_id(directory: Pat
         "Runtime": "python3.11",
         "Role": "arn:aws:iam::000000000000:role/main-EmbedRole",
         "Tags": {"lambda:createdBy": "SAM"},
-    } == stack.definitions["Embed"]
+    } == stack.definitions.functions["Embed"]
 
 
 def test_every_built_property_reaches_the_spec(directory: Path) -> None:
@@ -80,7 +80,7 @@ def test_every_built_property_reaches_the_spec(directory: Path) -> None:
         Warmup: {Event: event.json, Compare: none}
   Given: {Type: AWS::IAM::Role, Properties: {RoleName: mine, AssumeRolePolicyDocument: {}}}
 """  # fmt: skip
-    wanted = wanted_of(translated(directory, text).definitions["Embed"])
+    wanted = wanted_of(translated(directory, text).definitions.functions["Embed"])
     spec = wanted.spec
     assert ("embed", "words", 1024, 30, 512, 3, True) == (
         spec.name, spec.description, spec.memory_mb, spec.timeout_s, spec.ephemeral_mb, wanted.reserved, spec.snap_start
@@ -117,14 +117,17 @@ Resources:
     Properties: {Handler: a.b, Runtime: python3.11, CodeUri: code, FunctionUrlConfig: {AuthType: NONE}}
 """
     dev = translated(directory, text)
-    assert ["Embed"] == list(dev.definitions)
-    assert (256, "256") == (dev.definitions["Embed"]["MemorySize"], dev.definitions["Embed"]["Description"])
-    assert {"Source": "s3://dev/x", "Engine": "eager"} == dev.definitions["Embed"]["Glowplug"]["Model"]
-    assert 5 == dev.definitions["Embed"]["Glowplug"]["IdleTimeoutSeconds"]
+    assert ["Embed"] == list(dev.definitions.functions)
+    assert (256, "256") == (
+        dev.definitions.functions["Embed"]["MemorySize"],
+        dev.definitions.functions["Embed"]["Description"],
+    )
+    assert {"Source": "s3://dev/x", "Engine": "eager"} == dev.definitions.functions["Embed"]["Glowplug"]["Model"]
+    assert 5 == dev.definitions.functions["Embed"]["Glowplug"]["IdleTimeoutSeconds"]
     prod = translated(directory, text, parameters={"Stage": "prod", "Memory": "512"})
-    assert {"Embed", "OnlyProd"} == set(prod.definitions)
-    assert {"AuthType": "NONE"} == prod.definitions["OnlyProd"]["Urls"]["$LATEST"]
-    assert 512 == prod.definitions["Embed"]["MemorySize"]
+    assert {"Embed", "OnlyProd"} == set(prod.definitions.functions)
+    assert {"AuthType": "NONE"} == prod.definitions.functions["OnlyProd"]["Urls"]["$LATEST"]
+    assert 512 == prod.definitions.functions["Embed"]["MemorySize"]
     wrong = {"Stage": "template.yaml:6: Parameters.Stage: 'x' is not one of dev, prod",
              "Memory": "template.yaml:3: Parameters.Memory: 'x' is not a number",
              "Memor": "template.yaml:2: Parameters: the template has no parameter Memor; did you mean Memory?"}  # fmt: skip
@@ -147,10 +150,10 @@ Resources:
     Properties: {Handler: a.b, Timeout: 10}
 """
     stack = translated(directory, text)
-    assert {"Parking": False, "IdleTimeoutSeconds": 7} == stack.definitions["Plain"]["Glowplug"]
-    assert {"Engine": "eager", "Source": "s3://b/x"} == stack.definitions["Embed"]["Glowplug"]["Model"]
-    assert 8 == stack.definitions["Embed"]["Glowplug"]["IdleTimeoutSeconds"]
-    assert [9, 10] == [stack.definitions[name]["Timeout"] for name in ("Plain", "Embed")]
+    assert {"Parking": False, "IdleTimeoutSeconds": 7} == stack.definitions.functions["Plain"]["Glowplug"]
+    assert {"Engine": "eager", "Source": "s3://b/x"} == stack.definitions.functions["Embed"]["Glowplug"]["Model"]
+    assert 8 == stack.definitions.functions["Embed"]["Glowplug"]["IdleTimeoutSeconds"]
+    assert [9, 10] == [stack.definitions.functions[name]["Timeout"] for name in ("Plain", "Embed")]
     assert 1 == len(stack.archives)
 
 
@@ -181,8 +184,8 @@ Resources:
   RawUrl: {Type: AWS::Lambda::Url, Properties: {AuthType: NONE, TargetFunctionArn: !GetAtt Raw.Arn}}
 """
     stack = translated(directory, text)
-    assert {"AuthType": "NONE"} == stack.definitions["Raw"]["Urls"]["$LATEST"]
-    assert {"Parking": False} == stack.definitions["Raw"]["Glowplug"]
+    assert {"AuthType": "NONE"} == stack.definitions.functions["Raw"]["Urls"]["$LATEST"]
+    assert {"Parking": False} == stack.definitions.functions["Raw"]["Glowplug"]
     [archive] = stack.archives.values()
     assert ("index.py",) == archive.names
 
@@ -253,7 +256,8 @@ def test_a_property_that_is_not_built_is_refused_by_name(directory: Path, name: 
         (HEAD + FUNCTION + "      MemorySize: 1\n", "template.yaml:9: Embed.Properties.MemorySize: 1 is not between 128"),
         (HEAD + FUNCTION.replace("3.11", "2.7"), "template.yaml:7: Embed.Properties.Runtime: 'python2.7' is not supported"),
         (HEAD + FUNCTION.replace("code/", "absent"), "template.yaml:8: Embed.Properties.CodeUri: "),
-        (HEAD + FUNCTION.replace("code/", "s3://b/k"), "template.yaml:8: Embed.Properties.CodeUri: 's3://b/k' is not supp"),
+        (HEAD + FUNCTION.replace("code/", "https://b/k"), "template.yaml:8: Embed.Properties.CodeUri: 'https://b/k' is not supp"),
+        (HEAD + FUNCTION.replace("code/", "s3://b"), "template.yaml:8: Embed.Properties.CodeUri: 's3://b' is not s3://bucket/key"),
         (HEAD + FUNCTION.replace("CodeUri: code/", ""), "template.yaml:5: Embed.Properties: CodeUri is missing"),
         (HEAD + FUNCTION.replace("Handler: embed.handler", ""), "template.yaml:3: Embed: Runtime and Handler needs"),
         (
@@ -335,7 +339,7 @@ def test_translating_needs_no_aws_configuration(directory: Path, monkeypatch: py
     monkeypatch.setenv("AWS_PROFILE", "of-someone-else")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(directory / "absent"))
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    assert ["Embed"] == list(translated(directory, HEAD + FUNCTION).definitions)
+    assert ["Embed"] == list(translated(directory, HEAD + FUNCTION).definitions.functions)
 
 
 def test_the_template_itself_is_left_as_it_was_read(directory: Path) -> None:

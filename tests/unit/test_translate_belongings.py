@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from glowplug.deploy.errors import TemplateError
 from glowplug.deploy.intrinsics import Intrinsics
-from glowplug.deploy.resources import numbered, unpublished
 from glowplug.deploy.template import parse
 from glowplug.deploy.translate import Stack, translate
+from glowplug.deploy.versionnumbers import numbered, unpublished
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.wanted import WantedFunction, wanted_of
 
@@ -54,7 +54,7 @@ def refused(text: str) -> str:
 
 def embed(properties: str, more: str = "") -> dict[str, Any]:
     """Return the definition of a SAM function with further properties."""
-    definition = dict(translated(HEAD + SERVERLESS + indented(properties) + more).definitions["Embed"])
+    definition = dict(translated(HEAD + SERVERLESS + indented(properties) + more).definitions.functions["Embed"])
     wanted_of(definition)
     return definition
 
@@ -107,7 +107,7 @@ def test_a_version_has_a_new_logical_id_where_what_it_is_made_of_has_changed(
         text = re.sub("InlineCode: .*", changed, text)
     else:
         text += indented(changed)
-    after = version_of(dict(translated(text).definitions["Embed"]))
+    after = version_of(dict(translated(text).definitions.functions["Embed"]))
     assert publishes == (before != after)
 
 
@@ -145,7 +145,7 @@ def test_what_is_stored_has_the_names_and_shapes_of_the_lambda_api() -> None:
 Globals: {Function: {Tags: {shared: yes}, FunctionScalingConfig: {MaxExecutionEnvironments: "4"}}}
 """  # fmt: skip
     stack = translated(text)
-    definition = stack.definitions["Embed"]
+    definition = stack.definitions.functions["Embed"]
     assert {"lambda:createdBy": "SAM", "shared": "true", "team": "main", "count": "3"} == definition["Tags"]
     assert {
         "LoggingConfig": {"LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "LogGroup": "/mine"},
@@ -187,7 +187,7 @@ def test_what_belongs_to_a_function_whose_condition_fails_goes_with_it() -> None
         + "    Condition: Never\n" + SERVERLESS.replace("Embed", "Other").replace("embed", "other")
         + "Conditions: {Never: !Equals [a, b]}\n"
     )  # fmt: skip
-    assert ["Other"] == list(translated(text).definitions)
+    assert ["Other"] == list(translated(text).definitions.functions)
 
 
 # --- CloudFormation ---------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ Outputs:
 
 
 def test_resources_of_their_own_are_read_as_cloudformation_has_them() -> None:
-    definition = translated(RAW).definitions["Raw"]
+    definition = translated(RAW).definitions.functions["Raw"]
     assert {"First": {"Description": "one"}} == definition["Versions"]
     assert {
         "live": {
@@ -290,16 +290,16 @@ Outputs:
 """
     )
     stack = translated(text)
-    version = version_of(dict(stack.definitions["Embed"]))
+    version = version_of(dict(stack.definitions.functions["Embed"]))
     assert {
         "Version": f"{ARN}embed:3", "Alias": f"{ARN}embed:live", "Both": f"{ARN}embed:live {ARN}embed:3"
     } == numbered(dict(stack.outputs), {version: "3"})  # fmt: skip
 
 
 def test_a_version_may_say_which_code_it_expects() -> None:
-    digest = base64.b64encode(bytes.fromhex(translated(RAW).definitions["Raw"]["CodeSha256"])).decode()
+    digest = base64.b64encode(bytes.fromhex(translated(RAW).definitions.functions["Raw"]["CodeSha256"])).decode()
     right = RAW.replace("Description: one", f"CodeSha256: {digest}")
-    assert {"First": {}} == translated(right).definitions["Raw"]["Versions"]
+    assert {"First": {}} == translated(right).definitions.functions["Raw"]["Versions"]
     wrong = refused(RAW.replace("Description: one", "CodeSha256: other"))
     assert f"template.yaml:14: First.Properties.CodeSha256: is not that of the function's code, {digest}" == wrong
 
@@ -447,7 +447,7 @@ def test_whatever_stands_in_a_resource_is_read_or_refused_with_its_place(kind: s
     given = ", ".join(f"{name}: {value}" for name, value in properties.items())
     text = f"{HEAD}{PLAIN}  X: {{Type: AWS::Lambda::{kind}, Properties: {{{given}}}}}\n"
     try:
-        definition = translated(text).definitions["Raw"]
+        definition = translated(text).definitions.functions["Raw"]
     except TemplateError as error:
         line = error.line
     else:
