@@ -65,6 +65,7 @@ class Asynchronous:
                 deployed=deployed,
                 invoke=invoke,
                 room=router.room,
+                cancel=router.cancel,
                 settler=settler,
                 endings=endings,
                 watchers=watchers,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import StateError
 
@@ -68,8 +69,9 @@ class NodeConfig:
     ``async_requeue_s`` and ``async_requeue_limit_s`` bound the delays after a throttle, ``async_retention_s`` is how
     long results and idempotency keys are kept, ``delivery_age_s`` how long a delivery to another host is tried.
     ``sqs_endpoint`` and ``s3_endpoint`` are for destinations that are not of this node, ``webhooks`` maps ARNs of
-    topics and event buses to URLs. ``s3_poll_s`` is how often buckets with notifications are looked at, ``buckets``
-    those that are directories of this machine (docs/events.md).
+    topics and event buses to URLs. ``webhook_hosts`` are those that callers may name for results of their events;
+    empty: any, for who may control the node (``http/webhooks.py``). ``s3_poll_s`` is how often buckets with
+    notifications are looked at, ``buckets`` those that are directories of this machine (docs/events.md).
 
     Raises ``StateError`` naming the variable of a value that cannot be.
     """
@@ -112,6 +114,7 @@ class NodeConfig:
     s3_poll_s: float = 30.0
     buckets: Mapping[str, Path] = field(default_factory=dict)
     webhooks: Mapping[str, str] = field(default_factory=dict)
+    webhook_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -182,6 +185,16 @@ def read_webhooks(text: str) -> dict[str, str]:
     return found
 
 
+def read_hosts(text: str) -> tuple[str, ...]:
+    """Read hosts, each maybe with a port or ``*`` for its first labels, separated by commas. Raises ``ValueError``."""
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if not all(_HOST.fullmatch(one) for one in found):
+        raise ValueError(text)
+    for one in found:
+        _ = urlsplit(f"//{one}").port  # raises for one beyond 65535
+    return found
+
+
 def read_buckets(text: str) -> dict[str, Path]:
     """Read ``NAME=DIRECTORY`` pairs, separated by commas. Raises ``ValueError``."""
     found = {}
@@ -197,7 +210,9 @@ _KINDS: dict[Callable[[str], Any], str] = {
     read_size: "size such as 500000000, 500M or 20G",
     read_buckets: "list of NAME=DIRECTORY pairs, separated by commas",
     read_webhooks: "list of ARN=URL pairs, separated by commas",
+    read_hosts: "list of hosts such as example.com, *.example.com or 10.0.0.7:8080, separated by commas",
 }
+_HOST = re.compile(r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -236,6 +251,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GLOWPLUG_S3_POLL_SECONDS": ("s3_poll_s", float),
     "GLOWPLUG_BUCKETS": ("buckets", read_buckets),
     "GLOWPLUG_WEBHOOKS": ("webhooks", read_webhooks),
+    "GLOWPLUG_WEBHOOK_HOSTS": ("webhook_hosts", read_hosts),
 }
 
 _ELSEWHERE = (

@@ -137,5 +137,6 @@ class Edge:
                 sources=self.eventing.polling.sources,
                 pollers=self.eventing.polling.pollers,
                 foreign=config.foreign_runtimes == "store",
+                webhook_hosts=config.webhook_hosts,
             )
         )

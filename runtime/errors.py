@@ -44,6 +44,7 @@
     │   │   └── StartTimeout                InitTimeoutSeconds passed
     │   └── InvocationError                 the handler ran, or began to
     │       ├── HandlerTimeout              Sandbox.Timedout
+    │       ├── InvocationCancelled         Glowplug.Cancelled
     │       ├── WorkerExited                Runtime.ExitError
     │       ├── OutOfMemory                 Runtime.OutOfMemory
     │       └── ResponseTooLarge            Function.ResponseSizeTooLarge
@@ -432,6 +433,12 @@ class HandlerTimeout(InvocationError):
     """The handler ran into its Timeout."""
 
     error_type = "Sandbox.Timedout"
+
+
+class InvocationCancelled(InvocationError):
+    """Whoever had caused the invocation cancelled it while it ran."""
+
+    error_type = "Glowplug.Cancelled"
 
 
 class WorkerExited(InvocationError):

@@ -87,8 +87,8 @@ class TextLines:
         return f"START RequestId: {lines.request_id} Version: {lines.version}\n"
 
     def end(self, lines: InvocationLog) -> str:
-        """Return END and REPORT, after a line about a timeout where there was one."""
-        timeout = f"{_moment(self._now())} {_timed_out(lines)}\n\n" if lines.status == "timeout" else ""
+        """Return END and REPORT, after the notice where there is one."""
+        notice = f"{_moment(self._now())} {lines.request_id} {lines.notice}\n\n" if lines.notice else ""
         init = f"Init Duration: {lines.init_ms:.2f} ms\t" if lines.init_ms is not None else ""
         restore = ""
         if lines.restore_ms is not None:
@@ -97,7 +97,7 @@ class TextLines:
                 f"Billed Restore Duration: {math.ceil(lines.restore_ms)} ms\t"
             )
         return (
-            f"{timeout}END RequestId: {lines.request_id}\n"
+            f"{notice}END RequestId: {lines.request_id}\n"
             f"REPORT RequestId: {lines.request_id}\tDuration: {lines.duration_ms:.2f} ms\t"
             f"Billed Duration: {_billed_ms(lines)} ms\tMemory Size: {lines.memory_mb} MB\t"
             f"Max Memory Used: {lines.max_memory_mb} MB\t"
@@ -147,11 +147,12 @@ class JsonLines:
         return self._line("start", record, at_s=self._now() - lines.duration_ms / 1e3)
 
     def end(self, lines: InvocationLog) -> str:
-        """Return platform.runtimeDone and platform.report, after a line about a timeout where there was one."""
-        timeout = ""
-        if lines.status == "timeout":
-            told = {"timestamp": _moment(self._now()), "level": "ERROR", "message": _timed_out(lines)}
-            timeout = _encode({**told, "requestId": lines.request_id})
+        """Return platform.runtimeDone and platform.report, after the notice where there is one."""
+        notice = ""
+        if lines.notice:
+            message = f"{lines.request_id} {lines.notice}"
+            told = {"timestamp": _moment(self._now()), "level": "ERROR", "message": message}
+            notice = _encode({**told, "requestId": lines.request_id})
         record = {
             "requestId": lines.request_id,
             "status": _status(lines.status, failed=lines.failed),
@@ -169,7 +170,7 @@ class JsonLines:
         if lines.restore_ms is not None:
             metrics["restoreDurationMs"] = _ms(lines.restore_ms)
         report = {**record, "metrics": metrics}
-        return timeout + self._line("runtimeDone", done, detail=True) + self._line("report", report)
+        return notice + self._line("runtimeDone", done, detail=True) + self._line("report", report)
 
     def _line(self, kind: str, record: dict[str, Any], *, detail: bool = False, at_s: float | None = None) -> str:
         good = record.get("status", "success") == "success"
@@ -211,10 +212,6 @@ def _runtime_version(runtime: str, region: str) -> tuple[str, str]:
 def _billed_ms(lines: InvocationLog) -> int:
     """Billed durations are rounded up to milliseconds; an import is billed with its request."""
     return math.ceil(lines.duration_ms) + math.ceil(lines.init_ms or 0.0)
-
-
-def _timed_out(lines: InvocationLog) -> str:
-    return f"{lines.request_id} Task timed out after {lines.timeout_s:.2f} seconds"
 
 
 def _ending(status: str, error_type: str) -> str:

@@ -56,7 +56,7 @@ def show(request_id: str, wait: bool, endpoint: str | None, state: Path | None, 
 @click.argument("request_id")
 @of_a_node
 def cancel(request_id: str, endpoint: str | None, state: Path | None, as_json: bool) -> None:
-    """Cancel an event. What its handler has begun it may finish; nobody waits for it."""
+    """Cancel an event. If it runs, its process is killed."""
     event = connect(endpoint, state).cancel(request_id)
     if as_json:
         show_json(event)

@@ -48,12 +48,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What feeds share. ``room`` tells how many more requests a version's instances could take."""
+    """What feeds share. ``room`` tells how many more requests a version's instances could take; ``cancel`` ends the
+    instance that runs the request of an id, which then has an outcome, and returns whether one does."""
 
     store: QueueStore
     deployed: Deployed
     invoke: Callable[[Invocation], Awaitable[Outcome]]
     room: Callable[[str, str], int]
+    cancel: Callable[[str], bool]
     settler: Settler
     endings: Endings
     watchers: Watchers
@@ -327,12 +329,15 @@ class Attempts:
                 attempt.lease = result[0]
 
     def cancel(self, key: bytes) -> bool:
-        """Let an event that is held end as cancelled; return whether there was one that is not over."""
+        """Let an event that is held end as cancelled; return whether there was one that is not over.
+
+        What runs ends with its process, and what waits for an instance at once.
+        """
         attempt = self.held.get(key)
         if attempt is None or attempt.over:
             return False
         attempt.cancelled = True
-        if attempt.task is not None:
+        if attempt.task is not None and not self._n.cancel(attempt.event.request_id):
             attempt.task.cancel()
         return True
 

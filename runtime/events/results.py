@@ -128,7 +128,7 @@ class Results:
             alarm.cancel()
 
     async def cancel(self, request_id: str) -> Found:
-        """End an event as cancelled. What its handler has begun it may finish; nobody waits for it.
+        """End an event as cancelled. What runs ends with its process, before this returns.
 
         Raises ``ResourceNotFound``, and ``Conflict`` when it is over.
         """

@@ -26,6 +26,7 @@ from glowplug.runtime.spec import FunctionSpec
 
 from .invoking import hold_of
 from .messages import Reply, Request, json_reply
+from .streamed_url import failed
 from .url_event import UnmappableResult, response_of
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 PATH = "/_async/"
 _CODE_BYTES = 16
 _RETRY_AFTER = ("Retry-After", "1")
-_FAILED = Reply(HTTPStatus.BAD_GATEWAY, b"Internal Server Error", (), "text/plain; charset=utf-8")
 
 
 class Deferred:
@@ -79,12 +79,12 @@ class Deferred:
             body = {"requestId": request_id, "state": found.state}
             return json_reply(body, HTTPStatus.ACCEPTED, (("Location", request.path), _RETRY_AFTER))
         if record.state != SUCCEEDED or record.body is None:
-            return _FAILED
+            return failed()
         try:
             return response_of(record.body)
         except UnmappableResult as error:
             log.warning("%s: request %s: the result is not a response: %s", url.function, request_id, error)
-            return _FAILED
+            return failed()
 
     def _token(self, function: str, request_id: str) -> str:
         key = key_of(request_id) or b""

@@ -120,9 +120,6 @@ class Gateway:
             if match.route.response is not None:
                 return canned(match.route)
             return await self._call(request, api, match, path)
-        except TimeoutError:
-            log.warning("%s: request %s took longer than its route allows", match.route.function, request.request_id)
-            return replies.late
         except GlowplugError as error:
             reply = replies.of(error)
             if reply is None:
@@ -130,9 +127,11 @@ class Gateway:
             return reply
 
     async def _call(self, request: Request, api: Api, match: Match, path: str) -> Reply:
-        """Invoke the function of a route. Raises ``GlowplugError``, and ``TimeoutError`` when it takes too long: the
-        function goes on then, as on AWS, and nobody hears of it."""
-        route = match.route
+        """Invoke the function of a route. Where it takes too long it goes on, as on AWS, and nobody hears of it.
+
+        Raises ``GlowplugError``.
+        """
+        route, replies = match.route, REPLIES[api.protocol]
         now = self._clock.time()
         trace_id = request.headers.get("x-amzn-trace-id") or new_trace_id(now)
         body = await request.read(self._request_bytes)
@@ -155,10 +154,16 @@ class Gateway:
             trace_id=trace_id,
             hold_s=hold_of(request.headers.get("prefer")),
         )
-        async with asyncio.timeout(route.timeout_s):
-            outcome = await self._invoke(invocation)
+        try:
+            async with asyncio.timeout(route.timeout_s) as limit:
+                outcome = await self._invoke(invocation)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            log.warning("%s: request %s took longer than its route allows", route.function, request.request_id)
+            return replies.late
         timing = start_headers(outcome)
-        reply = REPLIES[api.protocol].failed
+        reply = replies.failed
         if outcome.function_error is None:
             try:
                 reply = _mapped(outcome.payload, api, route, request)

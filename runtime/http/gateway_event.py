@@ -23,14 +23,13 @@ from .gateway_routing import Match
 from .hosts import hostname
 from .messages import JSON, Reply, Request, compact_json, parse_json, quoted
 from .url_event import (
-    HOP_BY_HOP,
     Door,
     UnmappableResult,
     authorizer_of,
     body_of,
     clf_time,
     content_of,
-    header_of,
+    header_fields,
     mapping_of,
     object_of,
     status_of,
@@ -144,7 +143,7 @@ def response_v1_of(payload: bytes, api: Api, accept: str) -> Reply:
         raise UnmappableResult("statusCode is missing")
     given = result.get("statusCode")
     status = status_of(HTTPStatus.OK if given is None and rest else given)
-    content_type, headers = _headers_v1(result)
+    headers, content_type = header_fields(_pairs(result), None, JSON)
     binary = not rest or is_binary(api, accept)
     content = content_of(result if binary else result | {"isBase64Encoded": False})
     return Reply(status, content, headers, content_type)
@@ -177,24 +176,17 @@ def _refuse_others(result: Mapping[str, Any]) -> None:
             raise UnmappableResult(f"header {name} is a {type(value).__name__}, not a string")
 
 
-def _headers_v1(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
-    """Return content type and headers. ``multiValueHeaders`` win where both have a name (the developer guide)."""
+def _pairs(result: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the headers of a result. ``multiValueHeaders`` win where both have a name (the developer guide)."""
     several = mapping_of(result.get("multiValueHeaders"), "multiValueHeaders")
-    pairs: list[tuple[str, str]] = []
+    pairs: list[tuple[str, Any]] = []
     for name, values in several.items():
         if not isinstance(values, list):
             raise UnmappableResult(f"multiValueHeaders.{name} is a {type(values).__name__}, not a list")
-        pairs += [(name, header_of(name, value)) for value in values]
+        pairs += [(name, value) for value in values]
     given = {name.lower() for name in several}
-    for name, value in mapping_of(result.get("headers"), "headers").items():
-        if name.lower() not in given:
-            pairs.append((name, header_of(name, value)))
-    content_type = JSON
-    for name, value in pairs:
-        if name.lower() == "content-type":
-            content_type = value
-    ours = HOP_BY_HOP | {"content-type"}
-    return content_type, [(name, value) for name, value in pairs if name.lower() not in ours]
+    headers = mapping_of(result.get("headers"), "headers")
+    return pairs + [(name, value) for name, value in headers.items() if name.lower() not in given]
 
 
 def _headers_of(request: Request, trace_id: str, *, lower: bool) -> dict[str, list[str]]:

@@ -18,7 +18,14 @@ import math
 
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import Limits
-from glowplug.runtime.errors import FunctionFault, HandlerTimeout, InternalError, ResponseTooLarge, WorkerExited
+from glowplug.runtime.errors import (
+    FunctionFault,
+    HandlerTimeout,
+    InternalError,
+    InvocationCancelled,
+    ResponseTooLarge,
+    WorkerExited,
+)
 from glowplug.runtime.invocation import Invocation, Outcome, Tier
 from glowplug.runtime.process import wire
 from glowplug.runtime.process.death import WorkerDied
@@ -26,10 +33,12 @@ from glowplug.runtime.responsestream import ResponseStream
 from glowplug.runtime.spec import FunctionSpec
 
 from .home import Parked
-from .policy import TIMEOUT, died_fault
+from .policy import CANCELLED, TIMEOUT, died_fault
 from .ports import EngineWatch, FunctionLog, InvocationLog, Memory, Worker
 from .records import StartRecord
 from .streamguard import StreamGuard
+
+_ENDED = {TIMEOUT: "timed out", CANCELLED: "was cancelled"}
 
 
 class State(enum.Enum):
@@ -52,8 +61,8 @@ class Instance:
 
     __slots__ = (
         *("instance_id", "spec", "worker", "record", "parked", "state", "idle_since_s", "served", "why"),
-        *("leave_by_s", "checking", "_clock", "_log", "_memory", "_limits", "_engines"),
-        *("_init_ms", "_restore_ms", "_expired", "_cancel_grace_s"),
+        *("leave_by_s", "running", "checking", "_clock", "_log", "_memory", "_limits", "_engines"),
+        *("_init_ms", "_restore_ms", "_ended_for", "_cancel_grace_s"),
     )
 
     def __init__(
@@ -78,6 +87,7 @@ class Instance:
         self.served = 0
         self.why = ""
         self.leave_by_s = 0.0  # while draining: when an invocation that nobody waits for runs into its deadline
+        self.running = ""  # the invocation that somebody waits for
         self.checking = ""  # the invocation that was answered and is being checked: nobody's turn yet
         self._engines = engines
         self._clock = clock
@@ -87,7 +97,7 @@ class Instance:
         self._cancel_grace_s = cancel_grace_s
         self._init_ms: float | None = None
         self._restore_ms: float | None = None
-        self._expired = False
+        self._ended_for = ""  # why the node ended the invocation under way: TIMEOUT or CANCELLED
 
     def __repr__(self) -> str:
         why = f", {self.why}" if self.why else ""
@@ -158,8 +168,8 @@ class Instance:
         not this, so that what it did is logged and accounted for.
         """
         worker, spec, stream = self._owned(), self.spec, invocation.stream
-        began_s = self._clock.monotonic()
-        alarm = self._clock.call_later(spec.timeout_s, self._expire)
+        began_s, self.running = self._clock.monotonic(), invocation.request_id
+        alarm = self._clock.call_later(spec.timeout_s, lambda: self._end(TIMEOUT))
         answer: wire.Outcome | WorkerDied
         guard = None if stream is None else self._guard(stream, worker, invocation.request_id)
         try:
@@ -187,13 +197,14 @@ class Instance:
             self.leave_by_s = began_s + spec.timeout_s
             raise
         finally:
+            self.running = ""
             alarm.cancel()
             if guard is not None:
                 guard.close()
         duration_ms = (self._clock.monotonic() - began_s) * 1e3
         if type(answer) is wire.Outcome and (answer.models or answer.checking):
             self._note_calls(answer)
-        if type(answer) is wire.Outcome and not self._expired and self._acceptable(answer, stream):
+        if type(answer) is wire.Outcome and not self._ended_for and self._acceptable(answer, stream):
             payload, failed, handler_ms = b"".join(answer.results), answer.failed, answer.handler_ms
             lines = self._write(worker, invocation, duration_ms, payload, failed=failed)
         else:
@@ -214,6 +225,13 @@ class Instance:
             log_tail=_tail(lines, self._limits.log_tail_bytes) if invocation.log_tail else b"",
         )
 
+    def cancel(self) -> None:
+        """End the invocation under way as an elapsed Timeout does, because whoever waits for it wants it no more.
+
+        Its caller still gets an outcome, once the process is gone: until then nothing that it held is free.
+        """
+        self._end(CANCELLED)
+
     async def checked(self) -> None:
         """Wait for the check of the last answer, and pass on what came of it. The lease goes on meanwhile.
 
@@ -231,7 +249,7 @@ class Instance:
             alarm.cancel()
 
     def _note_calls(self, answer: wire.Outcome) -> None:
-        if answer.checking and not self._expired and self.state in (State.BUSY, State.DRAINING):
+        if answer.checking and not self._ended_for and self.state in (State.BUSY, State.DRAINING):
             self.checking = answer.invocation_id
         if self.record is not None:
             self._engines.called(self.spec, self.record, answer.models)
@@ -241,9 +259,9 @@ class Instance:
             raise IllegalTransition(f"instance {self.instance_id[:8]} is {self.state.value}: nobody has a lease")
         return self.worker
 
-    def _expire(self) -> None:
-        self._expired = True
-        self._owned().kill(TIMEOUT)
+    def _end(self, reason: str) -> None:
+        self._ended_for = self._ended_for or reason
+        self._owned().kill(reason)
 
     def _guard(self, stream: ResponseStream, worker: Worker, request_id: str) -> StreamGuard:
         return StreamGuard(stream, worker, request_id, clock=self._clock, grace_s=self._cancel_grace_s)
@@ -258,18 +276,18 @@ class Instance:
     ) -> FunctionFault:
         """Say in Lambda's words (spec 1.6) why there is no answer; a dead worker's instance leaves the pool.
 
-        A timeout wins over an answer that crossed the kill: the worker is as good as dead either way.
+        What the node ended stays ended although an answer crossed the kill: the worker is as good as dead either way.
+        What was cancelled is not given to another instance, even if it never reached this one.
         """
-        if isinstance(answer, WorkerDied):
+        if self._ended_for:
+            self.failed(f"killed: its invocation {_ENDED[self._ended_for]}")
+        elif isinstance(answer, WorkerDied):
             self.failed(str(answer))
-            if not answer.sent:
-                raise answer
-        elif self._expired:
-            self.failed("killed: its invocation timed out")
-        if self._expired:
-            return HandlerTimeout(
-                f"RequestId: {request_id} Error: Task timed out after {self.spec.timeout_s:.2f} seconds"
-            )
+        if isinstance(answer, WorkerDied) and not answer.sent and self._ended_for != CANCELLED:
+            raise answer
+        if self._ended_for:
+            kind = InvocationCancelled if self._ended_for == CANCELLED else HandlerTimeout
+            return kind(f"RequestId: {request_id} Error: {self._notice()}")
         if stream is not None and stream.overflowed:
             return _too_large(self._limits.stream_response_bytes)
         if not isinstance(answer, WorkerDied) and _is_misfit(answer, stream):
@@ -279,6 +297,11 @@ class Instance:
         if not isinstance(answer, WorkerDied):
             return _too_large(self._limits.sync_response_bytes)
         return died_fault(request_id, answer)
+
+    def _notice(self) -> str:
+        if self._ended_for == TIMEOUT:
+            return f"Task timed out after {self.spec.timeout_s:.2f} seconds"
+        return "Task was cancelled, and its process killed" if self._ended_for else ""
 
     def _write(
         self,
@@ -304,7 +327,7 @@ class Instance:
                 restore_ms=restore_ms,
                 status="" if fault is None else "timeout" if isinstance(fault, HandlerTimeout) else "error",
                 error_type="" if fault is None else fault.error_type,
-                timeout_s=self.spec.timeout_s,
+                notice=self._notice(),
                 failed=failed,
                 produced_bytes=len(payload) + (0 if invocation.stream is None else invocation.stream.size_bytes),
             )

@@ -20,8 +20,9 @@ LowerError = cache.CacheError | snapshot.SnapshotError
 
 TIMEOUT = "timeout"
 MEMORY = "memory"
+CANCELLED = "cancelled"
 LEFT = "its stream was not ended after its client had gone"
-"""Reasons for ``Worker.kill`` that become Lambda's own errors; ``process.memory`` gives the second."""
+"""Reasons for ``Worker.kill`` that become errors of the invocation; ``process.memory`` gives the second."""
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 10.0

@@ -323,8 +323,8 @@ class InvocationLog(NamedTuple):
 
     Durations in milliseconds. ``init_ms`` is given once per import, ``restore_ms`` on the first invocation of a forked
     instance. ``status`` is empty, ``timeout`` or ``error``; with ``error``, ``error_type`` is Lambda's.
-    ``timeout_s`` is for the line that a timeout adds. ``failed`` says that the caller gets an error, of
-    ``produced_bytes``.
+    ``notice`` is a line of its own, for an invocation that the node ended. ``failed`` says that the caller gets an
+    error, of ``produced_bytes``.
     """
 
     request_id: str
@@ -337,7 +337,7 @@ class InvocationLog(NamedTuple):
     restore_ms: float | None = None
     status: str = ""
     error_type: str = ""
-    timeout_s: float = 0.0
+    notice: str = ""
     failed: bool = False
     produced_bytes: int = 0
 

@@ -112,7 +112,7 @@ class StartRecord:
 class RequestRecord(NamedTuple):
     """One request. ``held_ms`` is how long it waited for an instance; ``start_id`` is the start it waited for, if any.
 
-    A tuple, because one is made for every request.
+    ``why`` says why the instance ended with it, if it did. A tuple, because one is made for every request.
     """
 
     request_id: str
@@ -122,3 +122,4 @@ class RequestRecord(NamedTuple):
     handler_ms: float
     start_id: str | None
     failed: bool
+    why: str = ""

@@ -92,19 +92,32 @@ class Router:
         Raises ``FunctionNotFound``, ``Throttled`` or ``HoldTimeout``: then nothing was run.
         """
         for _ in range(UNSENT_ATTEMPTS):
-            lease = self.lease(invocation)
+            lease, why = self.lease(invocation), ""
             try:
                 async with lease as instance:
                     outcome = await instance.invoke(
                         invocation, threads=self._occupancy.threads, tier=lease.tier, waited=lease.waited
                     )
+                    why = instance.why if instance.state is State.FAILED else ""
             except WorkerDied:
                 continue  # an instance that died unnoticed; the request never reached it
             except FunctionFault as fault:
                 outcome = self._refused(invocation, lease, fault)
-            self._note(invocation, lease, outcome)
+            self._note(invocation, lease, outcome, why)
             return outcome
         raise InternalError(f"{invocation.function}: {UNSENT_ATTEMPTS} instances died before the request reached them")
+
+    def cancel(self, request_id: str) -> bool:
+        """End the instance that runs a request, as its Timeout would; return whether one does.
+
+        False for a request that is held, or that has its instance and has not begun: then the task that waits for it
+        can simply be cancelled. A request that has its answer runs nowhere, and who has its instance now is safe.
+        """
+        for instance in self.instances():
+            if instance.running == request_id:
+                instance.cancel()
+                return True
+        return False
 
     def lease(self, invocation: Invocation) -> Lease:
         """Return the lease of an instance for ``invocation``, for ``async with``. Raises ``FunctionNotFound``."""
@@ -151,7 +164,7 @@ class Router:
             phases=lease.waited,
         )
 
-    def _note(self, invocation: Invocation, lease: Lease, outcome: Outcome) -> None:
+    def _note(self, invocation: Invocation, lease: Lease, outcome: Outcome, why: str) -> None:
         pool = lease.pool
         pool.typical_s += 0.1 * (outcome.duration_ms / 1e3 - pool.typical_s)
         self._ledger.add_request(
@@ -163,6 +176,7 @@ class Router:
                 outcome.duration_ms,
                 lease.start_id,
                 outcome.function_error is not None,
+                why,
             )
         )
 

@@ -29,7 +29,8 @@ def describe_request(request: RequestRecord, start: StartRecord | None, live: st
     if start is not None:
         lines += _start_lines(start, live)
     ending = "It ended in a function error after" if request.failed else "The handler took"
-    return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms."])
+    why = f" ({request.why})" if request.why else ""
+    return "\n".join([*lines, f"{ending} {request.handler_ms:.1f} ms{why}."])
 
 
 def describe_engine(row: EngineRow) -> str:

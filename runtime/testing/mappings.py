@@ -44,12 +44,14 @@ class _Kept:
 
 class FakeQueue:
     """A queue in memory, whose leases run out with a clock moved by hand. ``failure``, where it is set, is what every
-    call raises. ``deleted`` has the bodies in the order in which they went, ``calls`` each call by name."""
+    call raises; messages that were leased are ``late_s`` on their way. ``deleted`` has the bodies in the order in which
+    they went, ``calls`` each call by name."""
 
     def __init__(self, clock: ManualClock, *, visibility_s: int = 30, fifo: bool = False) -> None:
         self.arn = f"arn:aws:sqs:us-east-1:000000000000:jobs{'.fifo' if fifo else ''}"
         self.visibility_s = visibility_s
         self.failure: GlowplugError | None = None
+        self.late_s = 0.0
         self.deleted: list[str] = []
         self.calls: list[str] = []
         self.asked: list[tuple[int, float | None]] = []
@@ -105,7 +107,10 @@ class FakeQueue:
             finally:
                 alarm.cancel()
             self._fail("receive")
-        return [self._lease(one, self.visibility_s if visibility_s is None else visibility_s) for one in found]
+        leased = [self._lease(one, self.visibility_s if visibility_s is None else visibility_s) for one in found]
+        if self.late_s:
+            await self._clock.sleep(self.late_s)
+        return leased
 
     async def delete(self, handles: Sequence[str]) -> list[str]:
         """Acknowledge messages."""

@@ -165,6 +165,30 @@ def test_batches_answer_for_each_entry(sqs: Any, name: str) -> None:
     assert 10 == len(sqs.delete_message_batch(QueueUrl=url, Entries=handles)["Successful"])
 
 
+def test_a_batch_is_as_long_as_its_bodies_and_attributes(own: Any, name: str) -> None:
+    """Names, types and values count; what the system says of a message does not. (moto counts bodies alone.)"""
+    url = own.create_queue(QueueName=name)["QueueUrl"]
+
+    def batch(of_bytes: int) -> list[dict[str, Any]]:
+        value = "x" * (of_bytes - len("body") - len("name") - len("String"))
+        one = {"MessageBody": "body", "MessageAttributes": {"name": {"DataType": "String", "StringValue": value}}}
+        return [{"Id": str(n), **one} for n in range(4)]
+
+    most = 2**20 // 4
+    code = "AWS.SimpleQueueService.BatchRequestTooLong"
+    message = refused(code, own.send_message_batch, QueueUrl=url, Entries=batch(most + 1))
+    assert "You have sent 1048580 bytes" in message
+    traced = {"AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1-2-3"}}
+    entries = [{**one, "MessageSystemAttributes": traced} for one in batch(most)]
+    assert 4 == len(own.send_message_batch(QueueUrl=url, Entries=entries)["Successful"])
+
+
+def test_a_message_that_is_too_long_for_any_batch_makes_the_batch_too_long(own: Any, name: str) -> None:
+    url = own.create_queue(QueueName=name)["QueueUrl"]
+    entries = [{"Id": "a", "MessageBody": "x" * (2**20 + 1)}, {"Id": "b", "MessageBody": "x"}]
+    refused("AWS.SimpleQueueService.BatchRequestTooLong", own.send_message_batch, QueueUrl=url, Entries=entries)
+
+
 @pytest.mark.parametrize(
     ("code", "entries"),
     [

@@ -181,6 +181,24 @@ def test_events_are_cancelled_while_they_wait_and_while_they_run(node: ServedNod
     assert {queued: "cancelled", running: "cancelled"} == states
 
 
+def test_cancelling_what_runs_kills_its_process_and_frees_its_instance(node: ServedNode, client: Any) -> None:
+    """A handler that sleeps for a minute, alone on its function's only instance."""
+    request_id = send(client, "long", {"seconds": 60})
+    end = time.monotonic() + 30
+    while not node.function("long")["busy"] and time.monotonic() < end:
+        time.sleep(0.02)
+    before = set(node.family())
+    assert "cancelled" == node.admin("DELETE", f"async/{request_id}")["state"]
+    row = node.function("long")
+    assert (0, 0, 0) == (row["instances"], row["busy"], row["draining"])
+    assert before - set(node.family()), "no process is gone"
+    log = node.request_raw("GET", f"/_glowplug/functions/long/logs?request_id={request_id}")[2]
+    assert f"{request_id} Task was cancelled, and its process killed" in log
+    assert "Status: error\tError Type: Glowplug.Cancelled" in log
+    answer = client.invoke(FunctionName="long", Payload=b'{"seconds": 0, "number": 7}')
+    assert b"7" == answer["Payload"].read()
+
+
 def test_progress_comes_as_server_sent_events(node: ServedNode, client: Any) -> None:
     request_id = send(client, "sleeps", {"seconds": 0.5})
     text = node.request_raw("GET", f"/_glowplug/async/{request_id}", headers={"Accept": "text/event-stream"})[2]

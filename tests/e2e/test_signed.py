@@ -11,6 +11,7 @@ import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,22 @@ def _zip() -> bytes:
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr(zipfile.ZipInfo("python/a.py"), "a = 1\n")
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("ops", True), ("caller", False)])
+def test_who_may_only_invoke_has_no_results_sent_to_hosts_of_their_choice(
+    signed: Signed, name: str, allowed: bool
+) -> None:
+    """The node would call for them what they cannot reach."""
+    client = signed.client(name)
+    webhook = {"X-Glowplug-Webhook": "http://127.0.0.1:1/"}
+    client.meta.events.register("before-call.lambda.Invoke", lambda params, **_: params["headers"].update(webhook))
+    call = partial(client.invoke, FunctionName="hello", InvocationType="Event", Payload=b"{}")
+    if allowed:
+        assert 202 == call()["StatusCode"]
+    else:
+        with pytest.raises(client.exceptions.InvalidParameterValueException, match="GLOWPLUG_WEBHOOK_HOSTS"):
+            call()
 
 
 def test_that_the_node_is_up_is_all_that_strangers_learn(signed: Signed) -> None:

@@ -108,6 +108,88 @@ async def test_cancel_race_messages_for_a_receiver_that_has_gone_are_given_back(
     other.close()
 
 
+async def test_cancel_race_messages_that_came_in_the_moment_of_the_cancel_are_given_back(
+    client: Any, endpoint: str
+) -> None:
+    """They are here, and whoever asked has not looked at them yet and never will."""
+    url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+    jobs = queue(endpoint)
+    await jobs.traits()
+    client.send_message(QueueUrl=url, MessageBody="here")
+    receiving = asyncio.create_task(jobs.receive(10, wait_s=10))
+    await asyncio.sleep(0)
+    while jobs._threads._busy:  # noqa: ASYNC110 - until the turn in which the answer is handed over, not one longer
+        await asyncio.sleep(0)
+    assert not receiving.done()
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    (message,) = await jobs.receive(1, wait_s=10)
+    assert ("here", "2") == (message.body, message.system["ApproximateReceiveCount"])
+    jobs.close()
+
+
+async def test_a_server_that_was_away_is_asked_again_and_nothing_is_lost_or_doubled(monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client("sqs", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    url = client.create_queue(QueueName="away")["QueueUrl"]
+    jobs = queue(f"http://{host}:{port}", "away")
+    for body in ("a", "b"):
+        client.send_message(QueueUrl=url, MessageBody=body)
+    (first,) = await jobs.receive(1, wait_s=1)
+    server.stop()
+    for call in (jobs.receive(1, wait_s=0), jobs.delete([first.handle]), jobs.extend([first.handle], 60)):
+        with pytest.raises(QueueUnreachable):
+            await call
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)  # its queues are the process's own
+    server.start()
+    try:
+        assert [] == await jobs.delete([first.handle])
+        (second,) = await jobs.receive(10, wait_s=1)
+        assert {"a", "b"} == {first.body, second.body}
+        assert [] == await jobs.delete([second.handle])
+        assert [] == await jobs.receive(10, wait_s=0)
+    finally:
+        jobs.close()
+        client.delete_queue(QueueUrl=url)
+        client.close()
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "stale"),
+    [
+        ("ReceiptHandleIsInvalid", True),
+        ("InvalidParameterValue", True),
+        ("AWS.SimpleQueueService.MessageNotInflight", True),
+        ("RequestThrottled", False),
+        ("AccessDenied", False),
+        ("InternalFailure", False),
+    ],
+)
+async def test_only_what_says_so_is_a_message_that_others_have(
+    client: Any, endpoint: str, monkeypatch: Any, code: str, stale: bool
+) -> None:
+    """A processed message must not be left because the server was busy, nor the lease of one that runs given up."""
+    client.create_queue(QueueName="jobs")
+    jobs = queue(endpoint)
+    made, _ = await asyncio.to_thread(jobs._ready)
+    answer = {"Failed": [{"Id": "1", "SenderFault": True, "Code": code, "Message": "no"}], "Successful": [{"Id": "0"}]}
+    for operation in ("delete_message_batch", "change_message_visibility_batch"):
+        monkeypatch.setattr(made, operation, lambda **_: answer)
+    for call in (jobs.delete(["a", "b"]), jobs.extend(["a", "b"], 30)):
+        if stale:
+            assert ["b"] == await call
+        else:
+            with pytest.raises(QueueUnreachable, match=code):
+                await call
+    jobs.close()
+
+
 async def test_what_is_not_there_and_who_does_not_answer(client: Any, endpoint: str) -> None:
     with pytest.raises(QueueNotFound):
         await queue(endpoint, "nobodys").traits()

@@ -42,7 +42,8 @@ def bad(message: str = "boom") -> Outcome:
 @dataclass
 class Handlers:
     """What stands for the router. ``script`` decides what the n-th attempt of a request does; ``seen`` are the attempts
-    in order, ``most`` how many ran at once; with ``held`` each waits for ``let_go``."""
+    in order, ``most`` how many ran at once; with ``held`` each waits for ``let_go``. Those ``waiting`` wait for an
+    instance instead, so that there is none to ``kill``; ``killed`` are those whose was."""
 
     script: Callable[[Invocation, int], Answer] = lambda invocation, attempt: good()
     seen: list[Invocation] = field(default_factory=list)
@@ -51,6 +52,9 @@ class Handlers:
     held: bool = False
     room: int = 100
     gates: list[asyncio.Future[None]] = field(default_factory=list)
+    waiting: bool = False
+    killed: list[str] = field(default_factory=list)
+    _at: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         self.seen.append(invocation)
@@ -61,12 +65,27 @@ class Handlers:
             if self.held or answer is None:
                 gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self.gates.append(gate)
+                self._at[invocation.request_id] = gate
                 await gate
         finally:
             self.running -= 1
+            self._at.pop(invocation.request_id, None)
+        if invocation.request_id in self.killed:
+            return bad("killed")
         if isinstance(answer, GlowplugError):
             raise answer
         return good() if answer is None else answer
+
+    def kill(self, request_id: str) -> bool:
+        if self.waiting or request_id not in self._at:
+            return False
+        self.killed.append(request_id)
+        self._at[request_id].get_loop().call_soon(self._end, request_id)
+        return True
+
+    def _end(self, request_id: str) -> None:
+        if (gate := self._at.get(request_id)) is not None and not gate.done():
+            gate.set_result(None)
 
     def let_go(self) -> None:
         for gate in self.gates:
@@ -108,6 +127,7 @@ class EventRig:
             deployed=self.deployed,
             invoke=lambda invocation: self.handlers.invoke(invocation),
             room=lambda name, version: self.handlers.free(name, version),
+            cancel=lambda request_id: self.handlers.kill(request_id),
             settler=self.settler,
             endings=endings,
             watchers=watchers,

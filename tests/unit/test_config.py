@@ -31,6 +31,12 @@ def test_variables_are_read_and_options_win() -> None:
     assert Path("/t") == NodeConfig.from_env(environ, state="/t").state
 
 
+def test_hosts_of_webhooks_are_names_with_or_without_a_port() -> None:
+    environ = {"HOME": "/h", "GLOWPLUG_WEBHOOK_HOSTS": "Hooks.Example, *.lan:8080,[::1]:90,*"}
+    assert ("hooks.example", "*.lan:8080", "[::1]:90", "*") == NodeConfig.from_env(environ).webhook_hosts
+    assert () == NodeConfig.from_env({"HOME": "/h"}).webhook_hosts
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("500000000", 500_000_000), ("500M", 500 * 1024**2), ("20g", 20 * 1024**3), ("1T", 1024**4), ("64K", 65536)],
@@ -71,6 +77,10 @@ def test_without_a_budget_the_cache_decides() -> None:
         ("GLOWPLUG_UID_BASE", "0"),
         ("GLOWPLUG_ACCOUNT_ID", "me"),
         ("GLOWPLUG_REGION", "us east"),
+        ("GLOWPLUG_WEBHOOK_HOSTS", "https://example.com"),
+        ("GLOWPLUG_WEBHOOK_HOSTS", "example.com/hook"),
+        ("GLOWPLUG_WEBHOOK_HOSTS", "a*.example.com"),
+        ("GLOWPLUG_WEBHOOK_HOSTS", "example.com:65536"),
         ("GLOWPLUG_LIMIT_LOG_TAIL_BYTES", "0"),
         ("GLOWPLUG_LIMIT_LEDGER_RECORDS", "-1"),
     ],

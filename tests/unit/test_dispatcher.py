@@ -22,7 +22,7 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.events.ending import OUTBOX
-from glowplug.runtime.events.stored import queue_of
+from glowplug.runtime.events.stored import key_of, queue_of
 from glowplug.runtime.queue.model import QueueSettings, Record
 from glowplug.runtime.queue.steps import GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
@@ -303,6 +303,45 @@ async def test_cancelling_ends_what_waits_what_runs_and_what_will_be_tried_again
     seen = len(rig.handlers.seen)
     await rig.pass_s(30)
     assert seen == len(rig.handlers.seen)
+
+
+async def test_cancelling_kills_what_runs_and_nothing_else(rig: EventRig) -> None:
+    rig.handlers.script = lambda invocation, attempt: None
+    running, going_on = await rig.send(), await rig.send()
+    await rig.quiet()
+    await rig.results.cancel(running)
+    await rig.quiet()
+    assert [running] == rig.handlers.killed
+    assert ["cancelled", "running"] == [await rig.state(one) for one in (running, going_on)]
+    assert 1 == rig.book.of("f").cancelled
+
+
+async def test_cancelling_what_waits_for_an_instance_kills_none(rig: EventRig) -> None:
+    rig.handlers.waiting = True
+    rig.handlers.script = lambda invocation, attempt: None
+    request_id = await rig.send()
+    await rig.quiet()
+    await rig.results.cancel(request_id)
+    await rig.quiet()
+    assert ([], 0) == (rig.handlers.killed, rig.handlers.running)
+    assert "cancelled" == await rig.state(request_id)
+
+
+async def test_an_answer_and_a_cancel_in_the_same_moment_end_the_event_once(rig: EventRig) -> None:
+    rig.handlers.script = lambda invocation, attempt: None
+    request_id = await rig.send()
+    await rig.quiet()
+    feed, key = rig.dispatcher.feed("f"), key_of(request_id)
+    assert feed is not None
+    assert key is not None
+    rig.handlers.let_go()  # the answer is there, and nobody has seen it yet
+    assert feed.attempts.cancel(key)
+    await rig.quiet()
+    assert "cancelled" == await rig.state(request_id)
+    figures = rig.book.of("f")
+    assert (1, 0, 0) == (figures.cancelled, figures.succeeded, figures.retries)
+    with pytest.raises(Conflict):
+        await rig.results.cancel(request_id)
 
 
 async def test_a_listing_finds_what_runs_and_what_is_tried_again_behind_a_backlog(rig: EventRig) -> None:

@@ -195,8 +195,9 @@ async def test_a_function_error_stays_secret(site: Site) -> None:
     assert (502, "Internal server error") == await site.said("GET", "/Prod/items/7", "rest")
 
 
-@pytest.mark.parametrize("error", [InternalError("ours"), StateError("ours")])
+@pytest.mark.parametrize("error", [InternalError("ours"), StateError("ours"), TimeoutError("ours")])
 async def test_a_fault_of_the_node_is_not_dressed_up(site: Site, error: Exception) -> None:
+    """Nor taken for the end of the route's time: only that is one."""
     site.answers(error)
     with pytest.raises(type(error)):
         await site.ask("GET", "/items/7")

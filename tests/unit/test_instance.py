@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from glowplug.runtime.config import Limits
 from glowplug.runtime.invocation import Invocation
 from glowplug.runtime.process import wire
+from glowplug.runtime.process.death import Exit, WorkerDied
 from glowplug.runtime.routing.instance import IllegalTransition, Instance, State
 from glowplug.runtime.routing.ports import InvocationLog
 from glowplug.runtime.routing.records import StartRecord
@@ -193,6 +194,68 @@ async def test_answer_that_crosses_the_kill_is_a_timeout() -> None:
     outcome = await call
     assert "Sandbox.Timedout" == json.loads(outcome.payload)["errorType"]
     assert State.FAILED is instance.state
+
+
+async def test_a_cancelled_invocation_is_killed_and_its_log_says_so() -> None:
+    """As a timeout is, with words of its own; the caller of ``invoke`` gets an outcome when the process is gone."""
+    instance, clock, log = an_instance(Script(handler=_for_ever))
+    call = asyncio.create_task(instance.invoke(INVOCATION, threads=1, tier="hot"))
+    await clock.advance(1.0)
+    assert ("r1", instance.worker) == (instance.running, instance.worker)
+    instance.cancel()
+    assert not call.done()
+    outcome = await call
+    assert {
+        "errorType": "Glowplug.Cancelled",
+        "errorMessage": "RequestId: r1 Error: Task was cancelled, and its process killed",
+    } == json.loads(outcome.payload)
+    assert (State.FAILED, "killed: its invocation was cancelled", "") == (
+        instance.state,
+        instance.why,
+        instance.running,
+    )
+    assert isinstance(instance.worker, FakeWorker)
+    assert "cancelled" == instance.worker.killed_for
+    lines = log.entries[0][1]
+    assert isinstance(lines, InvocationLog)
+    assert ("error", "Glowplug.Cancelled", "Task was cancelled, and its process killed") == (
+        lines.status,
+        lines.error_type,
+        lines.notice,
+    )
+
+
+async def test_an_answer_that_crosses_a_cancel_does_not_save_the_instance() -> None:
+    """The race: the answer is there, and its caller has not been told yet. The kill is on its way to the process."""
+    release = asyncio.Event()
+
+    async def handler(_: wire.Invoke) -> bytes:
+        await release.wait()
+        return b"{}"
+
+    instance, _, _ = an_instance(Script(handler=handler))
+    call = asyncio.create_task(instance.invoke(INVOCATION, threads=1, tier="hot"))
+    await settle()
+    assert instance.worker is not None
+    instance.worker.kill = lambda reason: release.set()  # type: ignore[method-assign]
+    instance.cancel()
+    assert "Glowplug.Cancelled" == json.loads((await call).payload)["errorType"]
+    assert State.FAILED is instance.state
+
+
+async def test_what_is_cancelled_before_it_reached_the_process_goes_to_no_other() -> None:
+    """A death of what was never sent raises ``WorkerDied``, for another try; of this there must be none."""
+    instance, _, _ = an_instance(Script())
+    assert isinstance(instance.worker, FakeWorker)
+    worker, death = instance.worker, WorkerDied("w1", Exit(9), killed_for="cancelled", sent=False)
+
+    async def invoke(message: wire.Invoke, stream: object = None) -> wire.Outcome:
+        instance.cancel()
+        raise death
+
+    worker.invoke = invoke  # type: ignore[method-assign]
+    outcome = await instance.invoke(INVOCATION, threads=1, tier="hot")
+    assert "Glowplug.Cancelled" == json.loads(outcome.payload)["errorType"]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_the_first_report_of_a_forked_instance_has_its_restore_duration(logs: Lo
 
 
 def test_a_timeout_adds_its_line_and_its_status(logs: Logs) -> None:
-    text = logs.of(SPEC).invocation(lines(status="timeout", timeout_s=3.0)).decode()
+    text = logs.of(SPEC).invocation(lines(status="timeout", notice="Task timed out after 3.00 seconds")).decode()
     assert f"\n2026-01-01T00:00:00.000Z {REQUEST} Task timed out after 3.00 seconds\n\nEND " in text
     assert text.endswith("Max Memory Used: 45 MB\tStatus: timeout\t\n")
 
@@ -196,7 +196,7 @@ class TestJson:
         [
             ({"failed": True}, "error"),
             ({"failed": True, "status": "error", "error_type": "Runtime.ExitError"}, "failure"),
-            ({"failed": True, "status": "timeout", "timeout_s": 3.0}, "timeout"),
+            ({"failed": True, "status": "timeout", "notice": "It timed out"}, "timeout"),
         ],
     )
     def test_statuses(self, logs: Logs, changes: dict[str, Any], status: str) -> None:
@@ -204,7 +204,7 @@ class TestJson:
         assert (status, changes.get("error_type")) == (report["record"]["status"], report["record"].get("errorType"))
 
     def test_a_timeout_has_its_line(self, logs: Logs) -> None:
-        told = self.objects(logs, status="timeout", timeout_s=3.0)[2]
+        told = self.objects(logs, status="timeout", notice="Task timed out after 3.00 seconds")[2]
         assert ("ERROR", f"{REQUEST} Task timed out after 3.00 seconds") == (told["level"], told["message"])
 
     async def test_starts(self, logs: Logs) -> None:

@@ -34,7 +34,9 @@ class Failure(Exception):
 class Stage:
     """A queue, a function, and the pollers of a node."""
 
-    def __init__(self, *, visibility_s: int = 30, fifo: bool = False, event_bytes: int = 100_000) -> None:
+    def __init__(
+        self, *, visibility_s: int = 30, fifo: bool = False, event_bytes: int = 100_000, prompt: bool = True
+    ) -> None:
         self.clock = ManualClock()
         self.queue = FakeQueue(self.clock, visibility_s=visibility_s, fifo=fifo)
         self.batches: list[list[str]] = []
@@ -53,7 +55,9 @@ class Stage:
             new_trace_id=lambda: "Root=1",
             event_bytes=event_bytes,
         )
-        self.pollers = Pollers(functions, lambda arn: Source(self.queue, 10, 20.0, receivers=1), self.clock)
+        self.pollers = Pollers(
+            functions, lambda arn: Source(self.queue, 10, 20.0, receivers=1, prompt=prompt), self.clock
+        )
 
     def map(self, uuid: str = "u", **more: Any) -> None:
         document = {
@@ -402,6 +406,79 @@ async def test_deletion_race_a_server_that_is_away_for_a_moment_does_not_cost_a_
         stage.queue.failure = None
         await stage.clock.advance(5)
         assert ([["a"]], []) == (stage.batches, stage.queue.left)
+
+
+async def test_a_server_that_starts_again_does_not_cost_a_second_run() -> None:
+    """Nor one that takes no deletions for longer than the lease, while it renews that."""
+    for gone in (True, False):
+        async with staged(visibility_s=25) as stage:
+            delete = stage.queue.delete
+
+            async def away(records: list[dict[str, Any]], stage: Stage = stage, gone: bool = gone) -> Any:
+                if gone:
+                    stage.queue.failure = QueueUnreachable("away")
+                else:
+                    stage.queue.delete = unwilling  # type: ignore[method-assign]
+
+            async def unwilling(handles: Any) -> list[str]:
+                raise QueueUnreachable("RequestThrottled")
+
+            stage.handler = away
+            stage.map()
+            stage.queue.put("a")
+            await stage.clock.advance(20 if gone else 50)
+            assert ["a"] == stage.queue.left
+            stage.queue.failure, stage.queue.delete = None, delete  # type: ignore[method-assign]
+            await stage.clock.advance(6)
+            assert ([["a"]], []) == (stage.batches, stage.queue.left)
+
+
+async def test_a_queue_that_takes_no_deletions_at_all_does_not_hold_a_batch_for_ever() -> None:
+    async with staged() as stage:
+        delete = stage.queue.delete
+
+        async def unwilling(handles: Any) -> list[str]:
+            raise QueueUnreachable("AccessDenied")
+
+        stage.queue.delete = unwilling  # type: ignore[method-assign]
+        stage.map()
+        stage.queue.put("a")
+        await stage.clock.advance(120)
+        assert len(stage.batches) > 1
+        stage.queue.delete = delete  # type: ignore[method-assign]
+        await stage.clock.advance(10)
+
+
+async def test_messages_that_were_long_on_their_way_stay_hidden_while_they_are_processed() -> None:
+    """The lease began when the other host gave them, which nobody here knows."""
+    async with staged(prompt=False) as stage:
+        stage.queue.late_s = 18
+        stage.handler = stage.slow(60)
+        stage.map()
+        stage.queue.put("a")
+        for _ in range(70):
+            await stage.clock.advance(1)
+            assert [] == stage.queue.visible
+        await stage.clock.advance(10)
+        assert (1, []) == (len(stage.batches), stage.queue.left)
+
+
+async def test_the_end_of_a_node_does_not_wait_for_a_queue_that_is_away() -> None:
+    stage = Stage()
+
+    async def away(records: list[dict[str, Any]]) -> Any:
+        stage.queue.failure = QueueUnreachable("away")
+
+    stage.handler = away
+    stage.map()
+    stage.queue.put("a")
+    await stage.clock.advance(1)
+    closing = asyncio.create_task(stage.pollers.close())
+    await stage.clock.advance(4)
+    assert not closing.done()
+    await stage.clock.advance(1)
+    assert closing.done()
+    assert ["a"] == stage.queue.left
 
 
 async def test_abandon_race_what_was_processed_is_deleted_even_when_the_node_ends() -> None:

@@ -281,6 +281,64 @@ async def test_caller_that_goes_away_does_not_hand_its_running_worker_to_the_nex
     assert (False, True, True) == (old.alive, new.alive, following.done())
 
 
+async def test_a_cancelled_request_frees_its_instance_and_the_next_gets_a_fresh_one() -> None:
+    """Long before its Timeout; who is held waits until the process is gone, and no longer. The ledger says why."""
+    rig, gate = gated(a_spec(max_instances=1, timeout_s=900))
+    running, held = await rig.calls(2)
+    assert rig.router.cancel("r1")
+    assert not held.done()
+    await settle()
+    assert "Unhandled" == (await running).function_error
+    (old, new) = rig.zygotes.workers
+    assert ("cancelled", True) == (old.killed_for, new.alive)
+    assert ["r1", "r2"] == gate.seen
+    assert "(killed: its invocation was cancelled)" in rig.ledger.explain("r1")
+    await gate.let_go(2)
+    assert (await held).function_error is None
+    assert 0 == rig.router.describe()[0].busy
+
+
+async def test_cancelled_requests_do_not_make_starts_back_off() -> None:
+    """What the node killed did not crash, however often."""
+    rig, gate = gated(a_spec(max_instances=1))
+    for number in range(1, 10):
+        await rig.calls(1)
+        assert rig.router.cancel(f"r{number}")
+        await settle()
+    following = (await rig.calls(1))[0]
+    await gate.let_go(10)
+    assert following.done()
+
+
+async def test_a_held_request_runs_nowhere_and_no_instance_is_killed_for_it() -> None:
+    """Neither while it is held nor in the moment in which it has its instance and has not begun."""
+    rig, gate = gated(a_spec(max_instances=1))
+    _, second, third = await rig.calls(3)
+    assert not rig.router.cancel("r2")
+    gate.running[0].set_result(None)
+    for _ in range(20):
+        if rig.router.describe()[0].held == 2:
+            await asyncio.sleep(0)
+    assert not rig.router.cancel("r2")
+    second.cancel()
+    await settle()
+    assert ["r1", "r3"] == gate.seen
+    await gate.let_go()
+    assert third.done()
+    assert [""] == [worker.killed_for for worker in rig.zygotes.workers]
+
+
+async def test_a_cancel_that_comes_after_the_answer_spares_who_has_the_instance_now() -> None:
+    """The race the other way round: the same process serves the next request already."""
+    rig, gate = gated(a_spec(max_instances=1))
+    _, second = await rig.calls(2)
+    await gate.let_go()
+    assert ["r1", "r2"] == gate.seen
+    assert not rig.router.cancel("r1")
+    await gate.let_go()
+    assert (True, [""]) == (second.done(), [worker.killed_for for worker in rig.zygotes.workers])
+
+
 async def test_worker_that_died_before_the_request_reached_it_costs_nobody_an_error() -> None:
     """``sent`` is false: it is safe to ask another."""
     rig = Rig(a_spec())

@@ -5,8 +5,9 @@ daemons, because nobody should wait so long for the end of a node; messages that
 made visible again. boto3 itself is imported with the first queue, because that takes 0.3 s which no node without such
 mappings should pay.
 
-Calls but receives are repeated by botocore when they fail for the moment ("standard" mode: three attempts with jittered
-back-off); what then still fails is ``QueueUnreachable``, and whoever polls decides when to try again.
+Calls are repeated by botocore when they fail for the moment ("standard" mode: three attempts with jittered back-off);
+what then still fails is ``QueueUnreachable``, and whoever polls decides when to try again. A message whose answer got
+lost on the way comes again when its lease ends.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ SQS_WAIT_S = 20.0
 """The longest that SQS waits for a message."""
 _FRESH_S = 60.0  # how long the queue's attributes are believed
 _GONE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+_STALE = frozenset(
+    "ReceiptHandleIsInvalid InvalidParameterValue AWS.SimpleQueueService.MessageNotInflight MessageNotInflight".split()
+)
+"""What a batch says of a message that is not ours any more. Anything else, such as RequestThrottled or AccessDenied,
+says nothing about the message, whosever fault it is."""
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -70,7 +76,7 @@ class ExternalQueue:
     async def send(self, messages: Sequence[Outgoing]) -> list[str]:
         """Send up to 10 messages; return their ids. Raises ``QueueUnreachable`` unless all were taken."""
         entries = [_entry(number, message) for number, message in enumerate(messages)]
-        answer = await self._call(lambda: self._ready().send_message_batch(QueueUrl=self._url, Entries=entries))
+        answer = await self._call(lambda: self._batch("send_message", entries))
         if answer.get("Failed"):
             raise QueueUnreachable(f"{self._arn}: {answer['Failed'][0].get('Message', 'a message was refused')}")
         return [one["MessageId"] for one in sorted(answer["Successful"], key=lambda one: int(one["Id"]))]
@@ -87,71 +93,73 @@ class ExternalQueue:
             given["VisibilityTimeout"] = round(visibility_s)
 
         def receive() -> list[Any]:
-            found: list[Any] = self._ready().receive_message(QueueUrl=self._url, **given).get("Messages") or []
+            client, url = self._ready()
+            found: list[Any] = client.receive_message(QueueUrl=url, **given).get("Messages") or []
             return found
 
         return [_incoming(one) for one in await self._call(receive, unwanted=self._give_back)]
 
     async def delete(self, handles: Sequence[str]) -> list[str]:
         """Acknowledge messages; return the handles that were stale."""
-        return await self._batches(
-            handles, lambda entries: self._ready().delete_message_batch(QueueUrl=self._url, Entries=entries), {}
-        )
+        return await self._batches(handles, "delete_message", {})
 
     async def extend(self, handles: Sequence[str], visibility_s: float) -> list[str]:
         """Keep messages invisible for ``visibility_s`` from now, 0 to give them back; return the stale handles."""
-        return await self._batches(handles, self._change_visibility, {"VisibilityTimeout": round(visibility_s)})
+        more = {"VisibilityTimeout": round(visibility_s)}
+        return await self._batches(handles, "change_message_visibility", more)
 
-    async def _batches(
-        self, handles: Sequence[str], call: Callable[[list[dict[str, Any]]], Any], more: Mapping[str, Any]
-    ) -> list[str]:
-        """Make one call for ten handles, several at once. Raises ``QueueUnreachable`` where the server failed."""
+    async def _batches(self, handles: Sequence[str], call: str, more: Mapping[str, Any]) -> list[str]:
+        """Make one call for ten handles, several at once. Raises ``QueueUnreachable`` unless it was done, or the
+        message is not ours."""
         chunks = [handles[at : at + SQS_BATCH] for at in range(0, len(handles), SQS_BATCH)]
         entries = [[{"Id": str(number), "ReceiptHandle": one, **more} for number, one in enumerate(c)] for c in chunks]
-        answers = await asyncio.gather(*(self._call(partial(call, given)) for given in entries))
+        answers = await asyncio.gather(*(self._call(partial(self._batch, call, given)) for given in entries))
         stale: list[str] = []
         for chunk, answer in zip(chunks, answers, strict=True):
             for failure in answer.get("Failed") or ():
-                if not failure.get("SenderFault", True):
+                if failure.get("Code") not in _STALE:
                     raise QueueUnreachable(f"{self._arn}: {failure.get('Code')}: {failure.get('Message', '')}")
                 stale.append(chunk[int(failure["Id"])])
         return stale
 
     # --- in a thread --------------------------------------------------------------------------------------------------
 
-    def _change_visibility(self, entries: list[dict[str, Any]]) -> Any:
-        return self._ready().change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+    def _batch(self, call: str, entries: list[dict[str, Any]]) -> Any:
+        client, url = self._ready()
+        return getattr(client, f"{call}_batch")(QueueUrl=url, Entries=entries)
 
-    def _ready(self) -> Any:
-        """Return the client, made and told the queue's URL by whoever needs it first."""
+    def _ready(self) -> tuple[Any, str]:
+        """Return the client and the queue's URL, made and looked up by whoever needs them first."""
         with self._lock:
             if self._client is None:
                 self._client = _client(self._arn.split(":")[3], self._endpoint)
-            if not self._url:
+            url = self._url  # read once: it is forgotten on the event loop, which waits for no lock
+            if not url:
                 _, _, _, _, account, name = self._arn.split(":")
                 found = self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
-                self._url = found["QueueUrl"]
-            return self._client
+                url = self._url = found["QueueUrl"]
+            return self._client, url
 
     def _look(self) -> Traits:
         names = ["VisibilityTimeout", "RedrivePolicy", "FifoQueue"]
-        client = self._ready()
+        client, url = self._ready()
         try:
-            found = client.get_queue_attributes(QueueUrl=self._url, AttributeNames=names)["Attributes"]
+            found = client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         except client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "InvalidAttributeName":  # FifoQueue is none of a standard queue
                 raise
-            found = client.get_queue_attributes(QueueUrl=self._url, AttributeNames=names[:2])["Attributes"]
+            found = client.get_queue_attributes(QueueUrl=url, AttributeNames=names[:2])["Attributes"]
         return Traits(self._arn, int(found["VisibilityTimeout"]), self._arn.endswith(".fifo"), None)
 
     def _give_back(self, messages: list[Any]) -> None:
         """Messages came for somebody who has gone: make them visible again."""
         if messages:
-            self._change_visibility(
+            self._batch(
+                "change_message_visibility",
                 [
                     {"Id": str(number), "ReceiptHandle": one["ReceiptHandle"], "VisibilityTimeout": 0}
                     for number, one in enumerate(messages)
-                ]
+                ],
             )
 
     async def _call(self, work: Callable[[], _T], unwanted: Callable[[_T], None] | None = None) -> _T:
@@ -247,7 +255,7 @@ class _Threads:
             if not done.done():
                 done.set_result(result)
             elif unwanted is not None:
-                self._submit(lambda: unwanted(result))
+                self._submit(partial(unwanted, result))
 
         def fail(error: Exception) -> None:
             self._busy -= 1
@@ -256,7 +264,13 @@ class _Threads:
 
         self._busy += 1
         self._submit(call)
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            # Cancelled when the result was here and had not been looked at: it would be nobody's.
+            if unwanted is not None and done.done() and not done.cancelled() and done.exception() is None:
+                self._submit(partial(unwanted, done.result()))
+            raise
 
     def close(self) -> None:
         """End each thread when it is idle."""

@@ -32,6 +32,7 @@ from .sources import OpenSource, Source
 
 LOOK_AGAIN_S = 0.25
 """How often a receiver without room looks whether others have left some; a batch of its own that ends tells it."""
+_FLUSH_S = 5.0  # for deletions at the end of a node
 _LONGEST_PAUSE_S = 10.0  # between attempts at a queue that does not answer
 _NO_RECORDS, _OK, _FAILED = "No records processed", "OK", "PROBLEM: Function call failed"
 _log = logging.getLogger(__name__)
@@ -98,12 +99,21 @@ class Poller:
             self._source = None
 
     async def abandon(self) -> None:
-        """Stop, and end what is under way: its messages become visible again. Deletions are waited for."""
+        """Stop, and end what is under way: its messages become visible again. Deletions are waited for, a little."""
         self.stop()
         for task in self._receivers | self._tasks:
             if not task.get_name().startswith("delete"):
                 task.cancel()
-        await self.finished()
+        alarm = self._clock.call_later(_FLUSH_S, self._give_up)
+        try:
+            await self.finished()
+        finally:
+            alarm.cancel()
+
+    def _give_up(self) -> None:
+        _log.warning("mapping %s: %s: what was processed is not deleted in time", self.settings.uuid, self)
+        for task in self._tasks:
+            task.cancel()
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -221,8 +231,9 @@ class Poller:
             if messages is None:
                 return found, items  # stopped
             now_s = self._clock.monotonic()
-            # A wait for the first message is no part of its lease: it begins when the message is there.
-            slot.hold((one.handle for one in messages), now_s if wait_s else asked_s)
+            # A wait for the first message is no part of its lease. But an answer of another host may have been long on
+            # its way, and nothing in it says how long: its leases count from when it was asked for, and are renewed so.
+            slot.hold((one.handle for one in messages), now_s if source.prompt else asked_s)
             if messages and not found:
                 closes_s = now_s + settings.window_s
             found += len(messages)

@@ -11,9 +11,11 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.queue.ports import MessageQueue
 
+from .pace import pause_s
+
 _RENEWED = 2 / 3  # of the visibility, after which it is asked for again
-_TRIES = 5
-_PAUSE_S = 0.2
+_PATIENCE_S = 60.0  # with a queue that does not take a deletion: as long as a server may take to start again
+_LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -45,20 +47,26 @@ class Slot:
             self._handles.pop(handle, None)
 
     async def delete(self, handles: list[str]) -> None:
-        """Acknowledge messages. A queue that cannot be reached is asked again; what it then still has comes again."""
-        self.let_go(handles)
-        for attempt in range(_TRIES):
-            try:
-                stale = await self._queue.delete(handles)
-            except GlowplugError as error:
-                if attempt == _TRIES - 1:
-                    _log.warning("%d messages were processed and not deleted: %s", len(handles), error)
+        """Acknowledge messages. A queue that cannot be reached is asked again, and their leases are renewed meanwhile;
+        what it has after that comes again."""
+        given_up_s, failures = self._clock.monotonic() + _PATIENCE_S, 0
+        try:
+            while True:
+                try:
+                    stale = await self._queue.delete(handles)
+                except GlowplugError as error:
+                    failures += 1
+                    left_s = min(pause_s(failures), _LONGEST_PAUSE_S)
+                    if self._clock.monotonic() + left_s > given_up_s:
+                        _log.warning("%d messages were processed and not deleted: %s", len(handles), error)
+                        return
+                    await self._clock.sleep(left_s)
+                else:
+                    if stale:
+                        _log.info("%d messages were received again before they were deleted", len(stale))
                     return
-                await self._clock.sleep(_PAUSE_S * 2**attempt)
-            else:
-                if stale:
-                    _log.info("%d messages were received again before they were deleted", len(stale))
-                return
+        finally:
+            self.let_go(handles)
 
     async def end(self) -> None:
         """Renew nothing any more."""
@@ -82,7 +90,7 @@ class Slot:
             except GlowplugError as error:
                 _log.warning("leases of %d messages were not renewed: %s", len(self._handles), error)
                 failures += 1
-                await self._clock.sleep(min(0.1 * 2**failures, self._visibility_s / 3))
+                await self._clock.sleep(min(pause_s(failures), self._visibility_s / 3))
             else:
                 failures = 0
                 self.until_s = asked_s + self._visibility_s

@@ -33,12 +33,14 @@ _EMBEDDED_BATCH = 100
 @dataclass(frozen=True, slots=True)
 class Source:
     """A queue, and how to ask it: at most ``batch`` messages at a time, waiting ``wait_s`` for the first, with up to
-    ``receivers`` such calls at once."""
+    ``receivers`` such calls at once. ``prompt``: what it leases is here in that moment, as nothing of another host is.
+    """
 
     queue: MessageQueue
     batch: int
     wait_s: float
     receivers: int
+    prompt: bool = False
 
     def close(self) -> None:
         """Let go of what the queue holds open."""
@@ -69,7 +71,7 @@ class Sources:
         name = found["name"]
         if arn == arn_of(self.region, self.account_id, name) and any(one.name == name for one in self.store.queues):
             queue = EmbeddedQueue(self.store, name, region=self.region, account_id=self.account_id)
-            return Source(queue, _EMBEDDED_BATCH, _EMBEDDED_WAIT_S, receivers=1)
+            return Source(queue, _EMBEDDED_BATCH, _EMBEDDED_WAIT_S, receivers=1, prompt=True)
         if not self.endpoint:
             raise QueueNotFound(arn)
         external = ExternalQueue(arn, "" if self.endpoint == "aws" else self.endpoint, self.clock)

@@ -103,7 +103,7 @@ class MappingPollers(Protocol):
 @dataclass(frozen=True, slots=True)
 class Services:
     """What operations ask of the node. ``endpoint`` returns the control listener's URL; ``foreign``: functions of
-    other runtimes are stored."""
+    other runtimes are stored; ``webhook_hosts`` is the setting (``http/webhooks.py``)."""
 
     directory: Directory
     deployments: Changes
@@ -121,6 +121,7 @@ class Services:
     sources: MappingQueues
     pollers: MappingPollers
     foreign: bool = False
+    webhook_hosts: Sequence[str] = ()
 
     @property
     def arn_prefix(self) -> str:

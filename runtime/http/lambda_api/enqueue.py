@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from glowplug.runtime.errors import InvalidParameter
 from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.http.names import FunctionRef
+from glowplug.runtime.http.webhooks import HEADER, checked_webhook
 
 from .call import Services
 
 _KEY = "Idempotency-Key"
-_WEBHOOK = "X-Glowplug-Webhook"
-_KEY_LENGTH, _URL_LENGTH = 255, 2048
+_KEY_LENGTH = 255
 _NO_HEADERS = (("X-Amzn-Remapped-Content-Length", "0"),)
 
 
@@ -34,7 +33,7 @@ async def enqueue(services: Services, request: Request, ref: FunctionRef, payloa
             client_context=context,
             idempotency_key=_idempotency_key(headers.get(_KEY.lower()), context),
             caller="" if request.principal is None else request.principal.access_key_id,
-            webhook=checked_webhook(headers.get(_WEBHOOK.lower(), "")),
+            webhook=checked_webhook(headers.get(HEADER.lower(), ""), request.principal, services.webhook_hosts),
         )
     )
     answered = (*_NO_HEADERS, ("X-Glowplug-Duplicate", "true")) if accepted.duplicate else _NO_HEADERS
@@ -51,17 +50,3 @@ def _idempotency_key(header: str | None, context: bytes) -> str:
     if not isinstance(key, str) or not 1 <= len(key) <= _KEY_LENGTH:
         raise InvalidParameter(f"{_KEY}: must be a string of 1 to {_KEY_LENGTH} characters")
     return key
-
-
-def checked_webhook(url: str) -> str:
-    """Return the URL that gets an event's result. Raises ``InvalidParameter``."""
-    if not url:
-        return ""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or len(url) > _URL_LENGTH:
-        raise InvalidParameter(f"{_WEBHOOK}: {url[:100]!r} is not an http or https URL of at most {_URL_LENGTH}")
-    return url

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.queue.attributes import (
@@ -36,7 +36,7 @@ _TRACE = "AWSTraceHeader"
 async def send(call: Call) -> dict[str, Any]:
     """SendMessage."""
     queue = call.queue()
-    step, answer = _message(call, queue, call.parameters)
+    step, answer = _message(call, queue, call.parameters, _contents(call.parameters))
     sent: Sent = (await call.services.store.apply(step))[0]
     return _answer(queue, sent, answer)
 
@@ -44,20 +44,25 @@ async def send(call: Call) -> dict[str, Any]:
 async def send_batch(call: Call) -> dict[str, Any]:
     """SendMessageBatch: each message by itself, all of them on the way to the disk together."""
     queue = call.queue()
-    entries = call.entries()
-    steps: list[tuple[str, Send, dict[str, str]]] = []
+    contents: list[tuple[Mapping[str, Any], _Contents]] = []
     failed = []
-    for entry in entries:
+    for entry in call.entries():
         try:
-            steps.append((entry["Id"], *_message(call, queue, entry)))
+            contents.append((entry, _contents(entry)))
         except SqsError as error:
             failed.append(entry_fault(entry["Id"], error))
-    total = sum(len(step.body) for _, step, _ in steps)
+    total = sum(one.size_bytes for _, one in contents)
     if total > _BATCH_BYTES:
         raise SqsError(
             "BatchRequestTooLong",
             f"Batch requests cannot be longer than {_BATCH_BYTES} bytes. You have sent {total} bytes.",
         )
+    steps: list[tuple[str, Send, dict[str, str]]] = []
+    for entry, one in contents:
+        try:
+            steps.append((entry["Id"], *_message(call, queue, entry, one)))
+        except SqsError as error:
+            failed.append(entry_fault(entry["Id"], error))
     store = call.services.store
     results = await asyncio.gather(*(store.apply(step) for _, step, _ in steps), return_exceptions=True)
     successful = []
@@ -78,8 +83,17 @@ def _answer(queue: Queue, sent: Sent, digests: Mapping[str, str]) -> dict[str, A
     return answer
 
 
-def _message(call: Call, queue: Queue, given: Mapping[str, Any]) -> tuple[Send, dict[str, str]]:
-    """Return the step that sends a message, and the digests for its answer. Raises ``SqsError``."""
+class _Contents(NamedTuple):
+    """What a message holds. ``size_bytes`` is what counts towards limits: not the system's attributes."""
+
+    body: str
+    attributes: dict[str, MessageAttribute]
+    system: dict[str, MessageAttribute]
+    size_bytes: int
+
+
+def _contents(given: Mapping[str, Any]) -> _Contents:
+    """Return what a message holds. Raises ``SqsError``."""
     body = parameters.text(given, "MessageBody")
     if not body:
         raise missing("MessageBody")
@@ -93,8 +107,14 @@ def _message(call: Call, queue: Queue, given: Mapping[str, Any]) -> tuple[Send, 
     system = _attributes(parameters.mapping(given, "MessageSystemAttributes"))
     if foreign := set(system) - {_TRACE}:
         raise invalid(f"Message system attribute name '{min(foreign)}' is invalid.")
+    return _Contents(body, attributes, system, len(body.encode()) + size_of(attributes))
+
+
+def _message(call: Call, queue: Queue, given: Mapping[str, Any], contents: _Contents) -> tuple[Send, dict[str, str]]:
+    """Return the step that sends a message, and the digests for its answer. Raises ``SqsError``."""
+    body, attributes, system, size_bytes = contents
     limit = queue.settings.max_message_bytes
-    if len(body.encode()) + size_of(attributes) > limit:
+    if size_bytes > limit:
         raise invalid(f"One or more parameters are invalid. Reason: Message must be shorter than {limit} bytes.")
     trace = system[_TRACE].value if _TRACE in system else ""
     delay_s = parameters.number(given, "DelaySeconds", 0, 900)
