@@ -31,7 +31,6 @@ from .records import Records, is_id
 from .steps import (
     ChangeQueue,
     Count,
-    CountRecords,
     CreateQueue,
     Delete,
     DeleteQueue,
@@ -52,7 +51,6 @@ from .steps import (
     Step,
     Sweep,
     Unit,
-    UpdateRecord,
     Withdraw,
 )
 from .sweeping import sweep
@@ -65,7 +63,7 @@ _LOG_BYTES = 64 * 2**20  # what the log is cut to afterwards
 _CACHE_KIB = 32_768
 DAMAGED = "it is damaged; restart the node, which saves what is readable"
 
-_SURE = (DeleteRecord, GetRecord, ScanRecords, CountRecords)
+_SURE = (DeleteRecord, GetRecord, ScanRecords)
 
 Outcome = list[Any] | Exception
 """What each step of a unit gave, or why the unit was not carried out."""
@@ -273,11 +271,9 @@ class Engine:
             Withdraw: lambda step, change, _: messages.withdraw(step, change),
             InsertRecord: lambda step, *_: records.insert(step),
             PutRecord: lambda step, *_: records.put(step),
-            UpdateRecord: lambda step, *_: records.update(step),
             DeleteRecord: lambda step, *_: records.delete(step.id),
             GetRecord: lambda step, *_: records.get(step.id),
             ScanRecords: lambda step, *_: records.scan(step),
-            CountRecords: lambda step, *_: records.count(step),
             Count: lambda step, change, done: self._count(step, change, done),
             Sweep: lambda step, change, _: sweep(self._connection, self._book, records, step, change),
             CreateQueue: lambda step, change, _: self._create(step, change.now_ms),

@@ -7,7 +7,7 @@ next hand-over waits for them, at most 3 ms and a third of what the disk took.
 
     store = await QueueStore.open(path, clock)
     await store.create("jobs", QueueSettings(visibility_s=60))
-    await store.send("jobs", b"...")
+    await store.apply(Send("jobs", b"..."))
     for received in await store.receive("jobs", limit=10, wait_s=20):
         ...
         await store.apply(Delete(received.lease), PutRecord(result), Send("done", b"..."))   # together or not at all
@@ -35,24 +35,19 @@ from glowplug.runtime.errors import StateError
 
 from .bells import Bells
 from .engine import Batch, Engine, Outcome
-from .model import NOTHING, Attributes, Counts, Lease, Message, Queue, QueueSettings, Received, Record, Sent
+from .model import Counts, Message, Queue, QueueSettings, Received, Record
 from .salvage import opened
 from .steps import (
     ChangeQueue,
     Count,
     CreateQueue,
-    Delete,
     DeleteQueue,
     Discard,
-    Extend,
-    GetRecord,
-    InsertRecord,
     Move,
     Peek,
     Receive,
     Release,
     ScanRecords,
-    Send,
     Step,
     Sweep,
     Unit,
@@ -250,21 +245,6 @@ class QueueStore:
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    async def send(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        attributes: Attributes = NOTHING,
-        delay_s: float | None = None,
-        group: str | None = None,
-        deduplication: str | None = None,
-        id: bytes | None = None,  # noqa: A002 - what it is called in a message
-    ) -> Sent:
-        """Add a message; see ``Send``."""
-        sent: Sent = (await self.apply(Send(queue, body, attributes, delay_s, group, deduplication, id)))[0]
-        return sent
-
     async def receive(
         self, queue: str, limit: int = 1, *, wait_s: float | None = None, visibility_s: float | None = None
     ) -> list[Received]:
@@ -294,19 +274,6 @@ class QueueStore:
         end = self._bells.of(queue).listen(listener)
         self._loop.call_soon(listener)
         return end
-
-    async def delete(self, lease: Lease) -> None:
-        """Acknowledge a message. Raises ``StaleLease``."""
-        await self.apply(Delete(lease))
-
-    async def extend(self, lease: Lease, visibility_s: float) -> Lease:
-        """Let a lease last ``visibility_s`` from now. Raises ``StaleLease``."""
-        extended: Lease = (await self.apply(Extend(lease, visibility_s)))[0]
-        return extended
-
-    async def release(self, lease: Lease, delay_s: float = 0) -> None:
-        """Make a message visible again in ``delay_s``. Raises ``StaleLease``."""
-        await self.apply(Release(lease, delay_s))
 
     async def peek(self, queue: str, limit: int = 10, after: int = 0) -> list[Message]:
         """Look at the next messages of a queue without leasing them."""
@@ -366,15 +333,6 @@ class QueueStore:
         return counts
 
     # --- records ------------------------------------------------------------------------------------------------------
-
-    async def record(self, key: bytes) -> Record | None:
-        """Return a record, or None."""
-        record: Record | None = (await self.apply(GetRecord(key)))[0]
-        return record
-
-    async def insert(self, record: Record) -> None:
-        """Keep a record. Raises ``RecordExists``, which has the one that is there."""
-        await self.apply(InsertRecord(record))
 
     async def records(self, scan: ScanRecords) -> list[Record]:
         """Return records of an owner; see ``ScanRecords``."""

@@ -24,7 +24,7 @@ from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.events.ending import OUTBOX
 from glowplug.runtime.events.stored import queue_of
 from glowplug.runtime.queue.model import QueueSettings, Record
-from glowplug.runtime.queue.steps import GetRecord, PutRecord, Send
+from glowplug.runtime.queue.steps import Extend, GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
@@ -246,7 +246,7 @@ async def test_an_event_that_is_received_again_while_it_runs_is_not_run_again(ri
     assert feed is not None
     (attempt,) = feed.attempts.held.values()
     before = attempt.lease
-    await rig.store.extend(before, 0)
+    await rig.store.apply(Extend(before, 0))
     feed._rung()
     await rig.quiet()
     assert before.token < attempt.lease.token
