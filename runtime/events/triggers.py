@@ -25,7 +25,7 @@ from glowplug.runtime.reader import Reader, kind
 from glowplug.runtime.wanted import WantedFunction
 
 from . import inputs
-from .definitions import rule_schedule, scheduler_schedule
+from .definitions import RULE_TIMING, TIMING, rule_schedule, scheduler_schedule
 from .envelopes import Home
 from .inputs import Input, input_of
 from .patterns import Pattern, compile_pattern
@@ -42,11 +42,8 @@ PREFIX: Final = "trigger/"
 """What the keys of triggers in the catalog begin with."""
 
 _ALL: Final = frozenset("Type Name State Targets Stack CreationDate".split())
-TIMING: Final = frozenset(
-    "ScheduleExpression ScheduleExpressionTimezone StartDate EndDate FlexibleTimeWindow ActionAfterCompletion".split()
-)
 _FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    RULE: _ALL | {"ScheduleExpression", "EventPattern", "EventBusName"},
+    RULE: _ALL | RULE_TIMING | {"EventPattern", "EventBusName"},
     SCHEDULE: _ALL | TIMING | {"GroupName"},
     BUCKET: _ALL,
     SUBSCRIPTION: _ALL | {"FilterPolicy", "FilterPolicyScope"},
@@ -189,7 +186,7 @@ def _rule(trigger: Trigger, read: Reader) -> Trigger:
         raise DefinitionError(read.at("EventBusName"), "a rule with a ScheduleExpression is on the default bus")
     schedule = None
     if timed:
-        schedule = rule_schedule(trigger.id, _of(read, {"ScheduleExpression"}), _created(read), read.path)
+        schedule = rule_schedule(trigger.id, _of(read, RULE_TIMING), _created(read), read.path)
         schedule = replace(schedule, max_age_s=max(target.max_age_s for target in trigger.targets))
     return replace(trigger, schedule=schedule, pattern=_pattern(read, "EventPattern") if matched else None, bus=bus)
 
