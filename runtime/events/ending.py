@@ -9,6 +9,7 @@ from typing import Any, Final
 from glowplug.runtime.catalog import LATEST, Function, Version
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import QueueNotFound
 from glowplug.runtime.invocation import Outcome
 from glowplug.runtime.queue.attributes import MessageAttribute, kept
 from glowplug.runtime.queue.model import Record
@@ -81,7 +82,7 @@ class Endings:
             region=config.region,
             account_id=config.account_id,
             arn_prefix=config.arn_prefix,
-            queues=lambda name: self._settings(name) is not None,
+            queues=store.known,
             webhooks=config.webhooks,
             sqs=bool(config.sqs_endpoint),
             s3=bool(config.s3_endpoint),
@@ -147,8 +148,7 @@ class Endings:
         if delivery.way == "none":
             return None
         if delivery.way == "queue":
-            settings = self._settings(delivery.target)
-            if settings is None or settings.fifo or len(delivery.body) > settings.max_message_bytes:
+            if not self._takes(delivery):
                 return None
             if not outbox:
                 return queue_step(delivery)
@@ -156,12 +156,16 @@ class Endings:
             function, _, qualifier = delivery.target.partition(":")
             if len(delivery.body) > limits.async_request_bytes:
                 return None
-            if not outbox and self._settings(queue_of(function)) is not None:
+            if not outbox and self._store.known(queue_of(function)):
                 return self._keep(NewEvent(function, qualifier, delivery.body, source=f"destination:{event.function}"))
         return outgoing(delivery, event.function, event.request_id)
 
-    def _settings(self, name: str) -> Any:
-        return next((queue.settings for queue in self._store.queues if queue.name == name), None)
+    def _takes(self, delivery: Delivery) -> bool:
+        try:
+            settings = self._store.queue(delivery.target).settings
+        except QueueNotFound:  # deleted at this moment
+            return False
+        return not settings.fifo and len(delivery.body) <= settings.max_message_bytes
 
 
 def queue_step(delivery: Delivery) -> Send:

@@ -129,6 +129,6 @@ def sequence_number(sequence: int) -> str:
 
 
 def id_text(key: bytes) -> str:
-    """Return the id of a message as SQS writes it, as a UUID."""
+    """Return the id of a message as callers see it: as a UUID."""
     text = key.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -149,6 +149,10 @@ class Engine:
         """Return a queue. Raises ``QueueNotFound``. Any thread."""
         return self._book.queue(name)
 
+    def known(self, name: str) -> bool:
+        """Return whether there is a queue of that name. Any thread."""
+        return name in self._book.queues
+
     @property
     def newest(self) -> int:
         """The number of the last message. Any thread."""

@@ -287,6 +287,10 @@ class QueueStore:
         """All queues, by name. From memory."""
         return () if self._engine is None else tuple(sorted(self._engine.queues, key=lambda queue: queue.name))
 
+    def known(self, name: str) -> bool:
+        """Return whether there is a queue of that name. From memory."""
+        return self._engine is not None and self._engine.known(name)
+
     def queue(self, name: str) -> Queue:
         """Return a queue. From memory. Raises ``QueueNotFound``."""
         return self._open_engine.queue(name)

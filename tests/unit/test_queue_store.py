@@ -51,6 +51,12 @@ async def waiting(store: QueueStore, queue: str, count: int = 1) -> None:
         await asyncio.sleep(0)
 
 
+async def test_a_queue_is_known_from_its_making_to_its_deletion(store: QueueStore) -> None:
+    assert (True, False) == (store.known("jobs"), store.known("others"))
+    await store.remove("jobs")
+    assert not store.known("jobs")
+
+
 async def test_a_message_is_received_once_while_its_lease_lasts(store: QueueStore) -> None:
     sent = await send(store, "jobs", b"one", attributes={"n": 1})
     (received,) = await store.receive("jobs", 10)
