@@ -23,18 +23,19 @@ from glowplug.runtime.errors import (
     StaleLease,
     Throttled,
 )
+from glowplug.runtime.identifiers import new_trace_id
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.queue.model import LONGEST_LEASE_S, Lease, Message, Received
 from glowplug.runtime.queue.steps import Delete, Extend, Release, Step
 from glowplug.runtime.queue.store import QueueStore
 
+from .deployed import Deployed
 from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
-from .intake import Deployed
 from .retrying import Attempt as Ended
 from .retrying import Delays, Finished, Retry, overdue, settle
 from .settling import Settlement, Settler
-from .stored import StoredEvent, new_trace_id, put_back, stored
+from .stored import StoredEvent, put_back, stored
 from .watching import Watchers
 
 _SLOW_MS = 20.0

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from glowplug.runtime.invocation import Outcome
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import Message, Record
 
 from .envelopes import milliseconds
 from .retrying import Condition, Finished
-from .stored import StoredEvent, function_of, queue_of, stored, text_of
+from .stored import StoredEvent, function_of, queue_of, stored
 
 SUCCEEDED, FAILED, CANCELLED = 1, 2, 3
 STATES: Final[Mapping[str, int]] = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
@@ -70,7 +71,7 @@ def shown(record: Record, *, result: bool = True) -> dict[str, Any]:
     kept = record.attributes
     finished_ms = kept.get("f", record.created_ms)
     out: dict[str, Any] = {
-        "requestId": text_of(record.id),
+        "requestId": id_text(record.id),
         "function": function_of(record.owner),
         "qualifier": kept.get("q", ""),
         "state": _NAMES[record.state],

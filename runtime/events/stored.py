@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import Message
 
 from .accepting import NewEvent
@@ -45,23 +46,12 @@ def new_id(unix_s: float) -> bytes:
     return int(unix_s * 1000).to_bytes(6) + noise
 
 
-def text_of(key: bytes) -> str:
-    """Return a request id as callers see it."""
-    digits = key.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def key_of(request_id: str) -> bytes | None:
     """Return the bytes of a request id, None for what is no UUID."""
     try:
         return uuid.UUID(request_id).bytes
     except ValueError:
         return None
-
-
-def new_trace_id(unix_s: float) -> str:
-    """Return an X-Ray header with a new root."""
-    return f"Root=1-{int(unix_s):08x}-{os.urandom(12).hex()}"
 
 
 def attributes_of(event: NewEvent) -> dict[str, Any]:
@@ -99,7 +89,7 @@ class StoredEvent:
     @property
     def request_id(self) -> str:
         """The id as callers see it."""
-        return text_of(self.key)
+        return id_text(self.key)
 
 
 def stored(message: Message) -> StoredEvent:
