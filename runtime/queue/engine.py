@@ -25,6 +25,7 @@ from glowplug.runtime.errors import GlowplugError, InvalidParameter, QueueExists
 from glowplug.runtime.schema import migrate, unusable
 
 from .book import Book, Change, text_of
+from .groups import Groups
 from .messages import Messages
 from .model import LONGEST_LEASE_S, Counts, Queue
 from .records import Records, is_id
@@ -62,6 +63,8 @@ _CHECKPOINT_PAGES = 4_000  # 16 MB of log before it is moved into the file; movi
 _LOG_BYTES = 64 * 2**20  # what the log is cut to afterwards
 _CACHE_KIB = 32_768
 DAMAGED = "it is damaged; restart the node, which saves what is readable"
+_LEASED_BEYOND = """SELECT sequence FROM messages
+    WHERE queue IN (SELECT number FROM queues) AND visible_ms > ? AND receives > 0"""
 
 _SURE = (DeleteRecord, GetRecord, ScanRecords)
 
@@ -367,26 +370,30 @@ class Engine:
         )
 
     def _catch_up(self) -> None:
-        """Make good for a clock that was set back while nobody looked, and bound what no lease can be."""
+        """Make good for a clock that was set back while nobody looked, and bound what no lease can be.
+
+        What was never received is delayed, not leased, and a delay has no bound.
+        """
         now_ms = round(self._clock.time() * 1000)
         self._offset_ms = now_ms - round(self._clock.monotonic() * 1000)
         known_ms = self._book.mark("clock")  # written at each sweep
         latest_ms = now_ms + LONGEST_LEASE_S * 1000
-        (furthest_ms,) = self._connection.execute(
-            "SELECT coalesce(max(last), 0) FROM (SELECT (SELECT max(visible_ms) FROM messages WHERE queue = number)"
-            " AS last FROM queues)"
-        ).fetchone()
-        if known_ms - now_ms <= JUMP_MS and furthest_ms <= latest_ms:
+        (beyond,) = self._connection.execute(f"SELECT EXISTS ({_LEASED_BEYOND})", (latest_ms,)).fetchone()
+        if known_ms - now_ms <= JUMP_MS and not beyond:
             return  # without a write: the disk may be full
         self._connection.execute("BEGIN IMMEDIATE")
         if known_ms - now_ms > JUMP_MS:
             _log.warning("%s: the clock was set back by at least %.1f s", self._path, (known_ms - now_ms) / 1000)
             self._shift(now_ms, now_ms - known_ms)
-        for table in ("messages", "groups"):
-            self._connection.execute(
-                f"UPDATE {table} SET visible_ms = ? WHERE rowid IN (SELECT rowid FROM {table}"  # noqa: S608
-                " WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",
-                (latest_ms, latest_ms),
-            )
+        self._connection.execute(
+            f"UPDATE messages SET visible_ms = ? WHERE sequence IN ({_LEASED_BEYOND})",  # noqa: S608 - see there
+            (latest_ms, latest_ms),
+        )
+        groups, change = Groups(self._connection), Change(now_ms)
+        for queue, number in self._connection.execute(
+            "SELECT queue, number FROM groups WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?",
+            (latest_ms,),
+        ).fetchall():
+            groups.refresh(queue, number, change)
         self._book.set_mark("clock", now_ms)
         self._connection.execute("COMMIT")

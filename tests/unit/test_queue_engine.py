@@ -246,6 +246,39 @@ def test_a_clock_set_back_while_the_node_was_down_holds_no_lease_for_hours(held:
     assert 1 == len(held.one(Receive("jobs")))
 
 
+@pytest.mark.parametrize("queue", ["jobs", "ordered.fifo"])
+def test_a_message_delayed_for_longer_than_any_lease_keeps_its_delay_over_a_restart(held: Held, queue: str) -> None:
+    held.one(CreateQueue("ordered.fifo", QueueSettings(fifo=True)))
+    named: dict[str, Any] = {"group": "g", "deduplication": "1"} if queue == "ordered.fifo" else {}
+    held.one(Send(queue, b"x", delay_s=20 * 3_600, **named))
+    held.reopen()
+    held.clock.pass_s(13 * 3_600)
+    assert [] == held.one(Receive(queue))
+    held.clock.pass_s(7 * 3_600)
+    assert [b"x"] == [received.message.body for received in held.one(Receive(queue))]
+
+
+@pytest.mark.parametrize("queue", ["jobs", "ordered.fifo"])
+def test_a_lease_is_bounded_where_the_file_does_not_know_its_last_time(held: Held, queue: str) -> None:
+    """As one that was saved does not. In a group, what follows a bounded lease waits no longer than for that."""
+    held.one(CreateQueue("ordered.fifo", QueueSettings(fifo=True)))
+    for number in ("1", "2"):
+        named: dict[str, Any] = {"group": "g", "deduplication": number} if queue == "ordered.fifo" else {}
+        held.one(Send(queue, number.encode(), delay_s=0 if number == "1" else 20 * 3_600, **named))
+    held.one(Receive(queue, visibility_s=30))
+    held.engine.close()
+    connection = sqlite3.connect(held.path)
+    connection.execute("DELETE FROM meta WHERE key = 'clock'")
+    connection.commit()
+    connection.close()
+    held.clock.set_s(-86_400)
+    held.engine = opened(held.path, held.clock)
+    held.clock.pass_s(43_199)
+    assert [] == held.one(Receive(queue))
+    held.clock.pass_s(2)
+    assert [(b"1", 2)] == [(one.message.body, one.message.receives) for one in held.one(Receive(queue, 10))]
+
+
 def test_a_file_of_a_newer_release_is_refused_by_its_schema(held: Held) -> None:
     held.engine.close()
     connection = sqlite3.connect(held.path)
