@@ -244,8 +244,8 @@ async def test_a_message_is_withdrawn_only_as_it_was_looked_at(store: QueueStore
 
 async def test_callers_that_ask_again_share_the_next_transaction(store: QueueStore) -> None:
     """A caller that is a little earlier than the others does not make them wait for the disk twice."""
-    store._gather_until_s = store._loop.time() + 60
-    store._expected = 3
+    store._commits._gather_until_s = store._loop.time() + 60
+    store._commits._expected = 3
     before = store.statistics.batches
     first = asyncio.create_task(send(store, "jobs", b"1"))
     await asyncio.sleep(0.01)

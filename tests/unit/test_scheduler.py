@@ -84,7 +84,7 @@ class Bench:
     async def quiet(self) -> None:
         """Let everything happen that happens without time passing; the file has a thread of its own."""
         await settle()
-        while self.accepting.store._busy:
+        while self.accepting.store._commits.busy:
             await asyncio.sleep(0.001)
             await settle()
 
