@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .catalog import Version
 from .clock import Clock
 from .config import NodeConfig
-from .events.mapping.poller import Functions
+from .events.mapping.functions import Functions
 from .events.mapping.pollers import Pollers
 from .events.mapping.sources import Sources
 from .http.invoking import Invoke
