@@ -57,7 +57,7 @@ _TARGET_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     SUBSCRIPTION: _TARGET,
 }
 _NAME: Final = re.compile(r"[.\-_A-Za-z0-9]{1,256}")
-_QUEUE_ARN: Final = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]*:\d{12}:(?P<name>[A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
+_QUEUE_ARN: Final = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]*:\d{12}:(?P<name>[A-Za-z0-9_-]{1,80})")
 _S3_EVENTS: Final = frozenset(
     f"s3:{name}"
     for name in "ObjectCreated:* ObjectCreated:Put ObjectCreated:CompleteMultipartUpload ObjectRemoved:* "
@@ -243,7 +243,7 @@ def _target(read: Reader, type_: str, number: int) -> Target:
 
 
 def _dead_letter(read: Reader) -> str:
-    arn = read.text("Arn")
+    arn = read.unordered_arn("Arn")
     if not arn:
         return ""
     found = _QUEUE_ARN.fullmatch(arn)

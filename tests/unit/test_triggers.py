@@ -32,8 +32,18 @@ def test_a_schedule_fires_for_as_long_as_one_of_its_targets_takes_the_event() ->
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
-        ({"RetryPolicy": {"MaximumEventAgeInSeconds": 59}}, "MaximumEventAgeInSeconds: 59 is not between 60 and 86400"),
-        ({"RetryPolicy": {"MaximumRetryAttempts": 186}}, "MaximumRetryAttempts: 186 is not between 0 and 185"),
+        (
+            {"RetryPolicy": {"MaximumEventAgeInSeconds": 59}},
+            "RetryPolicy.MaximumEventAgeInSeconds: 59 is not between 60 and 86400",
+        ),
+        (
+            {"RetryPolicy": {"MaximumRetryAttempts": 186}},
+            "RetryPolicy.MaximumRetryAttempts: 186 is not between 0 and 185",
+        ),
+        (
+            {"DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:000000000000:dead.fifo"}},
+            "DeadLetterConfig.Arn: arn:aws:sqs:us-east-1:000000000000:dead.fifo is FIFO; only standard queues",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [RULE, SCHEDULE])
@@ -42,4 +52,4 @@ def test_a_target_that_cannot_be_accepted_is_refused_by_its_field(
 ) -> None:
     with pytest.raises(DefinitionError) as refused:
         trigger(target, kind=kind)
-    assert f"Targets.0.RetryPolicy.{problem}" in str(refused.value)
+    assert f"Targets.0.{problem}" in str(refused.value)
