@@ -33,7 +33,7 @@ from .deployed import Deployed
 from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
 from .retrying import Attempt as Ended
-from .retrying import Delays, Finished, Retry, overdue, settle
+from .retrying import Condition, Delays, Finished, Retry, overdue, settle
 from .settling import Settlement, Settler
 from .stored import StoredEvent, put_back, stored
 from .watching import Watchers
@@ -128,6 +128,9 @@ class Attempts:
             self._finish(attempt, None, None, rules)
         elif (late := overdue(attempt.event.progress, now_s, rules.limits)) is not None:
             self._finish(attempt, late, None, rules, status=200 if late.runs else 429)
+        elif rules.loops:
+            log.warning("%s: event %s goes round in a loop of destinations", self.function, attempt.event.request_id)
+            self._finish(attempt, Finished(Condition.RECURSIVE_LOOP, 0), None, rules, status=400)
         elif function is None:
             self.put_back(attempt, GONE_S)
         elif function.reserved == 0:
@@ -256,6 +259,7 @@ class Attempts:
             figures.cancelled += 1
         elif finished.condition.failed:
             figures.dropped += 1
+            figures.recursive += finished.condition is Condition.RECURSIVE_LOOP
             figures.dead_letters += bool(ending.sent)
         else:
             figures.succeeded += 1

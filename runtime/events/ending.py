@@ -12,7 +12,7 @@ from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import QueueNotFound
 from glowplug.runtime.invocation import Outcome
 from glowplug.runtime.queue.attributes import MessageAttribute, kept
-from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.model import NOTHING, Record
 from glowplug.runtime.queue.steps import PutRecord, Send, Step
 from glowplug.runtime.queue.store import QueueStore
 
@@ -20,7 +20,7 @@ from .accepting import NewEvent
 from .deliveries import Delivery, Home, compact, deliveries
 from .outcomes import Invocation, Response
 from .records import record_of, shown
-from .retrying import Finished, Limits
+from .retrying import MOST_PASSES, Finished, Limits
 from .stored import StoredEvent, queue_of
 
 OUTBOX: Final = "outbox:deliveries"
@@ -29,12 +29,14 @@ OUTBOX: Final = "outbox:deliveries"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for an event of one qualifier. ``version`` is the one that an attempt runs on."""
+    """What holds for an event of one qualifier. ``version`` is the one that an attempt runs on; with ``loops`` none is
+    made: the event goes round in a loop of destinations."""
 
     version: Version | None
     limits: Limits
     destinations: Mapping[str, Any]
     dead_letter: str
+    loops: bool = False
 
 
 def rules_of(function: Function | None, event: StoredEvent) -> Rules:
@@ -55,7 +57,10 @@ def rules_of(function: Function | None, event: StoredEvent) -> Rules:
         default.maximum_event_age_s if age_s is None else age_s,
     )
     dead_letter = {} if version is None else version.settings.get("DeadLetterConfig") or {}
-    return Rules(version, limits, config.get("DestinationConfig") or {}, dead_letter.get("TargetArn") or "")
+    destinations, target = config.get("DestinationConfig") or {}, dead_letter.get("TargetArn") or ""
+    looped = event.lineage.get(event.function, 0) >= MOST_PASSES
+    allowed = looped and function.documents.get("recursion/", {}).get("RecursiveLoop") == "Allow"
+    return Rules(version, limits, destinations, target, looped and not allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +162,9 @@ class Endings:
             if len(delivery.body) > limits.async_request_bytes:
                 return None
             if not outbox and self._store.known(queue_of(function)):
-                return self._keep(NewEvent(function, qualifier, delivery.body, source=f"destination:{event.function}"))
-        return outgoing(delivery, event.function, event.request_id)
+                source = f"destination:{event.function}"
+                return self._keep(NewEvent(function, qualifier, delivery.body, source=source, lineage=event.followed))
+        return outgoing(delivery, event.function, event.request_id, event.followed)
 
     def _takes(self, delivery: Delivery) -> bool:
         try:
@@ -176,8 +182,8 @@ def queue_step(delivery: Delivery) -> Send:
     return Send(delivery.target, delivery.body, kept(attributes))
 
 
-def outgoing(delivery: Delivery, function: str, request_id: str) -> Send:
-    """Return the step that gives a delivery to the outbox."""
+def outgoing(delivery: Delivery, function: str, request_id: str, lineage: Mapping[str, int] = NOTHING) -> Send:
+    """Return the step that gives a delivery to the outbox. ``lineage`` is that of an event which it becomes here."""
     attributes = {
         "w": delivery.way,
         "a": delivery.arn,
@@ -186,6 +192,7 @@ def outgoing(delivery: Delivery, function: str, request_id: str) -> Send:
         "i": request_id,
         "m": {name: dict(one) for name, one in delivery.attributes.items()} or None,
         "d": delivery.dead_letter or None,
+        "l": lineage if delivery.way == "function" else None,
     }
     return Send(OUTBOX, delivery.body, {key: value for key, value in attributes.items() if value is not None})
 

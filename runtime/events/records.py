@@ -20,10 +20,6 @@ STATES: Final[Mapping[str, int]] = {"succeeded": SUCCEEDED, "failed": FAILED, "c
 """What an event that is over is called, and the state of its record."""
 _NAMES: Final = {state: name for name, state in STATES.items()}
 _CANCELLED_ERROR: Final = {"errorType": "Glowplug.Cancelled", "errorMessage": "The event was cancelled."}
-_ERRORS: Final = {
-    Condition.EVENT_AGE_EXCEEDED: "The event was older than MaximumEventAgeInSeconds before the function took it.",
-    Condition.ZERO_RESERVED_CONCURRENCY: "The function's reserved concurrency is 0.",
-}
 
 
 def record_of(
@@ -103,7 +99,7 @@ def _answer(record: Record) -> dict[str, Any]:
     if record.body is not None:
         return {"error": _parsed(record.body)}
     condition = Condition(kept["c"])
-    return {"error": {"errorType": f"Glowplug.{condition.value}", "errorMessage": _ERRORS.get(condition, "")}}
+    return {"error": {"errorType": f"Glowplug.{condition.value}", "errorMessage": condition.reason}}
 
 
 def _parsed(body: bytes | None) -> Any:
