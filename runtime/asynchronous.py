@@ -15,10 +15,11 @@ from .config import NodeConfig
 from .errors import QueueNotFound
 from .eventmetrics import EventMetrics
 from .events.attempts import Neighbours
+from .events.deployed import Deployed
 from .events.dispatcher import Dispatcher
 from .events.ending import Endings
 from .events.figures import Book
-from .events.intake import Deployed, Intake
+from .events.intake import Intake
 from .events.outbox import Outbox
 from .events.results import Results
 from .events.retrying import Delays

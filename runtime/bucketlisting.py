@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .events.bucketwatch import Listing, Object
+from .events.bucketchanges import Listing, Object
 
 
 class BucketListing:

@@ -19,8 +19,7 @@
     │   │   ├── UpdateInProgress                …: another change of the function is being carried out
     │   │   ├── QueueExists                     …: a queue of that name with other settings
     │   │   ├── StaleLease                      …: the message was received again, or is gone
-    │   │   ├── RecordExists                    …: a record of that id is kept already
-    │   │   └── RecordChanged                   …: the record is gone or in another state than expected
+    │   │   └── RecordExists                    …: a record of that id is kept already
     │   ├── PreconditionFailed              412 PreconditionFailedException    (RevisionId)
     │   ├── PolicyTooLong                   400 PolicyLengthExceededException
     │   ├── ProvisionedNotFound             404 ProvisionedConcurrencyConfigNotFoundException
@@ -199,14 +198,6 @@ class StaleLease(Conflict):
 
 class RecordExists(Conflict):
     """A record of that id is kept already; ``record`` is it."""
-
-    def __init__(self, message: str, record: Any) -> None:
-        super().__init__(message)
-        self.record = record
-
-
-class RecordChanged(Conflict):
-    """The record is gone, or in another state than the caller expected; ``record`` is it as it is, or None."""
 
     def __init__(self, message: str, record: Any) -> None:
         super().__init__(message)

@@ -13,6 +13,7 @@ _LABEL = ["function_name"]
 _COUNTERS = (
     ("AsyncEventsReceived", "Events that were accepted", "received"),
     ("AsyncEventsDropped", "Events that ended without success", "dropped"),
+    ("RecursiveInvocationsDropped", "Those that went round in a loop of destinations", "recursive"),
     ("DeadLetterErrors", "Events that could not be sent to a dead-letter queue", "dead_letter_errors"),
     ("DestinationDeliveryFailures", "Records that could not be sent to a destination", "delivery_failures"),
     ("glowplug_async_retries", "Attempts that follow a function error", "retries"),

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from .catalog import Version
 from .clock import Clock
 from .config import NodeConfig
-from .events.mapping.poller import Functions
+from .events.mapping.functions import Functions
 from .events.mapping.pollers import Pollers
 from .events.mapping.sources import Sources
-from .http.identifiers import new_request_id, new_trace_id
 from .http.invoking import Invoke
 from .http.lambda_api.invoke import refuse_unready
+from .identifiers import new_request_id, new_trace_id
 from .queue.store import QueueStore
 from .registry import Registry
 from .routing.router import Router

@@ -10,7 +10,6 @@ from .config import NodeConfig
 from .http.queue_admin import QueueAdmin
 from .http.sqs.api import SqsApi
 from .http.sqs.call import Services
-from .queue.embedded import EmbeddedQueue
 from .queue.store import QueueStore
 from .queuemetrics import QueueMetrics
 from .stackqueues import StackQueues
@@ -25,8 +24,6 @@ class Queueing:
     admin: QueueAdmin
     metrics: QueueMetrics
     stacks: StackQueues
-    region: str
-    account_id: str
 
     @classmethod
     async def open(cls, path: Path, config: NodeConfig, clock: Clock) -> Queueing:
@@ -34,12 +31,7 @@ class Queueing:
         store = await QueueStore.open(path, clock)
         services = Services(store, clock, region=config.region, account_id=config.account_id)
         stacks = StackQueues(store, region=config.region, account_id=config.account_id)
-        admin, metrics = QueueAdmin(store), QueueMetrics(store)
-        return cls(store, SqsApi(services), admin, metrics, stacks, config.region, config.account_id)
-
-    def embedded(self, name: str) -> EmbeddedQueue:
-        """Return a queue of the node as a ``MessageQueue``."""
-        return EmbeddedQueue(self.store, name, region=self.region, account_id=self.account_id)
+        return cls(store, SqsApi(services), QueueAdmin(store), QueueMetrics(store), stacks)
 
     async def close(self) -> None:
         """End what goes on in the background, then the store."""

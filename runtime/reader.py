@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from .errors import DefinitionError
+
+IS_FIFO: Final = "is FIFO; only standard queues and topics are taken"
+"""Why an event is not sent to an ARN that ends in ``.fifo``, as on AWS: the event has no group."""
 
 
 class Reader:
@@ -46,6 +49,13 @@ class Reader:
         if not isinstance(value, str) or (required and not value):
             raise DefinitionError(self.at(name), f"must be a string, not {kind(value)}")
         return value
+
+    def unordered_arn(self, name: str) -> str:
+        """Return the ARN of what events are sent to, empty where there is none; one that is FIFO is refused."""
+        arn = self.text(name)
+        if arn.endswith(".fifo"):
+            raise DefinitionError(self.at(name), f"{arn} {IS_FIFO}")
+        return arn
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
         """Return one of ``allowed``."""

@@ -175,7 +175,9 @@ def _event_invoke(section: Reader) -> dict[str, Any]:
         if section.values.get(name) is not None:
             found[name] = section.whole(name, low, low=low, high=high)
     destinations = section.section("DestinationConfig", {"OnSuccess", "OnFailure"})
-    sides = {side: destinations.section(side, {"Destination"}).text("Destination") for side in destinations.values}
+    sides = {
+        side: destinations.section(side, {"Destination"}).unordered_arn("Destination") for side in destinations.values
+    }
     if chosen := {side: {"Destination": arn} for side, arn in sides.items() if arn}:
         found["DestinationConfig"] = chosen
     return found

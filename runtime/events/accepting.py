@@ -10,9 +10,11 @@ killed. What must be kept together with it, such as how far a schedule is, goes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from glowplug.runtime.queue.model import nothing
 from glowplug.runtime.queue.steps import Step
 
 
@@ -45,6 +47,8 @@ class NewEvent:
     """What caused it, in a few words for listings: ``schedule:nightly``. Empty for a client's own call."""
     webhook: str = ""
     """An http(s) URL that gets the result."""
+    lineage: Mapping[str, int] = field(default_factory=nothing)
+    """How often each function ran in the chain of events that this one follows from as a destination."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,19 @@ from glowplug.runtime.errors import (
     StaleLease,
     Throttled,
 )
+from glowplug.runtime.identifiers import new_trace_id
 from glowplug.runtime.invocation import Invocation, Outcome
 from glowplug.runtime.queue.model import LONGEST_LEASE_S, Lease, Message, Received
 from glowplug.runtime.queue.steps import Delete, Extend, Release, Step
 from glowplug.runtime.queue.store import QueueStore
 
+from .deployed import Deployed
 from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
-from .intake import Deployed
 from .retrying import Attempt as Ended
-from .retrying import Delays, Finished, Retry, overdue, settle
+from .retrying import Condition, Delays, Finished, Retry, overdue, settle
 from .settling import Settlement, Settler
-from .stored import StoredEvent, new_trace_id, put_back, stored
+from .stored import StoredEvent, put_back, stored
 from .watching import Watchers
 
 _SLOW_MS = 20.0
@@ -129,6 +130,9 @@ class Attempts:
             self._finish(attempt, None, None, rules)
         elif (late := overdue(attempt.event.progress, now_s, rules.limits)) is not None:
             self._finish(attempt, late, None, rules, status=200 if late.runs else 429)
+        elif rules.loops:
+            log.warning("%s: event %s goes round in a loop of destinations", self.function, attempt.event.request_id)
+            self._finish(attempt, Finished(Condition.RECURSIVE_LOOP, 0), None, rules, status=400)
         elif function is None:
             self.put_back(attempt, GONE_S)
         elif function.reserved == 0:
@@ -257,6 +261,7 @@ class Attempts:
             figures.cancelled += 1
         elif finished.condition.failed:
             figures.dropped += 1
+            figures.recursive += finished.condition is Condition.RECURSIVE_LOOP
             figures.dead_letters += bool(ending.sent)
         else:
             figures.succeeded += 1

@@ -1,9 +1,9 @@
 """Notifications of buckets, by comparing listings: a look every so often, an event for each difference.
 
 What is known of each object is a record of the queue's file, written in the unit in which the event of its change is
-accepted; so after a kill a change is neither lost nor, but for targets before the last, told twice, and those are known
-by their keys. Delivery is at least once. What changes twice between two looks is one change, and an object that comes
-and goes between them was never there. The first look at a bucket makes no events.
+accepted. Of several targets each is noted in the unit of its own event, so after a kill, or where one target's queue
+was full, a change is neither lost nor told twice to the others. What changes twice between two looks is one change, and
+an object that comes and goes between them was never there. The first look at a bucket makes no events.
 
 A bucket is a directory where the node is told so. There a file counts once it has not changed from one look to the
 next: one that is still being written has no event. Names that begin with a dot are left out, so a file may be written
@@ -17,8 +17,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from glowplug.runtime.errors import StateError, Throttled
 from glowplug.runtime.queue.model import Record
 from glowplug.runtime.queue.steps import DeleteRecord, PutRecord, ScanRecords, Step
 
+from .bucketchanges import Change, List, Listing, Object, changes, listed_directory, wants
 from .delivery import Delivery, Store
 from .deployed import DeployedTriggers
 from .envelopes import Home, ObjectChange, s3_event
@@ -42,82 +42,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Object:
-    """An object as a listing shows it. ``version`` differs for whatever was written another time, which it
-    begins with, in ISO 8601."""
+class Telling:
+    """How far the telling of a change is: its id, and the targets that were told."""
 
-    key: str
-    size: int
-    etag: str
-    version: str
-
-
-Listing = Mapping[str, Object]
-List = Callable[[str], Awaitable[Listing]]
-"""Lists a bucket. Raises ``OSError``, or whatever its client raises, where it cannot be looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An object that was written (``now``) or deleted."""
-
-    name: str
-    key: str
-    now: Object | None
-    before: Object | None
-
-
-def changes(before: Listing, after: Listing) -> list[Change]:
-    """Return what differs between two listings, by key."""
-    found = []
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
-        if new is None:
-            found.append(Change("ObjectRemoved:Delete", key, None, old))
-        elif old is None or old.version != new.version:
-            kind = "CompleteMultipartUpload" if "-" in new.etag else "Put"
-            found.append(Change(f"ObjectCreated:{kind}", key, new, old))
-    return found
-
-
-def wants(target: Target, change: Change) -> bool:
-    """Return whether a target is notified of a change."""
-    family = f"{change.name.partition(':')[0]}:*"
-    named = change.name in target.events or family in target.events
-    return named and change.key.startswith(target.prefix) and change.key.endswith(target.suffix)
-
-
-def listed_directory(root: Path) -> dict[str, Object]:
-    """Return the files below a directory as objects. Raises ``OSError`` where it cannot be read."""
-    found = {}
-    for directory, names, files in os.walk(root, onerror=_raise):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in files:
-            path = Path(directory, name)
-            if name.startswith("."):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                written = datetime.fromtimestamp(status.st_mtime, UTC).isoformat()
-                version = f"{written}/{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
-                etag = hashlib.md5(version.encode(), usedforsecurity=False).hexdigest()
-                key = path.relative_to(root).as_posix()
-                if not _is_text(key):
-                    continue  # no object has such a key
-                found[key] = Object(key, status.st_size, etag, version)
-    return found
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # the file's name is not UTF-8
-        return False
-    return True
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    change: str
+    told: tuple[str, ...]
 
 
 class BucketWatch:
@@ -145,6 +74,7 @@ class BucketWatch:
         self._directories = directories
         self._every_s = every_s
         self._known: dict[str, dict[str, Object]] = {}
+        self._tellings: dict[tuple[str, str], Telling] = {}
         self._last: dict[str, Listing] = {}
         self._failing: set[str] = set()
         self._kick = asyncio.Event()
@@ -161,6 +91,7 @@ class BucketWatch:
             bucket = str(record.attributes["bucket"])
             objects = await self._store.records(ScanRecords(_owner(bucket), limit=_MOST))
             self._known[bucket] = {one.key: one for one in map(_object, objects)}
+            self._tellings |= {(bucket, one.attributes["k"]): _telling(one) for one in objects if "t" in one.attributes}
 
     async def close(self) -> None:
         """Look no more."""
@@ -230,23 +161,32 @@ class BucketWatch:
         return settled
 
     async def _tell(self, bucket: str, triggers: Iterable[Trigger], change: Change) -> None:
-        step: Step = (
-            DeleteRecord(_key(bucket, change.key)) if change.now is None else PutRecord(_record(bucket, change.now))
-        )
-        wanted = [(trigger, target) for trigger in triggers for target in trigger.targets if wants(target, change)]
-        if not wanted:
-            await self._store.apply(step)
-            return
-        version = (change.now or change.before or Object(change.key, 0, "", "")).version
-        for number, (trigger, target) in enumerate(wanted):
-            also = (step,) if number == len(wanted) - 1 else ()
-            key = "" if change.now is None else f"{change.name} {version} {change.key}"
-            await self._delivery.hand(trigger, target, self._payload(trigger, target, change, version), key, *also)
+        """Tell those targets of a change that were not told of it yet, each in one unit with a note of that, the last
+        in one with what is known then."""
+        place, before = (bucket, change.key), change.before or Object(change.key, 0, "", "")
+        telling = self._tellings.get(place)
+        if telling is None or telling.change != change.id:
+            telling = Telling(change.id, ())
+        left = [
+            (name, trigger, target)
+            for trigger in triggers
+            for target in trigger.targets
+            if wants(target, change) and (name := f"{trigger.id}#{target.id}") not in telling.told
+        ]
+        known: Step = DeleteRecord(_key(*place)) if change.now is None else PutRecord(_record(bucket, change.now))
+        if not left:
+            await self._store.apply(known)
+        for name, trigger, target in left:
+            telling = Telling(change.id, (*telling.told, name))
+            also = known if name == left[-1][0] else PutRecord(_record(bucket, before, telling))
+            await self._delivery.hand(trigger, target, self._payload(trigger, target, change), also)
+            self._tellings[place], self._known[bucket][change.key] = telling, before
+        self._tellings.pop(place, None)
 
-    def _payload(self, trigger: Trigger, target: Target, change: Change, version: str) -> bytes:
-        """Return the event. For what was written it is the same each time: its time and ids come from that."""
-        digest = hashlib.sha256(f"{change.name}\0{change.key}\0{version}".encode()).hexdigest()
-        moment = _written(version) if change.now is not None else datetime.fromtimestamp(self._clock.time(), UTC)
+    def _payload(self, trigger: Trigger, target: Target, change: Change) -> bytes:
+        """Return the event. Of what was written its time and ids come from that."""
+        digest = hashlib.sha256(f"{change.name}\0{change.key}\0{change.version}".encode()).hexdigest()
+        moment = _written(change.version) if change.now is not None else datetime.fromtimestamp(self._clock.time(), UTC)
         event = s3_event(
             ObjectChange(
                 name=change.name,
@@ -275,6 +215,7 @@ class BucketWatch:
         await self._in_chunks([DeleteRecord(_key(bucket, key)) for key in self._known.get(bucket, ())])
         self._known.pop(bucket, None)
         self._last.pop(bucket, None)
+        self._tellings = {place: one for place, one in self._tellings.items() if place[0] != bucket}
 
     async def _in_chunks(self, steps: list[Step]) -> None:
         for start in range(0, len(steps), _CHUNK):
@@ -299,11 +240,18 @@ def _key(bucket: str, key: str) -> bytes:
     return hashlib.sha256(f"{_BUCKETS}\0{bucket}\0{key}".encode("utf-8", "surrogateescape")).digest()[:16]
 
 
-def _record(bucket: str, one: Object) -> Record:
+def _record(bucket: str, one: Object, telling: Telling | None = None) -> Record:
+    """Return the row of an object as it is known. One that is new has no version before all targets were told of it."""
     values: dict[str, Any] = {"k": one.key, "s": one.size, "e": one.etag, "v": one.version}
+    if telling is not None:
+        values |= {"c": telling.change, "t": list(telling.told)}
     return Record(_key(bucket, one.key), _owner(bucket), 0, 0, attributes=values)
 
 
 def _object(record: Record) -> Object:
     kept = record.attributes
     return Object(kept["k"], kept["s"], kept["e"], kept["v"])
+
+
+def _telling(record: Record) -> Telling:
+    return Telling(record.attributes["c"], tuple(record.attributes["t"]))

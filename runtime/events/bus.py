@@ -34,8 +34,6 @@ class Bus:
         self._delivery = delivery
         self._home = home
         self._clock = clock
-        self.matched = 0
-        self.unmatched = 0
 
     async def put(self, entries: Any) -> dict[str, Any]:
         """Return PutEvents' answer: FailedEntryCount, and an EventId or an ErrorCode for each entry.
@@ -72,8 +70,6 @@ class Bus:
 
     async def _hand_over(self, rules: Sequence[Trigger], event: Mapping[str, Any], now: datetime) -> None:
         """Hand an event to all targets; raises what kept one of them from being given it, once all were tried."""
-        self.matched += bool(rules)
-        self.unmatched += not rules
         ends = await asyncio.gather(
             *(self._hand(rule, target, event, now) for rule in rules for target in rule.targets),
             return_exceptions=True,

@@ -1,7 +1,7 @@
 """Schedules as templates and the API write them, read into what the planner takes.
 
 Property names and bounds are those of `AWS::Events::Rule`, of `AWS::Scheduler::Schedule` and of the service models of
-both. RetryPolicy stands at the target there; whoever calls puts it beside the rest.
+both. What stands at a target (RetryPolicy) is read with it, in ``triggers``.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from typing import Any, Final
 from glowplug.runtime.errors import DefinitionError, InvalidSchedule
 from glowplug.runtime.reader import Reader, kind
 
-from .schedule import DAY_S, At, Dialect, Expression, Schedule, parse, zone
+from .schedule import At, Dialect, Expression, Schedule, parse, zone
 
-_RULE: Final = frozenset({"ScheduleExpression", "RetryPolicy"})
-_SCHEDULER: Final = _RULE | {
-    "ScheduleExpressionTimezone",
-    "StartDate",
-    "EndDate",
-    "FlexibleTimeWindow",
-    "ActionAfterCompletion",
-}
-_RETRY: Final = frozenset({"MaximumEventAgeInSeconds", "MaximumRetryAttempts"})
+RULE_TIMING: Final = frozenset({"ScheduleExpression"})
+"""The properties that say when a rule runs."""
+TIMING: Final = RULE_TIMING | frozenset(
+    "ScheduleExpressionTimezone StartDate EndDate FlexibleTimeWindow ActionAfterCompletion".split()
+)
+"""Those that say when a schedule does."""
 _WINDOW: Final = frozenset({"Mode", "MaximumWindowInMinutes"})
 _MOST_MINUTES: Final = 1440
 
@@ -31,20 +28,14 @@ _MOST_MINUTES: Final = 1440
 def rule_schedule(name: str, properties: Mapping[str, Any], created: datetime, path: str = "") -> Schedule:
     """Return the schedule of a rule. ``path`` stands before fields in errors. Raises ``DefinitionError``."""
     reader = Reader(properties, path)
-    reader.only(_RULE)
-    return Schedule(
-        name=name,
-        expression=_expression(reader, Dialect.RULE),
-        created=created,
-        dialect=Dialect.RULE,
-        max_age_s=_max_age_s(reader),
-    )
+    reader.only(RULE_TIMING)
+    return Schedule(name, _expression(reader, Dialect.RULE), created, Dialect.RULE)
 
 
 def scheduler_schedule(name: str, properties: Mapping[str, Any], created: datetime, path: str = "") -> Schedule:
     """Return a schedule of EventBridge Scheduler. Raises ``DefinitionError``, as `rule_schedule` does."""
     reader = Reader(properties, path)
-    reader.only(_SCHEDULER)
+    reader.only(TIMING)
     expression = _expression(reader, Dialect.SCHEDULER)
     starts, ends = _date(reader, "StartDate"), _date(reader, "EndDate")
     if starts is not None and ends is not None and starts >= ends and not isinstance(expression, At):
@@ -62,7 +53,6 @@ def scheduler_schedule(name: str, properties: Mapping[str, Any], created: dateti
         starts=starts,
         ends=ends,
         window_s=_window_s(reader),
-        max_age_s=_max_age_s(reader),
         delete_when_done=reader.choice("ActionAfterCompletion", ("NONE", "DELETE"), "NONE") == "DELETE",
     )
 
@@ -73,12 +63,6 @@ def _expression(reader: Reader, dialect: Dialect) -> Expression:
         return parse(text, dialect)
     except InvalidSchedule as error:
         raise DefinitionError(reader.at("ScheduleExpression"), str(error)) from error
-
-
-def _max_age_s(reader: Reader) -> int:
-    policy = reader.section("RetryPolicy", _RETRY)
-    policy.whole("MaximumRetryAttempts", 185, low=0, high=185)
-    return policy.whole("MaximumEventAgeInSeconds", DAY_S, low=60, high=DAY_S)
 
 
 def _window_s(reader: Reader) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from glowplug.runtime.queue.embedded import arn_of
 
 from .outcomes import Invocation, bus_entry, dead_letter_attributes, invocation_record
+from .retrying import Condition
 
 Way = Literal["queue", "function", "sqs", "s3", "webhook", "none"]
 
@@ -99,6 +100,8 @@ def _record(invocation: Invocation, arn: str, now_s: float, failed: bool, home: 
     way, target = way_to(arn, home)
     if way == "s3" and not failed:
         way = "none"
+    if way == "function" and invocation.finished.condition is Condition.RECURSIVE_LOOP:
+        way = "none"  # it may be one of the loop, which would go on without running anything
     if way == "webhook" and arn.split(":")[2] == "events":
         return Delivery(way, arn, target, compact(bus_entry(invocation, now, arn)))
     return Delivery(way, arn, target, compact(invocation_record(invocation, now)))

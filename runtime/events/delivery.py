@@ -26,9 +26,6 @@ from .accepting import Acceptor, NewEvent
 from .envelopes import Home
 from .triggers import RULE, Target, Trigger
 
-CALLER = "trigger"
-"""Whose idempotency keys those of triggers are, so that no client's can be one."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -61,19 +58,15 @@ class Delivery:
         self.failed: dict[str, int] = {}
         """Events that could not be handed over, by trigger."""
 
-    async def hand(self, trigger: Trigger, target: Target, payload: bytes, key: str = "", *also: Step) -> Handed:
+    async def hand(self, trigger: Trigger, target: Target, payload: bytes, *also: Step) -> Handed:
         """Hand one event over together with ``also``, which is carried out also where there is nobody to take it.
 
-        ``key`` is what no other event of the trigger has: a second one of that key is not kept. Where it is empty each
-        is another. Raises ``Throttled``
-        and ``StateError``, and then nothing was done.
+        Raises ``Throttled`` and ``StateError``, and then nothing was done.
         """
         event = NewEvent(
             function=target.function,
             qualifier=target.qualifier,
             payload=payload,
-            idempotency_key=f"{trigger.id}#{target.id}#{key}" if key else "",
-            caller=CALLER,
             source=f"{_WORDS.get(trigger.type, 'trigger')}:{trigger.name}",
         )
         try:
@@ -83,8 +76,6 @@ class Delivery:
         except RequestError as error:
             await self.give_up(trigger, target, payload, error, *also)
             return Handed(target, error=f"{type(error).__name__}: {error}")
-        if accepted.duplicate and also:
-            await self._store.apply(*also)
         return Handed(target, accepted.request_id)
 
     async def give_up(
@@ -105,7 +96,7 @@ class Delivery:
         self.failed[trigger.id] = self.failed.get(trigger.id, 0) + 1
         lost = "its dead-letter queue did not take it" if target.dead_letter else "the target has no DeadLetterConfig"
         where = f"is in {target.dead_letter}" if kept else f"is lost: {lost}"
-        _log.warning("%s: an event for %s %s: %s", trigger.id, target.function, where, error)
+        _log.warning("%s: an event for %s (%s) %s: %s", trigger.id, target.function, target.id, where, error)
 
     def _about(self, trigger: Trigger, target: Target, error: GlowplugError) -> dict[str, object]:
         """Return the attributes of a dead letter, which are EventBridge's own ("Using dead-letter queues")."""

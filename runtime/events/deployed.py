@@ -1,4 +1,4 @@
-"""The triggers that are deployed, read once for each document of the catalog."""
+"""What is deployed, as events need it; the triggers of it, read once for each document of the catalog."""
 
 from __future__ import annotations
 

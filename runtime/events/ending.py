@@ -9,9 +9,10 @@ from typing import Any, Final
 from glowplug.runtime.catalog import LATEST, Function, Version
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.errors import QueueNotFound
 from glowplug.runtime.invocation import Outcome
 from glowplug.runtime.queue.attributes import MessageAttribute, kept
-from glowplug.runtime.queue.model import Record
+from glowplug.runtime.queue.model import NOTHING, Record
 from glowplug.runtime.queue.steps import PutRecord, Send, Step
 from glowplug.runtime.queue.store import QueueStore
 
@@ -19,7 +20,7 @@ from .accepting import NewEvent
 from .deliveries import Delivery, Home, compact, deliveries
 from .outcomes import Invocation, Response
 from .records import record_of, shown
-from .retrying import Finished, Limits
+from .retrying import MOST_PASSES, Finished, Limits
 from .stored import StoredEvent, queue_of
 
 OUTBOX: Final = "outbox:deliveries"
@@ -28,12 +29,14 @@ OUTBOX: Final = "outbox:deliveries"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for an event of one qualifier. ``version`` is the one that an attempt runs on."""
+    """What holds for an event of one qualifier. ``version`` is the one that an attempt runs on; with ``loops`` none is
+    made: the event goes round in a loop of destinations."""
 
     version: Version | None
     limits: Limits
     destinations: Mapping[str, Any]
     dead_letter: str
+    loops: bool = False
 
 
 def rules_of(function: Function | None, event: StoredEvent) -> Rules:
@@ -54,7 +57,10 @@ def rules_of(function: Function | None, event: StoredEvent) -> Rules:
         default.maximum_event_age_s if age_s is None else age_s,
     )
     dead_letter = {} if version is None else version.settings.get("DeadLetterConfig") or {}
-    return Rules(version, limits, config.get("DestinationConfig") or {}, dead_letter.get("TargetArn") or "")
+    destinations, target = config.get("DestinationConfig") or {}, dead_letter.get("TargetArn") or ""
+    looped = event.lineage.get(event.function, 0) >= MOST_PASSES
+    allowed = looped and function.documents.get("recursion/", {}).get("RecursiveLoop") == "Allow"
+    return Rules(version, limits, destinations, target, looped and not allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Endings:
             region=config.region,
             account_id=config.account_id,
             arn_prefix=config.arn_prefix,
-            queues=lambda name: self._settings(name) is not None,
+            queues=store.known,
             webhooks=config.webhooks,
             sqs=bool(config.sqs_endpoint),
             s3=bool(config.s3_endpoint),
@@ -147,8 +153,7 @@ class Endings:
         if delivery.way == "none":
             return None
         if delivery.way == "queue":
-            settings = self._settings(delivery.target)
-            if settings is None or settings.fifo or len(delivery.body) > settings.max_message_bytes:
+            if not self._takes(delivery):
                 return None
             if not outbox:
                 return queue_step(delivery)
@@ -156,12 +161,17 @@ class Endings:
             function, _, qualifier = delivery.target.partition(":")
             if len(delivery.body) > limits.async_request_bytes:
                 return None
-            if not outbox and self._settings(queue_of(function)) is not None:
-                return self._keep(NewEvent(function, qualifier, delivery.body, source=f"destination:{event.function}"))
-        return outgoing(delivery, event.function, event.request_id)
+            if not outbox and self._store.known(queue_of(function)):
+                source = f"destination:{event.function}"
+                return self._keep(NewEvent(function, qualifier, delivery.body, source=source, lineage=event.followed))
+        return outgoing(delivery, event.function, event.request_id, event.followed)
 
-    def _settings(self, name: str) -> Any:
-        return next((queue.settings for queue in self._store.queues if queue.name == name), None)
+    def _takes(self, delivery: Delivery) -> bool:
+        try:
+            settings = self._store.queue(delivery.target).settings
+        except QueueNotFound:  # deleted at this moment
+            return False
+        return not settings.fifo and len(delivery.body) <= settings.max_message_bytes
 
 
 def queue_step(delivery: Delivery) -> Send:
@@ -172,8 +182,8 @@ def queue_step(delivery: Delivery) -> Send:
     return Send(delivery.target, delivery.body, kept(attributes))
 
 
-def outgoing(delivery: Delivery, function: str, request_id: str) -> Send:
-    """Return the step that gives a delivery to the outbox."""
+def outgoing(delivery: Delivery, function: str, request_id: str, lineage: Mapping[str, int] = NOTHING) -> Send:
+    """Return the step that gives a delivery to the outbox. ``lineage`` is that of an event which it becomes here."""
     attributes = {
         "w": delivery.way,
         "a": delivery.arn,
@@ -182,6 +192,7 @@ def outgoing(delivery: Delivery, function: str, request_id: str) -> Send:
         "i": request_id,
         "m": {name: dict(one) for name, one in delivery.attributes.items()} or None,
         "d": delivery.dead_letter or None,
+        "l": lineage if delivery.way == "function" else None,
     }
     return Send(OUTBOX, delivery.body, {key: value for key, value in attributes.items() if value is not None})
 

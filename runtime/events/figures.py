@@ -13,6 +13,8 @@ class EventFigures:
     """AsyncEventsReceived."""
     dropped: int = 0
     """AsyncEventsDropped: ended without having been run with success."""
+    recursive: int = 0
+    """RecursiveInvocationsDropped: those of them that went round in a loop."""
     retries: int = 0
     """Attempts that follow after a function error."""
     requeues: int = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from glowplug.runtime.catalog import LATEST, Catalog
+from glowplug.runtime.catalog import LATEST
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import (
@@ -18,25 +18,19 @@ from glowplug.runtime.errors import (
     RequestTooLarge,
     Throttled,
 )
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import FOREVER_S, QueueSettings, Record
 from glowplug.runtime.queue.steps import InsertRecord, Send, Step
 from glowplug.runtime.queue.store import QueueStore
 
 from .accepting import Accepted, NewEvent
+from .deployed import Deployed
 from .figures import Book
-from .stored import attributes_of, key_of, new_id, queue_of, text_of
+from .stored import attributes_of, key_of, new_id, queue_of
 
 KEYS = "async-keys"
 """The owner of the records of idempotency keys."""
 _RETRY_AFTER_S = 1.0
-
-
-class Deployed(Protocol):
-    """What is deployed. ``Registry`` is it."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is deployed now."""
 
 
 class Intake:
@@ -76,7 +70,7 @@ class Intake:
                 return _duplicate(event, known.record)
             raise
         self._figures.of(event.function).received += 1
-        return Accepted(text_of(key))
+        return Accepted(id_text(key))
 
     def step(self, event: NewEvent) -> Send:
         """Return the step that keeps an event, for a unit of other steps. Its queue may not be there yet."""
@@ -138,9 +132,9 @@ def _duplicate(event: NewEvent, record: Record) -> Accepted:
     if record.attributes["payload"] != _digest(event.payload):
         raise InvalidParameter(
             f"Idempotency key {event.idempotency_key!r} was used with another payload (request "
-            f"{text_of(record.attributes['id'])})"
+            f"{id_text(record.attributes['id'])})"
         )
-    return Accepted(text_of(record.attributes["id"]), duplicate=True)
+    return Accepted(id_text(record.attributes["id"]), duplicate=True)
 
 
 def _digest(data: bytes) -> bytes:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import GlowplugError, QueueFull, StaleLease, StateError, Throttled
-from glowplug.runtime.queue.model import FOREVER_S, QueueSettings, Received
+from glowplug.runtime.queue.model import FOREVER_S, NOTHING, QueueSettings, Received, nothing
 from glowplug.runtime.queue.steps import Delete, Release
 from glowplug.runtime.queue.store import QueueStore
 
@@ -43,11 +43,13 @@ class NotDelivered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A delivery with whose it is, and an id that stays the same when it is tried again."""
+    """A delivery with whose it is, an id that stays the same when it is tried again, and the lineage of the event that
+    it becomes where it is for a function."""
 
     delivery: Delivery
     function: str
     request_id: str
+    lineage: Mapping[str, int] = field(default_factory=nothing)
 
 
 class Carrier(Protocol):
@@ -148,6 +150,7 @@ class Outbox:
                     idempotency_key=f"{parcel.request_id}:{delivery.arn}",
                     caller="outbox",
                     source=f"destination:{parcel.function}",
+                    lineage=parcel.lineage,
                 )
                 await self._acceptor.accept(event)
             else:
@@ -193,4 +196,4 @@ class Outbox:
 def parcel_of(kept: Mapping[str, Any], body: bytes) -> Parcel:
     """Return what a message of the outbox holds."""
     delivery = Delivery(kept["w"], kept["a"], kept["t"], body, kept.get("m") or {}, kept.get("d", False))
-    return Parcel(delivery, kept["f"], kept["i"])
+    return Parcel(delivery, kept["f"], kept["i"], kept.get("l", NOTHING))

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from .envelopes import milliseconds
-from .retrying import Condition, Finished
+from .retrying import Finished
 
 MESSAGE_BYTES: Final = 1024
 """How much of an error's message a dead-letter message carries."""
@@ -94,15 +94,9 @@ def dead_letter_attributes(invocation: Invocation, status: int) -> dict[str, dic
     return attributes
 
 
-_WITHOUT_RESPONSE: Final = {
-    Condition.EVENT_AGE_EXCEEDED: "The event was older than MaximumEventAgeInSeconds before the function took it.",
-    Condition.ZERO_RESERVED_CONCURRENCY: "The function's reserved concurrency is 0.",
-}
-
-
 def _message(invocation: Invocation) -> str:
     if invocation.response is None:
-        return _WITHOUT_RESPONSE.get(invocation.finished.condition, "")
+        return invocation.finished.condition.reason
     error = _parsed(invocation.response.payload)
     if isinstance(error, dict) and isinstance(error.get("errorMessage"), str):
         return str(error["errorMessage"])

@@ -9,7 +9,7 @@ the caller): everything up to it is settled. The rules, in order:
    where it is too old. A schedule never makes up for a stop with a burst. (AWS has no stops to have a policy for; the
    age is what it gives a delivery that it could not make at once.)
 3. The remembered moment only grows. A clock that is set back fires nothing until it has come past that moment again,
-   so nothing fires twice; such schedules are reported, since after a clock that was years ahead somebody has to act.
+   so nothing fires twice.
 4. A schedule without a further occurrence is done: its ActionAfterCompletion applies, also when its last was missed.
 
 The caller persists ``settled`` in the transaction that enqueues ``fire``, or uses `Firing.key` to enqueue each once.
@@ -56,15 +56,8 @@ class Plan:
     """Schedules that never run again."""
     delete: tuple[str, ...] = ()
     """Those of ``done`` that are to be deleted."""
-    ahead: tuple[str, ...] = ()
-    """Schedules that wait because what is settled of them lies in the future: the clock was set back."""
     next: Mapping[str, datetime] = field(default_factory=dict)
     """When each schedule that is not done is due next: until then there is no need to pass it."""
-
-    @property
-    def wake(self) -> datetime | None:
-        """When to look again at these schedules; None if none of them will ever be due."""
-        return min(self.next.values(), default=None)
 
 
 def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: datetime) -> Plan:
@@ -73,12 +66,9 @@ def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: da
     moments: dict[str, datetime] = {}
     missed: dict[str, int] = {}
     done: list[Schedule] = []
-    ahead: list[str] = []
     following: dict[str, datetime] = {}
     for schedule in schedules:
         before = settled.get(schedule.name, schedule.origin)
-        if before > now and schedule.name in settled:
-            ahead.append(schedule.name)
         look = _look(schedule, before, now)
         if look.settled != before:
             moments[schedule.name] = look.settled
@@ -98,7 +88,6 @@ def plan(schedules: Iterable[Schedule], settled: Mapping[str, datetime], now: da
         missed=missed,
         done=tuple(one.name for one in done),
         delete=tuple(one.name for one in done if one.delete_when_done),
-        ahead=tuple(ahead),
         next=following,
     )
 

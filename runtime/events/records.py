@@ -8,21 +8,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from glowplug.runtime.invocation import Outcome
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import Message, Record
 
 from .envelopes import milliseconds
 from .retrying import Condition, Finished
-from .stored import StoredEvent, function_of, queue_of, stored, text_of
+from .stored import StoredEvent, function_of, queue_of, stored
 
 SUCCEEDED, FAILED, CANCELLED = 1, 2, 3
 STATES: Final[Mapping[str, int]] = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 """What an event that is over is called, and the state of its record."""
 _NAMES: Final = {state: name for name, state in STATES.items()}
 _CANCELLED_ERROR: Final = {"errorType": "Glowplug.Cancelled", "errorMessage": "The event was cancelled."}
-_ERRORS: Final = {
-    Condition.EVENT_AGE_EXCEEDED: "The event was older than MaximumEventAgeInSeconds before the function took it.",
-    Condition.ZERO_RESERVED_CONCURRENCY: "The function's reserved concurrency is 0.",
-}
 
 
 def record_of(
@@ -70,7 +67,7 @@ def shown(record: Record, *, result: bool = True) -> dict[str, Any]:
     kept = record.attributes
     finished_ms = kept.get("f", record.created_ms)
     out: dict[str, Any] = {
-        "requestId": text_of(record.id),
+        "requestId": id_text(record.id),
         "function": function_of(record.owner),
         "qualifier": kept.get("q", ""),
         "state": _NAMES[record.state],
@@ -102,7 +99,7 @@ def _answer(record: Record) -> dict[str, Any]:
     if record.body is not None:
         return {"error": _parsed(record.body)}
     condition = Condition(kept["c"])
-    return {"error": {"errorType": f"Glowplug.{condition.value}", "errorMessage": _ERRORS.get(condition, "")}}
+    return {"error": {"errorType": f"Glowplug.{condition.value}", "errorMessage": condition.reason}}
 
 
 def _parsed(body: bytes | None) -> Any:

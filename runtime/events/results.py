@@ -168,7 +168,7 @@ class Results:
                 states = (STATES[state],) if state else ()
                 scan = ScanRecords(owner, states, limit=limit, newest_first=True)
                 found += [Found(record) for record in await self._store.records(scan)]
-            if state not in STATES and any(queue.name == owner for queue in self._store.queues):
+            if state not in STATES and self._store.known(owner):
                 counted = [Found(None, one, self._state(one)) for one in await self._messages(function, state, limit)]
                 found += [one for one in counted if state in ("", one.state)]
         found.sort(key=_accepted_ms, reverse=True)

@@ -10,6 +10,7 @@ exchanges for the counts. The matrix; ``runs`` are attempts that reached the fun
 | function error, no retries left | RetriesExhausted |
 | throttled, or a system error | again: 1 s later, doubled each time in a row, 5 min at most; no retry is used up |
 | refused because reserved concurrency is 0 | ZeroReservedConcurrency |
+| none, the function having run `MOST_PASSES` times in the chain of destinations that led here | RecursiveLoop |
 | any that would be made again later than MaximumEventAgeInSeconds after the event was accepted | EventAgeExceeded |
 
 The last row looks ahead: the event ends now, not when its next attempt would begin. What only grew old in the queue,
@@ -22,6 +23,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+MOST_PASSES: Final = 16
+"""How often a function runs in one chain of events (Lambda's developer guide, "recursive loop detection")."""
 _DOUBLINGS: Final = 32
 """More would change nothing but the size of the number."""
 
@@ -43,11 +46,24 @@ class Condition(Enum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     EVENT_AGE_EXCEEDED = "EventAgeExceeded"
     ZERO_RESERVED_CONCURRENCY = "ZeroReservedConcurrency"
+    RECURSIVE_LOOP = "RecursiveLoop"
 
     @property
     def failed(self) -> bool:
         """Whether it goes to OnFailure and the dead-letter queue."""
         return self is not Condition.SUCCESS
+
+    @property
+    def reason(self) -> str:
+        """A sentence for those that end an event without an attempt, empty for the others."""
+        return _REASONS.get(self, "")
+
+
+_REASONS: Final = {
+    Condition.EVENT_AGE_EXCEEDED: "The event was older than MaximumEventAgeInSeconds before the function took it.",
+    Condition.ZERO_RESERVED_CONCURRENCY: "The function's reserved concurrency is 0.",
+    Condition.RECURSIVE_LOOP: f"The function ran {MOST_PASSES} times in a loop of destinations.",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Runs schedules: one alarm for the time at which the next is due, `planner.plan` decides what to do then.
 
 How far a schedule is (what of it is settled) is a record of the queue's file, written in the unit in which its event is
-accepted: after a kill either both are there or neither, so no occurrence is lost and none fires twice. A schedule with
-several targets writes it with the last of them; what the others got already is known by its key.
+accepted: after a kill either both are there or neither, so no occurrence is lost and none fires twice. Of several
+targets each is noted in the unit of its own event. One that has its event, or that nobody could be given it for, is not
+looked at again when another's is tried again later: by then it may be too old for it, or have another input.
 
 The alarm is monotonic and the schedules are not, so it rings at least every ``LOOK_S``: a clock that was set, or a
 machine that slept, is noticed then.
@@ -47,6 +48,7 @@ class Progress:
     """What is remembered of a schedule. Times are ISO 8601; ``settled`` is empty before the first occurrence.
 
     ``last`` is the time that was last fired for, ``requests`` its events' request ids, ``error`` why there are none.
+    ``handed`` are the targets that are settled of it, by their ids, while others still wait for their events.
     """
 
     trigger: str
@@ -60,6 +62,7 @@ class Progress:
     late: bool = False
     requests: tuple[str, ...] = ()
     error: str = ""
+    handed: tuple[str, ...] = ()
 
     @property
     def moment(self) -> datetime | None:
@@ -69,13 +72,15 @@ class Progress:
     def record(self) -> Record:
         """Return the row that it is kept in."""
         values: dict[str, Any] = {name: getattr(self, name) for name in Progress.__slots__}
-        return Record(_key(self.trigger), _OWNER, 0, 0, attributes=values | {"requests": list(self.requests)})
+        listed = {"requests": list(self.requests), "handed": list(self.handed)}
+        return Record(_key(self.trigger), _OWNER, 0, 0, attributes=values | listed)
 
     @classmethod
     def of(cls, record: Record) -> Progress:
         """Read a row."""
         values = {name: value for name, value in record.attributes.items() if name in cls.__slots__}
-        return cls(**{**values, "requests": tuple(values.get("requests", ()))})
+        listed = {name: tuple(values.get(name, ())) for name in ("requests", "handed")}
+        return cls(**{**values, **listed})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,7 @@ class Scheduler:
             done=trigger.id in plan.done,
             deleted=trigger.id in plan.delete,
             missed=before.missed + plan.missed.get(trigger.id, 0),
+            handed=(),
         )
         if before.missed != after.missed:
             _log.warning("%s: %d runs were missed", trigger.id, after.missed - before.missed)
@@ -257,25 +263,31 @@ class Scheduler:
         self._progress[trigger.id] = after
 
     async def _fire(self, trigger: Trigger, firing: Firing, after: Progress, now: datetime) -> Progress:
-        """Hand the events of all targets over, that of the last in one unit with ``after``; return what is known."""
-        last = PutRecord(after.record())
-        handed = []
-        for target in trigger.targets:
-            also = (last,) if target is trigger.targets[-1] else ()
-            handed.append(await self._hand(trigger, target, firing, now, *also))
-        requests = tuple(one.request_id for one in handed if one.request_id)
-        return replace(after, requests=requests, error="; ".join(one.error for one in handed if one.error))
+        """Hand the events of the targets over that are not settled, each in one unit with a note of it, that of the
+        last with ``after``; return what is known."""
+        so_far = self._of(trigger)
+        if so_far.last != after.last or not so_far.handed:
+            so_far = replace(so_far, last=after.last, late=after.late, requests=(), error="", handed=())
+        left = [target for target in trigger.targets if target.id not in so_far.handed]
+        for target in left:
+            noted = replace(so_far, handed=(*so_far.handed, target.id))
+            also = PutRecord((after if target is left[-1] else noted).record())
+            one = await self._hand(trigger, target, firing, now, also)
+            requests = (*so_far.requests, one.request_id) if one.request_id else so_far.requests
+            so_far = replace(noted, requests=requests, error="; ".join(filter(None, (so_far.error, one.error))))
+            self._progress[trigger.id] = so_far
+        return replace(after, requests=so_far.requests, error=so_far.error)
 
-    async def _hand(self, trigger: Trigger, target: Target, firing: Firing, now: datetime, *also: PutRecord) -> Handed:
+    async def _hand(self, trigger: Trigger, target: Target, firing: Firing, now: datetime, also: PutRecord) -> Handed:
         payload = b"{}"
         try:
             payload = self._payload(trigger, target, firing)
             if trigger.schedule is not None:
                 _check_age(trigger.schedule.due(firing.occurrence), now, target)
         except InvalidEntry as error:
-            await self._delivery.give_up(trigger, target, payload, error, *also)
+            await self._delivery.give_up(trigger, target, payload, error, also)
             return Handed(target, error=str(error))
-        return await self._delivery.hand(trigger, target, payload, _iso(firing.occurrence), *also)
+        return await self._delivery.hand(trigger, target, payload, also)
 
     def _payload(self, trigger: Trigger, target: Target, firing: Firing) -> bytes:
         arn = trigger.arn(self._home)

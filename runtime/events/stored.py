@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from glowplug.runtime.queue.model import Message
+from glowplug.runtime.queue.embedded import id_text
+from glowplug.runtime.queue.model import NOTHING, Message, nothing
 
 from .accepting import NewEvent
 from .retrying import Progress
@@ -21,7 +22,7 @@ _PREFIX: Final = "async:"
 """Of the names of queues and of records' owners. SQS knows no name with a colon, so no client sees or touches them."""
 
 # Keys of attributes. Those of an event that waits for its first attempt:
-_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _DELAY, _SOURCE, _WEBHOOK = "qtcrmdsw"
+_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _DELAY, _SOURCE, _WEBHOOK, _LINEAGE = "qtcrmdswl"
 # and those that its attempts add. ``_SEEN`` is how often it had been received when it was last put back: a message
 # that was received more often than that, and is invisible, is one whose attempt is under way or was cut off.
 _RUNS, _REQUEUES, _SEEN = "npx"
@@ -45,23 +46,12 @@ def new_id(unix_s: float) -> bytes:
     return int(unix_s * 1000).to_bytes(6) + noise
 
 
-def text_of(key: bytes) -> str:
-    """Return a request id as callers see it."""
-    digits = key.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def key_of(request_id: str) -> bytes | None:
     """Return the bytes of a request id, None for what is no UUID."""
     try:
         return uuid.UUID(request_id).bytes
     except ValueError:
         return None
-
-
-def new_trace_id(unix_s: float) -> str:
-    """Return an X-Ray header with a new root."""
-    return f"Root=1-{int(unix_s):08x}-{os.urandom(12).hex()}"
 
 
 def attributes_of(event: NewEvent) -> dict[str, Any]:
@@ -75,6 +65,7 @@ def attributes_of(event: NewEvent) -> dict[str, Any]:
         _DELAY: event.delay_s,
         _SOURCE: event.source,
         _WEBHOOK: event.webhook,
+        _LINEAGE: event.lineage,
     }
     return {key: value for key, value in given.items() if value or (value is not None and key in (_RETRIES, _AGE))}
 
@@ -95,11 +86,17 @@ class StoredEvent:
     max_age_s: int | None = None
     source: str = ""
     webhook: str = ""
+    lineage: Mapping[str, int] = field(default_factory=nothing)
 
     @property
     def request_id(self) -> str:
         """The id as callers see it."""
-        return text_of(self.key)
+        return id_text(self.key)
+
+    @property
+    def followed(self) -> dict[str, int]:
+        """The lineage of an event that follows from this one."""
+        return {**self.lineage, self.function: self.lineage.get(self.function, 0) + 1}
 
 
 def stored(message: Message) -> StoredEvent:
@@ -121,6 +118,7 @@ def stored(message: Message) -> StoredEvent:
         max_age_s=kept.get(_AGE),
         source=kept.get(_SOURCE, ""),
         webhook=kept.get(_WEBHOOK, ""),
+        lineage=kept.get(_LINEAGE, NOTHING),
     )
 
 

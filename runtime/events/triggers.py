@@ -25,7 +25,7 @@ from glowplug.runtime.reader import Reader, kind
 from glowplug.runtime.wanted import WantedFunction
 
 from . import inputs
-from .definitions import rule_schedule, scheduler_schedule
+from .definitions import RULE_TIMING, TIMING, rule_schedule, scheduler_schedule
 from .envelopes import Home
 from .inputs import Input, input_of
 from .patterns import Pattern, compile_pattern
@@ -42,11 +42,8 @@ PREFIX: Final = "trigger/"
 """What the keys of triggers in the catalog begin with."""
 
 _ALL: Final = frozenset("Type Name State Targets Stack CreationDate".split())
-TIMING: Final = frozenset(
-    "ScheduleExpression ScheduleExpressionTimezone StartDate EndDate FlexibleTimeWindow ActionAfterCompletion".split()
-)
 _FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    RULE: _ALL | {"ScheduleExpression", "EventPattern", "EventBusName"},
+    RULE: _ALL | RULE_TIMING | {"EventPattern", "EventBusName"},
     SCHEDULE: _ALL | TIMING | {"GroupName"},
     BUCKET: _ALL,
     SUBSCRIPTION: _ALL | {"FilterPolicy", "FilterPolicyScope"},
@@ -60,7 +57,7 @@ _TARGET_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     SUBSCRIPTION: _TARGET,
 }
 _NAME: Final = re.compile(r"[.\-_A-Za-z0-9]{1,256}")
-_QUEUE_ARN: Final = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]*:\d{12}:(?P<name>[A-Za-z0-9_-]{1,80}(?:\.fifo)?)")
+_QUEUE_ARN: Final = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]*:\d{12}:(?P<name>[A-Za-z0-9_-]{1,80})")
 _S3_EVENTS: Final = frozenset(
     f"s3:{name}"
     for name in "ObjectCreated:* ObjectCreated:Put ObjectCreated:CompleteMultipartUpload ObjectRemoved:* "
@@ -189,7 +186,7 @@ def _rule(trigger: Trigger, read: Reader) -> Trigger:
         raise DefinitionError(read.at("EventBusName"), "a rule with a ScheduleExpression is on the default bus")
     schedule = None
     if timed:
-        schedule = rule_schedule(trigger.id, _of(read, {"ScheduleExpression"}), _created(read), read.path)
+        schedule = rule_schedule(trigger.id, _of(read, RULE_TIMING), _created(read), read.path)
         schedule = replace(schedule, max_age_s=max(target.max_age_s for target in trigger.targets))
     return replace(trigger, schedule=schedule, pattern=_pattern(read, "EventPattern") if matched else None, bus=bus)
 
@@ -246,7 +243,7 @@ def _target(read: Reader, type_: str, number: int) -> Target:
 
 
 def _dead_letter(read: Reader) -> str:
-    arn = read.text("Arn")
+    arn = read.unordered_arn("Arn")
     if not arn:
         return ""
     found = _QUEUE_ARN.fullmatch(arn)

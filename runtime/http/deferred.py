@@ -21,7 +21,8 @@ from glowplug.runtime.catalog import Url
 from glowplug.runtime.events.accepting import Acceptor, NewEvent
 from glowplug.runtime.events.records import SUCCEEDED
 from glowplug.runtime.events.results import Results
-from glowplug.runtime.events.stored import key_of, text_of
+from glowplug.runtime.events.stored import key_of
+from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.spec import FunctionSpec
 
 from .invoking import hold_of
@@ -97,7 +98,7 @@ class Deferred:
         except ValueError:
             return None
         key, code = data[:16], data[16:]
-        return text_of(key) if hmac.compare_digest(code, self._code(function, key)) else None
+        return id_text(key) if hmac.compare_digest(code, self._code(function, key)) else None
 
     def _code(self, function: str, key: bytes) -> bytes:
         return hmac.new(self._key, key + function.encode(), hashlib.sha256).digest()[:_CODE_BYTES]

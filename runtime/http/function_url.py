@@ -21,13 +21,13 @@ from glowplug.runtime.errors import (
     StateError,
     Throttled,
 )
+from glowplug.runtime.identifiers import new_trace_id
 from glowplug.runtime.invocation import Invocation
 
 from .admission import Admission
 from .cors import allows_origin, applied, is_preflight, preflight
 from .deferred import Deferred
 from .faults import error_reply
-from .identifiers import new_trace_id
 from .invoking import Directory, Invoke, UrlObserver, hold_of, start_headers
 from .messages import Reply, Request
 from .streamed_url import failed, streamed

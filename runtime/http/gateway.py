@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from glowplug.runtime.apis import Api, Route, api_of
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError
+from glowplug.runtime.identifiers import new_trace_id
 from glowplug.runtime.invocation import Invocation
 
 from .admission import Admission
@@ -24,7 +25,6 @@ from .cors import allows_origin, applied, is_preflight, preflight
 from .gateway_event import canned, decoded_path, door_of, event_v1_of, response_v1_of
 from .gateway_replies import REPLIES, UNKNOWN_API
 from .gateway_routing import Match, RouteTable
-from .identifiers import new_trace_id
 from .invoking import ApiObserver, Directory, Invoke, hold_of, start_headers
 from .messages import Reply, Request
 from .url_event import UnmappableResult, event_of, response_of

@@ -22,11 +22,11 @@ from multidict import CIMultiDict
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.errors import GlowplugError, InternalError, StateError
+from glowplug.runtime.identifiers import new_request_id
 
 from .dispatch import Surface
 from .faults import error_reply
 from .hosts import is_loopback
-from .identifiers import new_request_id
 from .messages import Reply, Request, StreamCut
 from .plain import PlainResponse, fits
 

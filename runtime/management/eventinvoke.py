@@ -9,6 +9,7 @@ from typing import Any
 
 from glowplug.runtime.catalog import Catalog, Function
 from glowplug.runtime.errors import InvalidParameter, ResourceNotFound
+from glowplug.runtime.reader import IS_FIFO
 
 from .site import Site
 
@@ -66,6 +67,8 @@ def _with(
         arn = (destinations.get(side) or {}).get("Destination")
         if arn:
             _check(catalog, function, arn, destinations, site)
+            if arn.endswith(".fifo"):
+                raise InvalidParameter(f"DestinationConfig.{side}.Destination: {arn} {IS_FIFO}")
     value = {**given, "LastModified": site.unix_s}
     return catalog.with_function(function.with_document(f"event-invoke/{qualifier}", value)), value
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from glowplug.runtime.errors import InvalidParameter, StaleLease
 
-from .attributes import attributes_digest, attributes_of, body_digest, kept, sender_of, trace_of
-from .model import Lease, Queue, Received, Sent
-from .ports import Incoming, Outgoing, Traits
-from .steps import Delete, Extend, Send, Step
+from .attributes import attributes_digest, attributes_of, body_digest, sender_of, trace_of
+from .model import Lease, Queue, Received
+from .ports import Incoming, Traits
+from .steps import Delete, Extend, Step
 from .store import QueueStore
 
 _HANDLE = struct.Struct(">IQI")
@@ -64,23 +64,7 @@ class EmbeddedQueue:
         """Look at the queue's attributes. Raises ``QueueNotFound``."""
         settings = self._store.queue(self._name).settings
         arn = arn_of(self._region, self._account_id, self._name)
-        return Traits(arn, round(settings.visibility_s), settings.fifo, settings.max_receives)
-
-    async def send(self, messages: Sequence[Outgoing]) -> list[str]:
-        """Send messages, all or none; return their ids."""
-        sent: list[Sent] = await self._store.apply(*(self.step(message) for message in messages))
-        return [id_text(one.id) for one in sent]
-
-    def step(self, message: Outgoing, *, sender: str = "", trace: str = "") -> Send:
-        """Return the step that sends a message, for a unit with others."""
-        return Send(
-            self._name,
-            message.body.encode(),
-            kept(message.attributes, sender=sender, trace=trace),
-            message.delay_s,
-            message.group,
-            message.deduplication,
-        )
+        return Traits(arn, round(settings.visibility_s), settings.fifo)
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages, as soon as there is one; none after ``wait_s``."""
@@ -145,6 +129,6 @@ def sequence_number(sequence: int) -> str:
 
 
 def id_text(key: bytes) -> str:
-    """Return the id of a message as SQS writes it, as a UUID."""
+    """Return the id of a message as callers see it: as a UUID."""
     text = key.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -4,11 +4,6 @@
 ``synchronous=FULL``). A unit that is refused leaves nothing behind and the others alone. Where a statement fails for
 another reason (a full disk, a value that SQLite does not take) everything is rolled back, and each unit has a
 transaction of its own: what cannot be written fails, and nothing else does.
-
-**Time.** Visibility is kept in Unix ms. Whenever the wall clock was set (it moved against the monotonic clock by more
-than ``JUMP_MS``), moments that lie ahead are moved by as much: a lease lasts as long as it was given for, whatever the
-clock does. For a clock that was set while the node was down, the file keeps the last time that it knows: it cannot have
-been later than now.
 """
 
 from __future__ import annotations
@@ -21,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.runtime.clock import Clock
-from glowplug.runtime.errors import GlowplugError, InvalidParameter, QueueExists
+from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.schema import migrate, unusable
 
-from .book import Book, Change, text_of
+from .book import Book, Change
+from .groups import Groups
+from .leases import Leases
 from .messages import Messages
-from .model import LONGEST_LEASE_S, Counts, Queue
+from .model import Queue
+from .moments import Moments
+from .moving import Moving
+from .queues import Queues
+from .receiving import Receiving
 from .records import Records, is_id
+from .sending import Sending
 from .steps import (
     ChangeQueue,
     Count,
-    CountRecords,
     CreateQueue,
     Delete,
     DeleteQueue,
@@ -52,20 +53,16 @@ from .steps import (
     Step,
     Sweep,
     Unit,
-    UpdateRecord,
     Withdraw,
 )
 from .sweeping import sweep
 from .tables import MIGRATIONS
 
-JUMP_MS = 1_000
-"""A difference between wall and monotonic clock that is no drift."""
 _CHECKPOINT_PAGES = 4_000  # 16 MB of log before it is moved into the file; moving costs a stop of some ms
 _LOG_BYTES = 64 * 2**20  # what the log is cut to afterwards
 _CACHE_KIB = 32_768
 DAMAGED = "it is damaged; restart the node, which saves what is readable"
-
-_SURE = (DeleteRecord, GetRecord, ScanRecords, CountRecords)
+_SURE = (DeleteRecord, GetRecord, ScanRecords)
 
 Outcome = list[Any] | Exception
 """What each step of a unit gave, or why the unit was not carried out."""
@@ -89,12 +86,12 @@ class Engine:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
-        self._clock = clock
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=True)
         self._book = Book(self._connection)
-        self._messages = Messages(self._connection, self._book)
+        self._groups = Groups(self._connection)
+        self._sending = Sending(self._connection, self._book, self._groups)
         self._records = Records(self._connection)
-        self._offset_ms = 0  # between the wall clock and the monotonic one
+        self._moments = Moments(self._connection, self._book, clock, path)
         self._steps = self._table()
 
     def __repr__(self) -> str:
@@ -128,13 +125,13 @@ class Engine:
         migrate(connection, self._path, MIGRATIONS)
         self._book.load()
         self._records.load()
-        self._catch_up()
+        self._moments.catch_up()
 
     def close(self) -> None:
         """Keep the time, move the log into the file and close it."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._book.set_mark("clock", round(self._clock.time() * 1000))
+            self._moments.keep()
             self._connection.execute("COMMIT")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:  # nothing that was promised is lost: the log is read at the next start
@@ -150,6 +147,10 @@ class Engine:
     def queue(self, name: str) -> Queue:
         """Return a queue. Raises ``QueueNotFound``. Any thread."""
         return self._book.queue(name)
+
+    def known(self, name: str) -> bool:
+        """Return whether there is a queue of that name. Any thread."""
+        return name in self._book.queues
 
     @property
     def newest(self) -> int:
@@ -177,16 +178,16 @@ class Engine:
         """Carry out some units in one transaction; each in one of its own if that fails."""
         if not numbers:
             return
-        offset_ms = self._offset_ms
+        offset_ms = self._moments.offset_ms
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            done = Change(self._now())
+            done = Change(self._moments.now())
             for number in numbers:
                 batch.outcomes[number] = self._unit(units[number], done)
             self._connection.execute("COMMIT")
         except Exception as error:
             self._roll_back()
-            self._offset_ms = offset_ms  # what moved with a clock that was set has moved back
+            self._moments.offset_ms = offset_ms  # what moved with a clock that was set has moved back
             if len(numbers) > 1:
                 for number in numbers:
                     self._transact([number], units, batch)
@@ -229,7 +230,7 @@ class Engine:
         needs no savepoint, which would be two more statements."""
         return all(
             isinstance(step, _SURE)
-            or (isinstance(step, Send) and self._messages.is_sure(step))
+            or (isinstance(step, Send) and self._sending.is_sure(step))
             or (isinstance(step, PutRecord) and is_id(step.record.id))
             for step in unit[1:]
         )
@@ -259,134 +260,29 @@ class Engine:
                 batch.soonest_ms[name] = min(at_ms, batch.soonest_ms.get(name, at_ms))
 
     def _table(self) -> dict[type[Step], Callable[[Any, Change, Change], Any]]:
-        messages, records = self._messages, self._records
+        connection, book, groups, records = self._connection, self._book, self._groups, self._records
+        queues, moving = Queues(connection, book), Moving(connection, book, groups)
+        messages, leases = Messages(connection, book, groups), Leases(connection, book, groups)
+        receiving = Receiving(connection, book, groups, moving)
         return {
-            Send: messages.send,
-            Receive: lambda step, change, _: messages.receive(step, change),
-            Delete: lambda step, change, _: messages.delete(step, change),
-            Extend: lambda step, change, _: messages.extend(step, change),
-            Release: lambda step, change, _: messages.release(step, change),
-            Move: lambda step, change, _: messages.move(step, change),
+            Send: self._sending.send,
+            Receive: lambda step, change, _: receiving.receive(step, change),
+            Delete: lambda step, change, _: leases.delete(step, change),
+            Extend: lambda step, change, _: leases.extend(step, change),
+            Release: lambda step, change, _: leases.release(step, change),
+            Withdraw: lambda step, change, _: leases.withdraw(step, change),
+            Move: lambda step, change, _: moving.move(step, change),
             Discard: lambda step, change, _: messages.discard(step, change),
             Peek: lambda step, *_: messages.peek(step),
             Find: lambda step, *_: messages.find(step),
-            Withdraw: lambda step, change, _: messages.withdraw(step, change),
             InsertRecord: lambda step, *_: records.insert(step),
             PutRecord: lambda step, *_: records.put(step),
-            UpdateRecord: lambda step, *_: records.update(step),
             DeleteRecord: lambda step, *_: records.delete(step.id),
             GetRecord: lambda step, *_: records.get(step.id),
             ScanRecords: lambda step, *_: records.scan(step),
-            CountRecords: lambda step, *_: records.count(step),
-            Count: lambda step, change, done: self._count(step, change, done),
-            Sweep: lambda step, change, _: sweep(self._connection, self._book, records, step, change),
-            CreateQueue: lambda step, change, _: self._create(step, change.now_ms),
-            ChangeQueue: lambda step, change, _: self._change(step, change.now_ms),
-            DeleteQueue: lambda step, *_: self._delete(step),
+            Count: queues.count,
+            Sweep: lambda step, change, _: sweep(connection, book, records, step, change),
+            CreateQueue: lambda step, change, _: queues.create(step, change.now_ms),
+            ChangeQueue: lambda step, change, _: queues.change(step, change.now_ms),
+            DeleteQueue: lambda step, *_: queues.delete(step),
         }
-
-    # --- queues -------------------------------------------------------------------------------------------------------
-
-    def _create(self, step: CreateQueue, now_ms: int) -> Queue:
-        there = self._book.queues.get(step.name)
-        if there is not None:
-            if there.settings == step.settings:
-                return there
-            if not step.replace:
-                raise QueueExists(f"Queue {step.name} exists with other settings")
-            return self._change(ChangeQueue(step.name, step.settings), now_ms)
-        (number,) = self._connection.execute(
-            "INSERT INTO queues (name, created_ms, modified_ms, settings) VALUES (?, ?, ?, ?) RETURNING number",
-            (step.name, now_ms, now_ms, text_of(step.settings)),
-        ).fetchone()
-        return Queue(number, step.name, step.settings, now_ms, now_ms)
-
-    def _change(self, step: ChangeQueue, now_ms: int) -> Queue:
-        there = self._book.queue(step.name)
-        if there.settings.fifo != step.settings.fifo:
-            raise InvalidParameter(f"Queue {step.name}: whether a queue is FIFO cannot be changed")
-        self._connection.execute(
-            "UPDATE queues SET settings = ?, modified_ms = ? WHERE number = ?",
-            (text_of(step.settings), now_ms, there.number),
-        )
-        return Queue(there.number, there.name, step.settings, there.created_ms, now_ms)
-
-    def _delete(self, step: DeleteQueue) -> None:
-        """Forget the queue; its number is never given again, and its messages are swept away."""
-        queue = self._book.queue(step.name)
-        self._connection.execute("DELETE FROM queues WHERE number = ?", (queue.number,))
-
-    def _count(self, step: Count, change: Change, done: Change) -> Counts | dict[str, Counts]:
-        def of(queue: Queue) -> Counts:
-            number = queue.number
-            total = self._book.totals[number] + done.totals[number]
-            if change is not done:
-                total += change.totals[number]
-            if total == 0:
-                return Counts(0, 0, 0, 0.0)
-            hidden, flying = self._connection.execute(
-                "SELECT count(*), coalesce(sum(receives > 0), 0) FROM messages WHERE queue = ? AND visible_ms > ?",
-                (number, change.now_ms),
-            ).fetchone()
-            (oldest_ms,) = self._connection.execute(
-                "SELECT min(sent_ms) FROM (SELECT sent_ms FROM messages WHERE queue = ?"
-                " ORDER BY visible_ms, receives LIMIT 100)",
-                (number,),
-            ).fetchone()
-            age_s = 0.0 if oldest_ms is None else max(0, change.now_ms - oldest_ms) / 1000
-            return Counts(total - hidden, flying, hidden - flying, age_s)
-
-        if step.queue is not None:
-            return of(self._book.queue(step.queue))
-        return {name: of(queue) for name, queue in sorted(self._book.queues.items())}
-
-    # --- time ---------------------------------------------------------------------------------------------------------
-
-    def _now(self) -> int:
-        """Return Unix ms. Within a transaction: moments that lie ahead go with a clock that was set."""
-        wall_ms = round(self._clock.time() * 1000)
-        offset_ms = wall_ms - round(self._clock.monotonic() * 1000)
-        shift_ms = offset_ms - self._offset_ms
-        if abs(shift_ms) > JUMP_MS:
-            _log.warning("%s: the clock was set by %+.1f s; leases and delays go with it", self._path, shift_ms / 1000)
-            self._shift(wall_ms if shift_ms < 0 else wall_ms - shift_ms, shift_ms)
-            self._book.set_mark("clock", wall_ms)
-        self._offset_ms = offset_ms
-        return wall_ms
-
-    def _shift(self, after_ms: int, by_ms: int) -> None:
-        """Move all moments later than ``after_ms``."""
-        for table in ("messages", "groups"):
-            self._connection.execute(
-                f"UPDATE {table} SET visible_ms = visible_ms + ? WHERE rowid IN"  # noqa: S608 - one of two names
-                f" (SELECT rowid FROM {table} WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",
-                (by_ms, after_ms),
-            )
-        self._connection.execute(
-            "UPDATE duplicates SET expires_ms = expires_ms + ? WHERE expires_ms > ?", (by_ms, after_ms)
-        )
-
-    def _catch_up(self) -> None:
-        """Make good for a clock that was set back while nobody looked, and bound what no lease can be."""
-        now_ms = round(self._clock.time() * 1000)
-        self._offset_ms = now_ms - round(self._clock.monotonic() * 1000)
-        known_ms = self._book.mark("clock")  # written at each sweep
-        latest_ms = now_ms + LONGEST_LEASE_S * 1000
-        (furthest_ms,) = self._connection.execute(
-            "SELECT coalesce(max(last), 0) FROM (SELECT (SELECT max(visible_ms) FROM messages WHERE queue = number)"
-            " AS last FROM queues)"
-        ).fetchone()
-        if known_ms - now_ms <= JUMP_MS and furthest_ms <= latest_ms:
-            return  # without a write: the disk may be full
-        self._connection.execute("BEGIN IMMEDIATE")
-        if known_ms - now_ms > JUMP_MS:
-            _log.warning("%s: the clock was set back by at least %.1f s", self._path, (known_ms - now_ms) / 1000)
-            self._shift(now_ms, now_ms - known_ms)
-        for table in ("messages", "groups"):
-            self._connection.execute(
-                f"UPDATE {table} SET visible_ms = ? WHERE rowid IN (SELECT rowid FROM {table}"  # noqa: S608
-                " WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",
-                (latest_ms, latest_ms),
-            )
-        self._book.set_mark("clock", now_ms)
-        self._connection.execute("COMMIT")

@@ -14,17 +14,6 @@ from .attributes import MessageAttribute
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to be sent. ``delay_s`` of None: the queue's."""
-
-    body: str
-    attributes: Mapping[str, MessageAttribute] = field(default_factory=dict)
-    delay_s: int | None = None
-    group: str | None = None
-    deduplication: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Incoming:
     """A message that was received. ``system`` has SQS's own names (``SentTimestamp``, ``MessageGroupId``, …)."""
 
@@ -44,7 +33,6 @@ class Traits:
     arn: str
     visibility_s: int
     fifo: bool
-    max_receives: int | None
 
 
 class MessageQueue(Protocol):
@@ -52,9 +40,6 @@ class MessageQueue(Protocol):
 
     async def traits(self) -> Traits:
         """Look at the queue's attributes."""
-
-    async def send(self, messages: Sequence[Outgoing]) -> list[str]:
-        """Send up to 10 messages; return their ids. All of them are kept when it returns."""
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages, as soon as there is one; none after ``wait_s``."""

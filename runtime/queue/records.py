@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 
-from glowplug.runtime.errors import InvalidParameter, RecordChanged, RecordExists
+from glowplug.runtime.errors import InvalidParameter, RecordExists
 
-from .model import NOTHING, Record, Unchanged
+from .model import NOTHING, Record
 from .rows import pack, unpack
-from .steps import CountRecords, InsertRecord, PutRecord, ScanRecords, UpdateRecord
+from .steps import InsertRecord, PutRecord, ScanRecords
 
 ID_BYTES = 16
 
 _Row = tuple[bytes, int, int, int, int | None, bytes | None, bytes | None]
 _COLUMNS = "id, owner, state, created_ms, expires_ms, attributes, body"
+_WITHOUT_BODY = _COLUMNS.replace("body", "NULL")
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of columns
 
 
@@ -54,28 +55,6 @@ class Records:
             self._row(step.record),
         )
 
-    def update(self, step: UpdateRecord) -> Record:
-        """Change a record that is in one of the states that were expected."""
-        record = self.get(step.id)
-        if record is None:
-            raise RecordChanged(f"Record {step.id.hex()} is gone", None)
-        if step.if_state is not None and record.state not in step.if_state:
-            raise RecordChanged(f"Record {step.id.hex()} is in state {record.state}", record)
-        after = Record(
-            id=record.id,
-            owner=record.owner,
-            state=record.state if isinstance(step.state, Unchanged) else step.state,
-            created_ms=record.created_ms,
-            expires_ms=record.expires_ms if isinstance(step.expires_ms, Unchanged) else step.expires_ms,
-            attributes=record.attributes if isinstance(step.attributes, Unchanged) else step.attributes,
-            body=record.body if isinstance(step.body, Unchanged) else step.body,
-        )
-        self._connection.execute(
-            "UPDATE records SET state = ?, expires_ms = ?, attributes = ?, body = ? WHERE id = ?",
-            (after.state, after.expires_ms, pack(after.attributes), after.body, after.id),
-        )
-        return after
-
     def delete(self, key: bytes) -> bool:
         """Forget a record."""
         return self._connection.execute("DELETE FROM records WHERE id = ?", (key,)).rowcount > 0
@@ -85,25 +64,17 @@ class Records:
         owner = self._numbers.get(step.owner)
         if owner is None:
             return []
-        columns = _COLUMNS if step.bodies else _COLUMNS.replace("body", "NULL")
         direction = "DESC" if step.newest_first else "ASC"
         states = step.states or self._states(owner)
         found: list[_Row] = []
         for state in states:  # each is one range of the index; together they are merged below
             found += self._connection.execute(
-                f"SELECT {columns} FROM records WHERE owner = ? AND state = ? AND created_ms BETWEEN ? AND ?"  # noqa: S608
+                f"SELECT {_WITHOUT_BODY} FROM records WHERE owner = ? AND state = ?"  # noqa: S608 - names of columns
                 f" ORDER BY created_ms {direction}, number {direction} LIMIT ?",
-                (owner, state, step.since_ms, step.until_ms, step.limit),
+                (owner, state, step.limit),
             ).fetchall()
         found.sort(key=lambda row: row[3], reverse=step.newest_first)
         return [self._record(row) for row in found[: step.limit]]
-
-    def count(self, step: CountRecords) -> dict[int, int]:
-        """Return how many records an owner has in each state."""
-        rows = self._connection.execute(
-            "SELECT state, count(*) FROM records WHERE owner = ? GROUP BY state", (self._numbers.get(step.owner),)
-        )
-        return dict(rows.fetchall())
 
     def expire(self, now_ms: int, limit: int) -> int:
         """Remove records whose time has passed."""

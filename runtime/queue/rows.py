@@ -1,4 +1,4 @@
-"""Between rows and values: messages, groups and what a message's ``attributes`` column holds."""
+"""Between rows and values: messages, and what a column of attributes holds, of a message or a record."""
 
 from __future__ import annotations
 

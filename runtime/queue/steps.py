@@ -121,19 +121,6 @@ class PutRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateRecord:
-    """Change a record; gives it as it is then. Refused where it is gone, or in no state of ``if_state``:
-    ``RecordChanged``."""
-
-    id: bytes
-    state: int | Unchanged = KEEP
-    expires_ms: int | Unchanged | None = KEEP
-    attributes: Attributes | Unchanged = KEEP
-    body: bytes | Unchanged | None = KEEP
-    if_state: frozenset[int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class DeleteRecord:
     """Forget a record; gives whether there was one."""
 
@@ -152,25 +139,13 @@ class GetRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScanRecords:
-    """Gives a list of records of an owner, the oldest first unless ``newest_first``; without bodies unless asked for.
-
-    ``states``: empty for all. ``after``: the last record of the page before.
-    """
+    """Gives a list of records of an owner, without their bodies, the oldest first unless ``newest_first``. ``states``:
+    empty for all."""
 
     owner: str
     states: tuple[int, ...] = ()
-    since_ms: int = 0
-    until_ms: int = 2**62
     limit: int = 100
     newest_first: bool = False
-    bodies: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CountRecords:
-    """Gives a mapping from state to the number of an owner's records."""
-
-    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +213,9 @@ Step = (
     | Withdraw
     | InsertRecord
     | PutRecord
-    | UpdateRecord
     | DeleteRecord
     | GetRecord
     | ScanRecords
-    | CountRecords
     | Peek
     | Count
     | Sweep

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from glowplug.runtime.errors import GlowplugError, InvalidParameter
 from glowplug.runtime.events.mapping.pollers import MappingStatus
-from glowplug.runtime.queue.ports import Incoming, Outgoing, Traits
+from glowplug.runtime.queue.ports import Incoming, Traits
 
 from .clock import ManualClock
 
@@ -86,13 +86,7 @@ class FakeQueue:
     async def traits(self) -> Traits:
         """Say what it is."""
         self._fail("traits")
-        return Traits(self.arn, self.visibility_s, self._fifo, None)
-
-    async def send(self, messages: Sequence[Outgoing]) -> list[str]:
-        """Add messages."""
-        self._fail("send")
-        self.put(*(one.body for one in messages))
-        return [one.body for one in messages]
+        return Traits(self.arn, self.visibility_s, self._fifo)
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Lease messages, as soon as there are any."""

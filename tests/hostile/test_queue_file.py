@@ -89,17 +89,19 @@ async def test_a_full_disk_fails_the_send_and_loses_nothing_that_was_promised(sm
     path = small_disk / "queue.db"
     async with await QueueStore.open(path) as store:
         await store.create("jobs", QueueSettings())
-        await store.send("jobs", bytes(20_000))
+        await store.apply(Send("jobs", bytes(20_000)))
         filler = fill(small_disk)
         for _ in range(2):
             with pytest.raises(StateError, match="the disk is full") as refused:
-                await store.send("jobs", bytes(200_000))
+                await store.apply(Send("jobs", bytes(200_000)))
             assert (500, "ServiceException") == (refused.value.status, refused.value.code)
-        results = await asyncio.gather(*(store.send("jobs", bytes(200_000)) for _ in range(5)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(store.apply(Send("jobs", bytes(200_000))) for _ in range(5)), return_exceptions=True
+        )
         assert all(isinstance(result, StateError) for result in results)
         assert 1 == (await store.counts("jobs")).total
         filler.unlink()
-        await store.send("jobs", bytes(20_000))
+        await store.apply(Send("jobs", bytes(20_000)))
         fill(small_disk)
     async with await QueueStore.open(path) as store:  # there is no room for moving the log into the file
         assert 2 == (await store.counts("jobs")).total

@@ -14,7 +14,7 @@ from glowplug.deploy.errors import JobError
 from glowplug.deploy.jobfile import JobFile
 from glowplug.deploy.jobinputs import inputs_of
 from glowplug.runtime.bucketlisting import BucketListing
-from glowplug.runtime.events.bucketwatch import changes
+from glowplug.runtime.events.bucketchanges import changes
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ async def outboxed(tmp_path: Path, road: Road, *, seconds: int, age_s: float = 1
             await clock.advance(1)
             for _ in range(20):
                 await settle()
-                while store._busy:
+                while store._commits.busy:
                     await settle()
         left = (await store.counts(OUTBOX)).total
         await outbox.close()

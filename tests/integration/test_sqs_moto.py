@@ -19,7 +19,6 @@ from glowplug.runtime.events.mapping.sources import Sources
 from glowplug.runtime.queue.attributes import MessageAttribute
 from glowplug.runtime.queue.embedded import EmbeddedQueue
 from glowplug.runtime.queue.model import QueueSettings
-from glowplug.runtime.queue.ports import Outgoing
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:"
@@ -49,14 +48,18 @@ def queue(endpoint: str, name: str = "jobs") -> ExternalQueue:
 
 
 async def test_messages_go_and_come_with_everything_that_an_event_shows(client: Any, endpoint: str) -> None:
-    client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "45"})
+    url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "45"})["QueueUrl"]
     jobs = queue(endpoint)
     traits = await jobs.traits()
     assert (f"{ARN}jobs", 45, False) == (traits.arn, traits.visibility_s, traits.fifo)
     attributes = {"a": MessageAttribute("String", "é"), "b": MessageAttribute("Binary", b"\0\1")}
-    (sent,) = await jobs.send([Outgoing("body", attributes)])
+    given = {
+        "a": {"DataType": "String", "StringValue": "é"},
+        "b": {"DataType": "Binary", "BinaryValue": b"\0\1"},
+    }
+    sent = client.send_message(QueueUrl=url, MessageBody="body", MessageAttributes=given)
     (message,) = await jobs.receive(10, wait_s=1)
-    assert (sent, "body", attributes) == (message.id, message.body, message.attributes)
+    assert (sent["MessageId"], "body", attributes) == (message.id, message.body, message.attributes)
     assert "1" == message.system["ApproximateReceiveCount"]
     assert message.attributes_md5
     assert [] == await jobs.delete([message.handle])
@@ -67,7 +70,8 @@ async def test_more_than_ten_are_deleted_and_kept_in_chunks(client: Any, endpoin
     url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "2"})["QueueUrl"]
     jobs = queue(endpoint)
     for first in range(0, 25, 5):
-        await jobs.send([Outgoing(str(first + number)) for number in range(5)])
+        entries = [{"Id": str(number), "MessageBody": str(first + number)} for number in range(5)]
+        client.send_message_batch(QueueUrl=url, Entries=entries)
     handles: list[str] = []
     while len(handles) < 25:
         handles += [one.handle for one in await jobs.receive(10, wait_s=1)]
@@ -82,10 +86,10 @@ async def test_more_than_ten_are_deleted_and_kept_in_chunks(client: Any, endpoin
 
 
 async def test_a_fifo_queue_says_what_it_is(client: Any, endpoint: str) -> None:
-    client.create_queue(QueueName="jobs.fifo", Attributes={"FifoQueue": "true"})
+    url = client.create_queue(QueueName="jobs.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     jobs = queue(endpoint, "jobs.fifo")
     assert (await jobs.traits()).fifo
-    await jobs.send([Outgoing("a", group="g", deduplication="1")])
+    client.send_message(QueueUrl=url, MessageBody="a", MessageGroupId="g", MessageDeduplicationId="1")
     (message,) = await jobs.receive(10, wait_s=1)
     assert "g" == message.system["MessageGroupId"]
     jobs.close()

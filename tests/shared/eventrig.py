@@ -157,7 +157,7 @@ class EventRig:
         store, self.dispatcher._stopped = self.store, True
         for feed in self.dispatcher._feeds.values():
             feed._stopped = feed.attempts.stopped = True
-        store._closing = True  # whatever is asked for from now on is refused
+        store._commits.closing = True  # whatever is asked for from now on is refused
         for task in self.dispatcher._tasks():
             task.cancel()
         if self.dispatcher._beat is not None:
@@ -178,7 +178,7 @@ class EventRig:
         still = 0
         while still < 3:
             await settle()
-            busy = self.store._busy or self.store._waiting or self.settler._task is not None
+            busy = self.store._commits.busy or self.settler._task is not None
             still = 0 if busy else still + 1
 
     async def pass_s(self, seconds: float, step_s: float = 1.0) -> None:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.runtime.catalog import Catalog
-from glowplug.runtime.errors import Throttled
+from glowplug.runtime.errors import FunctionNotFound, Throttled
 from glowplug.runtime.events.accepting import Accepted, NewEvent
-from glowplug.runtime.events.bucketwatch import BucketWatch, Listing, Object, changes, listed_directory
+from glowplug.runtime.events.bucketchanges import Listing, Object, changes, listed_directory
+from glowplug.runtime.events.bucketwatch import BucketWatch
 from glowplug.runtime.events.delivery import Delivery
 from glowplug.runtime.events.deployed import DeployedTriggers
 from glowplug.runtime.events.envelopes import Home
@@ -25,6 +26,7 @@ from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
 
 HOME = Home("000000000000", "us-east-1")
+FULL = Throttled("full", reason="", retry_after_s=1)
 
 
 def item(key: str, etag: str = "e1", at: str = "2026-01-01T00:00:00+00:00") -> Object:
@@ -43,7 +45,7 @@ class Bench:
         self.bucket: dict[str, Object] = {}
         self.directory: Path | None = None
         self.events: list[NewEvent] = []
-        self.refused: set[str] = set()
+        self.refused: dict[str, Exception] = {}
         self.targets: list[dict[str, Any]] = [{"FunctionName": "work", "Events": ["s3:ObjectCreated:*"]}]
         self.watch: BucketWatch
         self.store: QueueStore
@@ -55,9 +57,7 @@ class Bench:
 
     async def accept(self, event: NewEvent, *also: Step) -> Accepted:
         if event.function in self.refused:
-            raise Throttled("full", reason="", retry_after_s=1)
-        if event.idempotency_key and event.idempotency_key in [one.idempotency_key for one in self.events]:
-            return Accepted("known", duplicate=True)
+            raise self.refused[event.function]
         if also:
             await self.store.apply(*also)
         self.events.append(event)
@@ -70,8 +70,9 @@ class Bench:
     async def watching(self) -> AsyncIterator[BucketWatch]:
         clock = ManualClock()
         async with await QueueStore.open(self.path, clock) as self.store:
+            self.delivery = Delivery(self, self.store, HOME)
             self.watch = BucketWatch(
-                DeployedTriggers(self), Delivery(self, self.store, HOME), self.store, HOME, clock, listed=self.listed,
+                DeployedTriggers(self), self.delivery, self.store, HOME, clock, listed=self.listed,
                 directories={} if self.directory is None else {"inbox": self.directory}, every_s=30,
             )  # fmt: skip
             await self.watch.load()
@@ -129,20 +130,74 @@ async def test_targets_get_what_they_asked_for(bench: Bench) -> None:
         assert ["images", "gone", "gone"] == [event.function for event in bench.events]
 
 
-async def test_a_change_that_one_target_could_not_be_given_is_told_again_to_that_one_alone(bench: Bench) -> None:
-    bench.targets = [
-        {"Id": name, "FunctionName": name, "Events": ["s3:ObjectCreated:*"]} for name in ("first", "second")
-    ]
+def two_targets(*events: str) -> list[dict[str, Any]]:
+    return [{"Id": name, "FunctionName": name, "Events": list(events)} for name in ("first", "second")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((), ("a",)), (("a",), ())],
+    ids=["written", "removed"],
+)
+@pytest.mark.parametrize("killed", [True, False])
+async def test_a_change_that_one_target_could_not_be_given_is_told_again_to_that_one_alone(
+    bench: Bench, before: tuple[str, ...], after: tuple[str, ...], killed: bool
+) -> None:
+    bench.targets = two_targets("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+    bench.bucket = listing(*map(item, before))
+    async with bench.watching():
+        await bench.look()
+        bench.bucket = listing(*map(item, after))
+        bench.refused["second"] = FULL
+        with pytest.raises(Throttled):
+            await bench.look()
+        bench.refused.clear()
+        if not killed:
+            await bench.look()
+    async with bench.watching():
+        await bench.look()
+        await bench.look()
+        assert ["first", "second"] == [event.function for event in bench.events]
+
+
+async def test_a_target_that_is_gone_is_given_up_once_while_another_is_tried_again(bench: Bench) -> None:
+    """Not once for each look; and should it be there again by then, nothing runs that was told of as lost."""
+    bench.targets = two_targets("s3:ObjectCreated:*")
     async with bench.watching():
         await bench.look()
         bench.bucket = listing(item("a"))
-        bench.refused = {"second"}
-        with pytest.raises(Throttled):
-            await bench.look()
-    bench.refused = set()
+        bench.refused |= {"first": FunctionNotFound("gone"), "second": FULL}
+        for _ in range(2):
+            with pytest.raises(Throttled):
+                await bench.look()
+        bench.refused.clear()
+        await bench.look()
+        assert (["second"], {"main/Inbox": 1}) == ([event.function for event in bench.events], bench.delivery.failed)
+
+
+async def test_an_object_that_goes_before_all_were_told_of_it_is_told_of_as_removed(bench: Bench) -> None:
+    bench.targets = two_targets("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
     async with bench.watching():
         await bench.look()
-        assert ["first", "second"] == [event.function for event in bench.events]
+        bench.bucket = listing(item("a"))
+        bench.refused["second"] = FULL
+        with pytest.raises(Throttled):
+            await bench.look()
+        bench.refused.clear()
+        bench.bucket = {}
+        assert ["ObjectRemoved:Delete a"] * 2 == await bench.look()
+    async with bench.watching():
+        assert [] == await bench.look()
+
+
+async def test_an_object_that_comes_back_as_it_was_is_told_of_again(bench: Bench) -> None:
+    async with bench.watching():
+        await bench.look()
+        for _ in range(2):
+            bench.bucket = listing(item("a"))
+            assert ["ObjectCreated:Put a"] == await bench.look()
+            bench.bucket = {}
+            await bench.look()
 
 
 async def test_the_same_contents_written_again_are_a_new_event(bench: Bench) -> None:

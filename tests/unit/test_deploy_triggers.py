@@ -137,6 +137,11 @@ Outputs:
             "DeadLetterConfig.Arn: 'arn:aws:sns:a' is not the ARN of an SQS queue",
         ),
         (
+            "{Type: Schedule, Properties: {Schedule: rate(1 day), DeadLetterConfig: {Arn: "
+            "'arn:aws:sqs:us-east-1:000000000000:dead.fifo'}}}",
+            "DeadLetterConfig.Arn: arn:aws:sqs:us-east-1:000000000000:dead.fifo is FIFO; only standard queues",
+        ),
+        (
             "{Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 day), ScheduleExpressionTimezone: Mars/Base}}",
             "ScheduleExpressionTimezone: ScheduleExpressionTimezone 'Mars/Base' is not",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,11 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.events.ending import OUTBOX
-from glowplug.runtime.events.stored import key_of, queue_of
+from glowplug.runtime.events.outbox import Outbox, Parcel
+from glowplug.runtime.events.retrying import Delays
+from glowplug.runtime.events.stored import key_of, queue_of, stored
 from glowplug.runtime.queue.model import QueueSettings, Record
-from glowplug.runtime.queue.steps import GetRecord, PutRecord, Send
+from glowplug.runtime.queue.steps import Extend, GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
@@ -246,7 +249,7 @@ async def test_an_event_that_is_received_again_while_it_runs_is_not_run_again(ri
     assert feed is not None
     (attempt,) = feed.attempts.held.values()
     before = attempt.lease
-    await rig.store.extend(before, 0)
+    await rig.store.apply(Extend(before, 0))
     feed._rung()
     await rig.quiet()
     assert before.token < attempt.lease.token
@@ -284,6 +287,97 @@ async def test_a_full_destination_takes_the_record_later(rig: EventRig) -> None:
     assert "succeeded" == await rig.state(request_id)
     (parcel,) = await rig.store.peek(OUTBOX)
     assert ("queue", "small") == (parcel.attributes["w"], parcel.attributes["t"])
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
+
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
+
+
+def ring(rig: EventRig, *names: str, side: str = "OnSuccess") -> None:
+    """Make each function the destination of the one before it, and the first that of the last."""
+    for name, following in zip(names, (*names[1:], names[0]), strict=True):
+        rig.configure(name, DestinationConfig={side: {"Destination": f"{FUNCTION}{following}"}})
+
+
+@pytest.mark.parametrize("names", [("f",), ("f", "g")], ids=["itself", "two"])
+async def test_a_loop_of_destinations_ends_after_sixteen_passes(rig: EventRig, names: tuple[str, ...]) -> None:
+    for name in names:
+        await rig.intake.open(name)
+    ring(rig, *names)
+    await rig.store.create("dead", QueueSettings())
+    version = rig.deployed.catalog.functions["f"].latest
+    rig.change("f", latest=replace(version, settings={"DeadLetterConfig": {"TargetArn": f"{ARN}dead"}}))
+    await rig.send("f")
+    await rig.quiet()
+    assert dict.fromkeys(names, 16) == Counter(one.function for one in rig.handlers.seen)
+    (stopped,) = await rig.results.listing(list(names), "failed", 10)
+    assert ("f", "RecursiveLoop", 0) == (stopped["function"], stopped["condition"], stopped["attempts"])
+    shown = await rig.shown(stopped["requestId"])
+    assert "The function ran 16 times in a loop of destinations." == shown["error"]["errorMessage"]
+    (letter,) = await rig.store.peek("dead")
+    assert ["Number", "400"] == letter.attributes["m"]["ErrorCode"]
+    assert (1, 1) == (rig.book.of("f").recursive, rig.book.of("f").dropped)
+    assert 0 == sum([(await rig.store.counts(queue_of(name))).total for name in names])
+
+
+async def test_a_loop_of_failures_does_not_go_on_without_running_anything(rig: EventRig) -> None:
+    for name in ("f", "g"):
+        await rig.intake.open(name)
+        rig.configure(name, MaximumRetryAttempts=0)
+    rig.handlers.script = lambda invocation, attempt: bad()
+    for name, following in (("f", "g"), ("g", "f")):
+        destination = {"OnFailure": {"Destination": f"{FUNCTION}{following}"}}
+        rig.configure(name, MaximumRetryAttempts=0, DestinationConfig=destination)
+    await rig.send("f")
+    await rig.quiet()
+    assert {"f": 16, "g": 16} == Counter(one.function for one in rig.handlers.seen)
+    failed = await rig.results.listing(["f", "g"], "failed", 100)
+    assert [[f"{FUNCTION}g"]] == [one["undelivered"] for one in failed if one["condition"] == "RecursiveLoop"]
+    assert 33 == len(failed)
+
+
+async def test_a_function_whose_loops_are_allowed_goes_on(rig: EventRig) -> None:
+    await rig.intake.open("f")
+    ring(rig, "f")
+    rig.handlers.script = lambda invocation, attempt: good() if len(rig.handlers.seen) < 40 else bad()
+    function = rig.deployed.catalog.functions["f"].with_document("recursion/", {"RecursiveLoop": "Allow"})
+    rig.deployed.catalog = rig.deployed.catalog.with_function(function)
+    await rig.send("f")
+    await rig.quiet()
+    assert (40, 0) == (len(rig.handlers.seen), rig.book.of("f").recursive)
+
+
+class NoCarrier:
+    async def carry(self, parcel: Parcel) -> None:
+        raise AssertionError("nothing goes to another host")
+
+
+async def test_an_event_that_came_by_way_of_the_outbox_is_of_the_same_chain(rig: EventRig) -> None:
+    """The queue of a function that never had an event is not there when its first one is sent."""
+    ring(rig, "f", "g")
+    rig.handlers.script = lambda invocation, attempt: None if invocation.function == "g" else good()
+    outbox = Outbox(rig.store, NoCarrier(), rig.intake, rig.book, rig.clock, delays=Delays(), age_s=100)
+    await rig.send("f")
+    await rig.quiet()
+    assert 1 == (await rig.store.counts(OUTBOX)).total
+    await outbox.start()
+    await rig.quiet()
+    (message,) = await rig.store.peek(queue_of("g"))
+    assert {"f": 1} == stored(message).lineage
+    await outbox.close()
+
+
+async def test_a_long_chain_of_different_functions_is_no_loop(tmp_path: Path) -> None:
+    names = [f"f{number}" for number in range(20)]
+    async with EventRig(tmp_path, *names) as rig:
+        for name in names:
+            await rig.intake.open(name)
+        ring(rig, *names)
+        rig.handlers.script = lambda invocation, attempt: bad() if len(rig.handlers.seen) == 20 else good()
+        await rig.send("f0")
+        await rig.quiet()
+        assert names == [one.function for one in rig.handlers.seen]
 
 
 # --- cancelling -------------------------------------------------------------------------------------------------------

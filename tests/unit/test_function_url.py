@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from glowplug.runtime.http.identifiers import new_request_id
 from glowplug.runtime.http.invoking import hold_of, start_headers
 from glowplug.runtime.http.messages import Reply, Request
 from glowplug.runtime.http.url_event import UnmappableResult, event_of, is_text, response_of
+from glowplug.runtime.identifiers import new_request_id
 from glowplug.runtime.invocation import Outcome
 
 REQUEST = Request(

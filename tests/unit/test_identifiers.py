@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from glowplug.runtime.http.identifiers import new_request_id, new_trace_id
+from glowplug.runtime.identifiers import new_request_id, new_trace_id
 
 
 def test_request_ids_are_random_uuids_of_version_4_across_many_draws() -> None:

@@ -301,6 +301,26 @@ async def test_unknown_invocation_and_log_types() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (
+            "/2019-09-25/functions/echo/event-invoke-config",
+            {"DestinationConfig": {"OnSuccess": {"Destination": "arn:aws:sqs:us-east-1:000000000000:q.fifo"}}},
+            "DestinationConfig.OnSuccess.Destination",
+        ),
+        (
+            "/2015-03-31/functions/echo/configuration",
+            {"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:q.fifo"}},
+            "DeadLetterConfig.TargetArn",
+        ),
+    ],
+)
+async def test_what_is_fifo_takes_no_records_and_no_dead_letters(path: str, body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"{field}: arn:aws:sqs:us-east-1:000000000000:q.fifo is FIFO"):
+        await Fixture().ask("PUT", path, json.dumps(body).encode())
+
+
 async def test_a_missing_function_is_named_with_its_qualifier() -> None:
     with pytest.raises(FunctionNotFound) as missing:
         await Fixture().ask("POST", INVOKE.format("nobody"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from glowplug.runtime.catalog import Catalog, Version
 from glowplug.runtime.errors import FunctionNotFound, GlowplugError, QueueNotFound, QueueUnreachable, Throttled
-from glowplug.runtime.events.mapping.poller import Functions
+from glowplug.runtime.events.mapping.functions import Functions
 from glowplug.runtime.events.mapping.pollers import Pollers
 from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.events.mapping.sources import Source
@@ -211,6 +211,16 @@ async def test_what_no_filter_keeps_is_deleted_and_not_run() -> None:
         stage.queue.put('{"kind": "a"}', '{"kind": "b"}', "text")
         await settle()
         assert ([['{"kind": "a"}']], []) == (stage.batches, stage.queue.left)
+
+
+async def test_a_filter_that_changes_while_a_receive_waits_counts_for_what_comes() -> None:
+    async with staged() as stage:
+        stage.map(FilterCriteria={"Filters": [{"Pattern": '{"body": {"kind": ["a"]}}'}]})
+        await settle()
+        stage.map(FilterCriteria={"Filters": [{"Pattern": '{"body": {"kind": ["b"]}}'}]})
+        stage.queue.put('{"kind": "b"}')
+        await settle()
+        assert [['{"kind": "b"}']] == stage.batches
 
 
 async def test_a_window_gathers_messages_and_hides_them_for_as_long_as_the_batch_may_take() -> None:

@@ -35,6 +35,7 @@ from glowplug.runtime.neighbours import Baking, EngineState
 from glowplug.runtime.nodecontrol import NodeControl
 from glowplug.runtime.porting import ReceivedFile
 from glowplug.runtime.queue.model import QueueSettings
+from glowplug.runtime.queue.steps import Send
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.registry import Registry
 from glowplug.runtime.routing.allotment import Quota
@@ -543,10 +544,10 @@ async def test_a_stack_has_its_queues_and_mappings_and_takes_them_along(rig: Rig
         document["EventSourceArn"], document["FunctionArn"], document["State"], document["BatchSize"],
     )  # fmt: skip
 
-    await rig.queues.send("jobs", b"kept")
+    await rig.queues.apply(Send("jobs", b"kept"))
     await rig.stacks.put_stack(_queued(rig, queues, {"Map": mapping | {"Enabled": False}}), lambda event: None)
     assert 1 == (await rig.queues.counts("jobs")).visible  # it is the same queue
-    await rig.queues.send("jobs-dead", b"dead")
+    await rig.queues.apply(Send("jobs-dead", b"dead"))
     await rig.stacks.delete_stack("main")
     assert ["jobs-dead"] == [queue.name for queue in rig.queues.queues]
     assert {} == rig.registry.catalog.documents

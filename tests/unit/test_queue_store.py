@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
-from glowplug.runtime.queue.model import QueueSettings, Record
-from glowplug.runtime.queue.steps import Delete, Find, GetRecord, InsertRecord, PutRecord, Send, Withdraw
+from glowplug.runtime.queue.model import QueueSettings, Record, Sent
+from glowplug.runtime.queue.steps import (
+    Delete,
+    Extend,
+    Find,
+    GetRecord,
+    InsertRecord,
+    PutRecord,
+    Release,
+    Send,
+    Withdraw,
+)
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
 
@@ -29,14 +40,25 @@ async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[QueueStore]
         yield opened
 
 
+async def send(store: QueueStore, queue: str, body: bytes, **given: Any) -> Sent:
+    sent: Sent = (await store.apply(Send(queue, body, **given)))[0]
+    return sent
+
+
 async def waiting(store: QueueStore, queue: str, count: int = 1) -> None:
     """Return when ``count`` receives wait; they have looked before."""
     while store._bells.of(queue).waiting < count:  # noqa: ASYNC110 - its own loop, and no time passes
         await asyncio.sleep(0)
 
 
+async def test_a_queue_is_known_from_its_making_to_its_deletion(store: QueueStore) -> None:
+    assert (True, False) == (store.known("jobs"), store.known("others"))
+    await store.remove("jobs")
+    assert not store.known("jobs")
+
+
 async def test_a_message_is_received_once_while_its_lease_lasts(store: QueueStore) -> None:
-    sent = await store.send("jobs", b"one", attributes={"n": 1})
+    sent = await send(store, "jobs", b"one", attributes={"n": 1})
     (received,) = await store.receive("jobs", 10)
     assert (sent.id, b"one", {"n": 1}, 1) == (
         received.message.id,
@@ -45,29 +67,29 @@ async def test_a_message_is_received_once_while_its_lease_lasts(store: QueueStor
         received.message.receives,
     )
     assert [] == await store.receive("jobs", 10)
-    await store.delete(received.lease)
+    await store.apply(Delete(received.lease))
     with pytest.raises(StaleLease, match="is not there any more"):
-        await store.delete(received.lease)
+        await store.apply(Delete(received.lease))
 
 
 async def test_a_lease_that_ran_out_is_refused_once_the_message_was_received_again(
     store: QueueStore, clock: ManualClock
 ) -> None:
-    await store.send("jobs", b"one")
+    await send(store, "jobs", b"one")
     (first,) = await store.receive("jobs")
     await clock.advance(30.001)
     (second,) = await store.receive("jobs")
-    for step in (store.delete(first.lease), store.extend(first.lease, 60), store.release(first.lease)):
+    for step in (Delete(first.lease), Extend(first.lease, 60), Release(first.lease)):
         with pytest.raises(StaleLease, match=r"received again since \(2 times in all\)"):
-            await step
-    await store.delete(second.lease)
+            await store.apply(step)
+    await store.apply(Delete(second.lease))
     assert 0 == (await store.counts("jobs")).total
 
 
 async def test_a_receive_waits_for_a_message(store: QueueStore) -> None:
     receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
     await waiting(store, "jobs")
-    await store.send("jobs", b"late")
+    await send(store, "jobs", b"late")
     assert [b"late"] == [received.message.body for received in await receiving]
 
 
@@ -79,7 +101,7 @@ async def test_a_receive_ends_empty_when_its_time_is_over(store: QueueStore, clo
 
 
 async def test_a_receive_is_woken_by_the_end_of_a_delay(store: QueueStore, clock: ManualClock) -> None:
-    await store.send("jobs", b"later", delay_s=5)
+    await send(store, "jobs", b"later", delay_s=5)
     receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
     await waiting(store, "jobs")
     await clock.advance(5.002)
@@ -87,7 +109,7 @@ async def test_a_receive_is_woken_by_the_end_of_a_delay(store: QueueStore, clock
 
 
 async def test_a_receive_is_woken_by_the_end_of_a_lease(store: QueueStore, clock: ManualClock) -> None:
-    await store.send("jobs", b"again")
+    await send(store, "jobs", b"again")
     await store.receive("jobs", visibility_s=3)
     receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
     await waiting(store, "jobs")
@@ -107,7 +129,7 @@ async def test_a_message_sent_between_the_look_and_the_wait_is_not_missed(store:
     bell = store._bells.of("jobs")
     rings = bell.rings
     assert [] == await store.receive("jobs")
-    await store.send("jobs", b"now")
+    await send(store, "jobs", b"now")
     await bell.wait(rings, 1e9)  # returns at once
 
 
@@ -124,7 +146,7 @@ async def test_a_wake_for_one_that_is_cancelled_goes_to_the_next(store: QueueSto
 
 
 async def test_what_a_cancelled_receive_got_is_given_back_uncounted(store: QueueStore) -> None:
-    await store.send("jobs", b"one")
+    await send(store, "jobs", b"one")
     receiving = asyncio.create_task(store.receive("jobs"))
     await asyncio.sleep(0)
     receiving.cancel()
@@ -133,26 +155,26 @@ async def test_what_a_cancelled_receive_got_is_given_back_uncounted(store: Queue
 
 
 async def test_cancelling_a_send_does_not_take_it_back(store: QueueStore) -> None:
-    sending = asyncio.create_task(store.send("jobs", b"one"))
+    sending = asyncio.create_task(send(store, "jobs", b"one"))
     await asyncio.sleep(0)
     sending.cancel()
     assert 1 == len(await store.receive("jobs", wait_s=1e9))
 
 
 async def test_a_unit_that_is_refused_leaves_nothing_behind(store: QueueStore) -> None:
-    await store.send("jobs", b"one")
+    await send(store, "jobs", b"one")
     (received,) = await store.receive("jobs")
-    await store.delete(received.lease)
+    await store.apply(Delete(received.lease))
     record = Record(KEY, "results", 1, created_ms=0)
     with pytest.raises(StaleLease):
         await store.apply(PutRecord(record), Send("jobs", b"two"), Delete(received.lease))
-    assert (None, 0) == (await store.record(KEY), (await store.counts("jobs")).total)
+    assert (None, 0) == ((await store.apply(GetRecord(KEY)))[0], (await store.counts("jobs")).total)
 
 
 async def test_a_unit_that_is_refused_leaves_the_others_of_its_batch_alone(store: QueueStore) -> None:
     record = Record(KEY, "results", 1, created_ms=0)
     results = await asyncio.gather(
-        store.send("jobs", b"one"),
+        send(store, "jobs", b"one"),
         store.apply(InsertRecord(record), Send("nowhere", b"x")),
         store.apply(Send("jobs", b"two"), GetRecord(KEY)),
         store.apply(Send("jobs", b"three"), Send("jobs", "not bytes")),  # type: ignore[arg-type]
@@ -166,7 +188,7 @@ async def test_a_unit_that_is_refused_leaves_the_others_of_its_batch_alone(store
 
 async def test_what_is_asked_for_while_the_disk_works_goes_in_one_transaction(store: QueueStore) -> None:
     before = store.statistics.batches
-    await asyncio.gather(*(store.send("jobs", b"x") for _ in range(200)))
+    await asyncio.gather(*(send(store, "jobs", b"x") for _ in range(200)))
     assert 1 == store.statistics.batches - before
 
 
@@ -178,29 +200,29 @@ async def test_a_closed_store_says_so_and_those_who_wait_get_nothing(tmp_path: P
     await store.close()
     assert [] == await receiving
     with pytest.raises(StateError, match="closed"):
-        await store.send("jobs", b"x")
+        await send(store, "jobs", b"x")
     await store.close()
 
 
 async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: QueueStore) -> None:
-    await store.send("jobs", b"one")
+    await send(store, "jobs", b"one")
     called = asyncio.Event()
     end = store.listen("jobs", called.set)
     await asyncio.wait_for(called.wait(), 5)
     called.clear()
-    await store.send("jobs", b"two")
+    await send(store, "jobs", b"two")
     assert called.is_set()
     called.clear()
     end()
-    await store.send("jobs", b"three")
+    await send(store, "jobs", b"three")
     assert not called.is_set()
 
 
 async def test_a_message_is_found_by_an_id_that_begins_with_its_time(store: QueueStore) -> None:
     await store.create("q", QueueSettings())
     ordered, random = bytes(6) + b"\x7a" + bytes(9), bytes(6) + b"\x4a" + bytes(9)
-    await store.send("q", b"one", id=ordered)
-    await store.send("q", b"two", id=random)
+    await send(store, "q", b"one", id=ordered)
+    await send(store, "q", b"two", id=random)
     (found,) = await store.apply(Find("q", ordered))
     assert (b"one", 0) == (found.body, found.receives)
     assert [None] == await store.apply(Find("q", random))
@@ -210,25 +232,25 @@ async def test_a_message_is_found_by_an_id_that_begins_with_its_time(store: Queu
 
 async def test_a_message_is_withdrawn_only_as_it_was_looked_at(store: QueueStore) -> None:
     await store.create("q", QueueSettings())
-    sent = await store.send("q", b"one")
+    sent = await send(store, "q", b"one")
     (received,) = await store.receive("q", wait_s=0)
     with pytest.raises(StaleLease):
         await store.apply(Withdraw("q", sent.sequence, 0))
     await store.apply(Withdraw("q", sent.sequence, 1))
     with pytest.raises(StaleLease):
-        await store.delete(received.lease)
+        await store.apply(Delete(received.lease))
     assert 0 == (await store.counts("q")).total
 
 
 async def test_callers_that_ask_again_share_the_next_transaction(store: QueueStore) -> None:
     """A caller that is a little earlier than the others does not make them wait for the disk twice."""
-    store._gather_until_s = store._loop.time() + 60
-    store._expected = 3
+    store._commits._gather_until_s = store._loop.time() + 60
+    store._commits._expected = 3
     before = store.statistics.batches
-    first = asyncio.create_task(store.send("jobs", b"1"))
+    first = asyncio.create_task(send(store, "jobs", b"1"))
     await asyncio.sleep(0.01)
     assert not first.done()
-    await asyncio.gather(first, store.send("jobs", b"2"), store.send("jobs", b"3"))
+    await asyncio.gather(first, send(store, "jobs", b"2"), send(store, "jobs", b"3"))
     assert 1 == store.statistics.batches - before
 
 
@@ -241,6 +263,6 @@ async def test_a_listener_that_fails_keeps_nobody_from_his_messages(
     store._bells.of("jobs").listen(fail)
     receiving = asyncio.create_task(store.receive("jobs", wait_s=20))
     await waiting(store, "jobs")
-    await store.send("jobs", b"x")
+    await send(store, "jobs", b"x")
     assert 1 == len(await receiving)
     assert "a listener of a queue failed" in caplog.text

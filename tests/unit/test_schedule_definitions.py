@@ -19,10 +19,6 @@ DAILY = {"ScheduleExpression": "rate(1 day)"}
 def test_a_rule() -> None:
     expected = Schedule("r", parse("rate(1 day)", Dialect.RULE), MADE, Dialect.RULE)
     assert expected == rule_schedule("r", DAILY, MADE)
-    aged = rule_schedule(
-        "r", {**DAILY, "RetryPolicy": {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}}, MADE
-    )
-    assert 60 == aged.max_age_s
 
 
 def test_a_schedule_with_everything() -> None:
@@ -32,7 +28,6 @@ def test_a_schedule_with_everything() -> None:
         "StartDate": "2026-02-01T00:00:00+01:00",
         "EndDate": "2026-03-01T00:00:00",
         "FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15},
-        "RetryPolicy": {"MaximumEventAgeInSeconds": 3600},
         "ActionAfterCompletion": "DELETE",
     }
     assert scheduler_schedule("s", properties, MADE) == Schedule(
@@ -43,7 +38,6 @@ def test_a_schedule_with_everything() -> None:
         starts=datetime(2026, 1, 31, 23, tzinfo=UTC),
         ends=datetime(2026, 3, 1, tzinfo=UTC),
         window_s=900,
-        max_age_s=3600,
         delete_when_done=True,
     )
 
@@ -83,16 +77,6 @@ def test_a_schedule_with_nothing_else() -> None:
             {**DAILY, "FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 1441}},
             "x.FlexibleTimeWindow.MaximumWindowInMinutes",
             "not between 1 and 1440",
-        ),
-        (
-            {**DAILY, "RetryPolicy": {"MaximumEventAgeInSeconds": 59}},
-            "x.RetryPolicy.MaximumEventAgeInSeconds",
-            "not between 60 and 86400",
-        ),
-        (
-            {**DAILY, "RetryPolicy": {"MaximumRetryAttempts": 186}},
-            "x.RetryPolicy.MaximumRetryAttempts",
-            "not between 0 and 185",
         ),
         ({**DAILY, "ActionAfterCompletion": "KEEP"}, "x.ActionAfterCompletion", "NONE, DELETE"),
     ],

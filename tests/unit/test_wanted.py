@@ -76,6 +76,16 @@ def test_versions_aliases_and_urls_are_read() -> None:
             "EventInvokeConfigs.l.MaximumRetryAttempts",
             "0 and 2",
         ),
+        (
+            {"EventInvokeConfigs": {"l": {"DestinationConfig": {"OnSuccess": {"Destination": "arn:q.fifo"}}}}},
+            "EventInvokeConfigs.l.DestinationConfig.OnSuccess.Destination",
+            "arn:q.fifo is FIFO; only standard queues and topics are taken",
+        ),
+        (
+            {"Settings": {"DeadLetterConfig": {"TargetArn": "arn:q.fifo"}}},
+            "Settings.DeadLetterConfig.TargetArn",
+            "arn:q.fifo is FIFO",
+        ),
         ({"Settings": {"VpcConfig": {"SubnetIds": "a"}}}, "Settings.VpcConfig.SubnetIds", "must be a list of strings"),
         ({"Aliases": {"12": {"FunctionVersion": "1"}}}, "Aliases.12", "'12' does not match"),
         ({"Aliases": {"a b": {"FunctionVersion": "1"}}}, "Aliases.a b", "'a b' does not match"),

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError, QueueNotFound, QueueUnreachable
 from glowplug.runtime.queue.attributes import MessageAttribute
-from glowplug.runtime.queue.ports import Incoming, Outgoing, Traits
+from glowplug.runtime.queue.ports import Incoming, Traits
 
 SQS_BATCH = 10
 """Messages in one call of SQS."""
@@ -72,14 +72,6 @@ class ExternalQueue:
             self._traits = await self._call(self._look)
             self._looked_s = now_s
         return self._traits
-
-    async def send(self, messages: Sequence[Outgoing]) -> list[str]:
-        """Send up to 10 messages; return their ids. Raises ``QueueUnreachable`` unless all were taken."""
-        entries = [_entry(number, message) for number, message in enumerate(messages)]
-        answer = await self._call(lambda: self._batch("send_message", entries))
-        if answer.get("Failed"):
-            raise QueueUnreachable(f"{self._arn}: {answer['Failed'][0].get('Message', 'a message was refused')}")
-        return [one["MessageId"] for one in sorted(answer["Successful"], key=lambda one: int(one["Id"]))]
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages (10 at most), once there is one; none after ``wait_s`` (20 at most)."""
@@ -141,15 +133,9 @@ class ExternalQueue:
             return self._client, url
 
     def _look(self) -> Traits:
-        names = ["VisibilityTimeout", "RedrivePolicy", "FifoQueue"]
         client, url = self._ready()
-        try:
-            found = client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        except client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] != "InvalidAttributeName":  # FifoQueue is none of a standard queue
-                raise
-            found = client.get_queue_attributes(QueueUrl=url, AttributeNames=names[:2])["Attributes"]
-        return Traits(self._arn, int(found["VisibilityTimeout"]), self._arn.endswith(".fifo"), None)
+        found = client.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+        return Traits(self._arn, int(found["VisibilityTimeout"]), self._arn.endswith(".fifo"))
 
     def _give_back(self, messages: list[Any]) -> None:
         """Messages came for somebody who has gone: make them visible again."""
@@ -188,25 +174,6 @@ def _client(region: str, endpoint: str) -> Any:
         user_agent_extra="glowplug",
     )
     return boto3.session.Session().client("sqs", region_name=region, endpoint_url=endpoint or None, config=config)
-
-
-def _entry(number: int, message: Outgoing) -> dict[str, Any]:
-    attributes = {
-        name: {
-            "DataType": one.data_type,
-            **({"BinaryValue": one.value} if isinstance(one.value, bytes) else {"StringValue": one.value}),
-        }
-        for name, one in message.attributes.items()
-    }
-    given = {
-        "DelaySeconds": message.delay_s,
-        "MessageGroupId": message.group,
-        "MessageDeduplicationId": message.deduplication,
-        "MessageAttributes": attributes or None,
-    }
-    return {"Id": str(number), "MessageBody": message.body} | {
-        name: value for name, value in given.items() if value is not None
-    }
 
 
 def _incoming(message: Mapping[str, Any]) -> Incoming:

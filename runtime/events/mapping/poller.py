@@ -4,29 +4,27 @@ A *receiver* waits until the function has room for one more batch, receives its 
 runs them; so nothing is received that cannot run. A batch's messages are hidden from others until the function has
 answered; those that it processed are deleted, the others become visible when their leases run out, never earlier.
 
-What is written here in the order in which it happens: ``_receive_for_ever``, ``_collect``, ``_work``, ``_run``.
+What is written here in the order in which it happens: ``_receive_for_ever``, ``Gathering.collect`` (``gathering.py``),
+``_work``, ``_run``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any
 
-from glowplug.runtime.catalog import Version
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import FunctionFault, GlowplugError, HoldTimeout, QueueNotFound, Throttled
 from glowplug.runtime.events.sqsbatch import failed_items, with_followers
-from glowplug.runtime.events.sqsfilter import kept
 from glowplug.runtime.invocation import Invocation, Outcome
-from glowplug.runtime.queue.ports import Incoming
 
-from .batches import Item, event_of, item_of, record_of, split
+from .batches import Item, event_of, split
+from .functions import Functions
+from .gathering import Gathering
 from .pace import Pace, pause_s
-from .settings import MappingSettings, visibility_s
+from .settings import MappingSettings
 from .slot import Slot
 from .sources import OpenSource, Source
 
@@ -36,19 +34,6 @@ _FLUSH_S = 5.0  # for deletions at the end of a node
 _LONGEST_PAUSE_S = 10.0  # between attempts at a queue that does not answer
 _NO_RECORDS, _OK, _FAILED = "No records processed", "OK", "PROBLEM: Function call failed"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Functions:
-    """What a poller needs of the node. ``target`` returns the version that one request for (name, qualifier) runs on,
-    and raises ``GlowplugError`` where none can; ``room`` how many more invocations of (name, version) could run."""
-
-    target: Callable[[str, str], Version]
-    room: Callable[[str, str], int]
-    invoke: Callable[[Invocation], Awaitable[Outcome]]
-    new_request_id: Callable[[], str]
-    new_trace_id: Callable[[], str]
-    event_bytes: int
 
 
 class Poller:
@@ -70,6 +55,9 @@ class Poller:
         self._groups: dict[str, asyncio.Future[bool]] = {}
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._gathering = Gathering(
+            functions, clock, self._stopping, settings=lambda: self.settings, trouble=self._trouble, spawn=self._spawn
+        )
         self._receivers: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -132,7 +120,7 @@ class Poller:
             self._collecting += 1
             try:
                 source = self._opened()
-                slot, found, items = await self._collect(source)
+                gathered = await self._gathering.collect(source)
             except Exception as error:  # whatever it is, it must not end a mapping that others rely on
                 failures += 1
                 self._trouble(error)
@@ -141,17 +129,17 @@ class Poller:
             finally:
                 self._collecting -= 1
             failures, self.problem = 0, ""
-            if items:
+            if gathered.items:
                 self._running += 1
-                self._unsent.add(slot)
-                self._spawn(self._work(slot, items), "batch")
+                self._unsent.add(gathered.slot)
+                self._spawn(self._work(gathered.slot, gathered.items), "batch")
             else:
-                await slot.end()
-                if not self._running and not found:
+                await gathered.slot.end()
+                if not self._running and not gathered.found:
                     self._pace.idle()
-            if found >= source.batch and len(self._receivers) < source.receivers and not self.settings.fifo:
+            if gathered.found >= source.batch and len(self._receivers) < source.receivers and not self.settings.fifo:
                 self._add_receiver()
-            elif not found and len(self._receivers) > 1:
+            elif not gathered.found and len(self._receivers) > 1:
                 return
 
     def _opened(self) -> Source:
@@ -196,82 +184,6 @@ class Poller:
                 await self._changed.wait()
         finally:
             alarm.cancel()
-
-    async def _collect(self, source: Source) -> tuple[Slot, int, list[Item]]:
-        """Receive the messages of a batch: those that pass the filters, and how many there were in all.
-
-        Without a window whatever there is makes a batch; with one it grows until the window ends, counted from its
-        first message, or until it is full. Raises what the queue raises, with nothing received.
-        """
-        settings, queue = self.settings, source.queue
-        version = self._functions.target(settings.function, settings.qualifier)
-        hidden_s = visibility_s((await queue.traits()).visibility_s, settings.window_s, version.spec.timeout_s)
-        slot = Slot(queue, hidden_s, self._clock)
-        try:
-            found, items = await self._fill(slot, source, hidden_s)
-        except BaseException:
-            await slot.end()
-            raise
-        return slot, found, items
-
-    async def _fill(self, slot: Slot, source: Source, hidden_s: int) -> tuple[int, list[Item]]:
-        settings, queue = self.settings, source.queue
-        items, found, size = list[Item](), 0, 0
-        wait_s, closes_s = source.wait_s, float("inf")
-        while True:
-            asked_s = self._clock.monotonic()
-            most = min(settings.batch_size - len(items), source.batch)
-            try:
-                messages = await self._interruptible(queue.receive(most, wait_s=wait_s, visibility_s=hidden_s))
-            except GlowplugError as error:
-                if not found:
-                    raise
-                self._trouble(error)
-                return found, items
-            if messages is None:
-                return found, items  # stopped
-            now_s = self._clock.monotonic()
-            # A wait for the first message is no part of its lease. But an answer of another host may have been long on
-            # its way, and nothing in it says how long: its leases count from when it was asked for, and are renewed so.
-            slot.hold((one.handle for one in messages), now_s if source.prompt else asked_s)
-            if messages and not found:
-                closes_s = now_s + settings.window_s
-            found += len(messages)
-            new, dropped = self._filtered(messages)
-            if dropped:
-                self._spawn(slot.delete(dropped), "delete")
-            items += new
-            size += sum(len(item.record) + 1 for item in new)
-            full = len(items) >= settings.batch_size or size >= self._functions.event_bytes
-            if full or now_s >= closes_s or not found or (not settings.window_s and not messages):
-                return found, items
-            wait_s = min(closes_s - now_s, source.wait_s) if settings.window_s else 0
-
-    async def _interruptible(self, receive: Coroutine[Any, Any, list[Incoming]]) -> list[Incoming] | None:
-        """Return what is received, or None when the mapping is stopped while it waits."""
-        receiving = asyncio.ensure_future(receive)
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((receiving, stopped), return_when=asyncio.FIRST_COMPLETED)
-            return receiving.result() if receiving.done() else None
-        finally:
-            stopped.cancel()
-            if not receiving.done():
-                receiving.cancel()
-                with contextlib.suppress(asyncio.CancelledError, GlowplugError):
-                    await receiving
-
-    def _filtered(self, messages: list[Incoming]) -> tuple[list[Item], list[str]]:
-        """Return what goes to the function, and the handles of what no filter keeps."""
-        items: list[Item] = []
-        dropped: list[str] = []
-        for message in messages:
-            record = record_of(message, self.settings.source)
-            if kept(self.settings.patterns, record):
-                items.append(item_of(message, record))
-            else:
-                dropped.append(message.handle)
-        return items, dropped
 
     # --- running ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from typing import Any
 from glowplug.runtime.catalog import Catalog
 from glowplug.runtime.clock import Clock
 
-from .poller import Functions, Poller
+from .functions import Functions
+from .poller import Poller
 from .settings import KIND, is_enabled, settings_of
 from .sources import OpenSource
 

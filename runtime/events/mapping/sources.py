@@ -69,7 +69,7 @@ class Sources:
         if found is None:
             raise QueueNotFound(arn)
         name = found["name"]
-        if arn == arn_of(self.region, self.account_id, name) and any(one.name == name for one in self.store.queues):
+        if arn == arn_of(self.region, self.account_id, name) and self.store.known(name):
             queue = EmbeddedQueue(self.store, name, region=self.region, account_id=self.account_id)
             return Source(queue, _EMBEDDED_BATCH, _EMBEDDED_WAIT_S, receivers=1, prompt=True)
         if not self.endpoint:

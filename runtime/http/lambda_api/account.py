@@ -47,7 +47,7 @@ async def get_function_recursion_config(services: Services, call: Call) -> Reply
 
 
 async def put_function_recursion_config(services: Services, call: Call) -> Reply:
-    """Answer PutFunctionRecursionConfig. No loop is ended here, whatever it says."""
+    """Answer PutFunctionRecursionConfig. It is for loops of destinations; no others are ended."""
     ref, body = services.parse(call), await services.body(call)
     loop = body.text("RecursiveLoop")
     refuse(missing(loop, "recursiveLoop"), one_of(loop, "recursiveLoop", ("Terminate", "Allow")))

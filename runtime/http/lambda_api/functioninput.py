@@ -8,6 +8,7 @@ from typing import Any
 
 from glowplug.runtime.errors import InvalidParameter, NotSupported
 from glowplug.runtime.http import names
+from glowplug.runtime.reader import IS_FIFO
 from glowplug.runtime.settings import vpc_config
 from glowplug.runtime.spec import FunctionSpec
 
@@ -131,8 +132,12 @@ def settings(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
             out[name] = body.values[name]
     if "VpcConfig" in body.values and body.map("VpcConfig") is not None:
         out["VpcConfig"] = _vpc(body.section("VpcConfig"))
-    if body.map("DeadLetterConfig") is not None and not body.section("DeadLetterConfig").text("TargetArn"):
-        out.pop("DeadLetterConfig", None)
+    if body.map("DeadLetterConfig") is not None:
+        target = body.section("DeadLetterConfig").text("TargetArn")
+        if not target:
+            out.pop("DeadLetterConfig", None)
+        elif target.endswith(".fifo"):
+            raise InvalidParameter(f"DeadLetterConfig.TargetArn: {target} {IS_FIFO}")
     if body.map("LoggingConfig") is not None:
         out["LoggingConfig"] = _logging(body, before.get("LoggingConfig") or {})
     if body.map("Environment") is not None:

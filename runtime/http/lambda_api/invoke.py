@@ -17,9 +17,9 @@ from glowplug.runtime.errors import (
     UpdateInProgress,
     ValidationFailed,
 )
-from glowplug.runtime.http.identifiers import new_trace_id
 from glowplug.runtime.http.invoking import hold_of, start_headers
 from glowplug.runtime.http.messages import Reply, Request, parse_json
+from glowplug.runtime.identifiers import new_trace_id
 from glowplug.runtime.invocation import Invocation, Outcome
 
 from .call import Call, Services

@@ -13,11 +13,11 @@ from glowplug.runtime.queue.attributes import (
     MessageAttribute,
     attributes_digest,
     body_digest,
+    kept,
     size_of,
 )
 from glowplug.runtime.queue.embedded import id_text, sequence_number
 from glowplug.runtime.queue.model import Queue, Sent
-from glowplug.runtime.queue.ports import Outgoing
 from glowplug.runtime.queue.steps import Send
 
 from . import call as parameters
@@ -132,8 +132,8 @@ def _message(call: Call, queue: Queue, given: Mapping[str, Any], contents: _Cont
             )
     elif deduplication is not None:
         raise _not_for("MessageDeduplicationId", deduplication)
-    outgoing = Outgoing(body, attributes, delay_s, group, deduplication)
-    step = call.services.embedded(queue.name).step(outgoing, sender=call.sender, trace=str(trace))
+    about = kept(attributes, sender=call.sender, trace=str(trace))
+    step = Send(queue.name, body.encode(), about, delay_s, group, deduplication)
     answer = {"MD5OfMessageBody": body_digest(step.body)}
     if attributes:
         answer["MD5OfMessageAttributes"] = attributes_digest(attributes)
