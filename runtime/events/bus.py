@@ -18,12 +18,14 @@ from glowplug.runtime.errors import GlowplugError, InvalidEntry, StateError, Thr
 
 from .delivery import Delivery
 from .deployed import DeployedTriggers
-from .envelopes import Home, bus_event
+from .envelopes import Home, bus_event, entry_bytes
 from .inputs import About
 from .triggers import DEFAULT_BUS, RULE, Target, Trigger
 
 MOST_ENTRIES = 10
 """Of one request, as on AWS."""
+MOST_BYTES = 2**20
+"""Of all entries of a request, as on AWS. What is larger would be too large for any function, and lost."""
 
 
 class Bus:
@@ -45,6 +47,8 @@ class Bus:
         if not 1 <= len(entries) <= MOST_ENTRIES:
             bound = "greater than or equal to 1" if not entries else f"less than or equal to {MOST_ENTRIES}"
             raise ValidationFailed(f"Value at 'entries' failed to satisfy constraint: Member must have length {bound}")
+        if sum(entry_bytes(one) for one in entries) > MOST_BYTES:
+            raise ValidationFailed("Total size of the entries in the request is over the limit.")
         answers = await asyncio.gather(*(self._put(entry) for entry in entries))
         return {"FailedEntryCount": sum("ErrorCode" in one for one in answers), "Entries": answers}
 

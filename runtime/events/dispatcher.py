@@ -64,7 +64,7 @@ class Dispatcher:
         left, after = counts.in_flight + counts.delayed, counts.visible
         now_ms = self._clock.time() * 1000
         found: list[Message] = []
-        while left > 0 and (page := await self._store.peek(queue, min(left, _PAGE), after)):
+        while left > 0 and (page := await self._store.peek(queue, min(left, _PAGE), after, bodies=False)):
             found += [one for one in page if cut_off(one, int(now_ms))]
             after += len(page)
             left -= len(page)

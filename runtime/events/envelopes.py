@@ -59,6 +59,7 @@ def scheduler_input(text: str, schedule_arn: str, execution_id: str, occurrence:
 
 
 _DETAIL_TYPE_LENGTH: Final = 128
+_TIME_BYTES: Final = 14
 
 
 def bus_event(entry: Mapping[str, Any], event_id: str, now: datetime, home: Home) -> dict[str, Any]:
@@ -80,6 +81,15 @@ def bus_event(entry: Mapping[str, Any], event_id: str, now: datetime, home: Home
         raise _argument("Resources", "It has to be a list of strings.")
     time = seconds(_time(entry["Time"]) if entry.get("Time") is not None else now)
     return _envelope(event_id, detail_type, source, home, time, list(resources), _detail(detail))
+
+
+def entry_bytes(entry: Mapping[str, Any]) -> int:
+    """Return the size of an entry of PutEvents as EventBridge counts it ("Calculating PutEvents event entry sizes")."""
+    resources = entry.get("Resources")
+    texts = [entry.get(name) for name in ("Source", "DetailType", "Detail")]
+    texts += resources if isinstance(resources, list) else []
+    size = sum(len(text.encode(errors="surrogatepass")) for text in texts if isinstance(text, str))
+    return size + (_TIME_BYTES if entry.get("Time") is not None else 0)
 
 
 def _required(entry: Mapping[str, Any], name: str) -> str:
@@ -116,7 +126,7 @@ def _time(given: object) -> datetime:
             return datetime.fromtimestamp(given, UTC)
         if isinstance(given, str):
             moment = datetime.fromisoformat(given)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise _argument("Time", f"{given!r} is no time.") from error
     raise _argument("Time", f"{given!r} is no time.")

@@ -178,7 +178,7 @@ class Feed:
         store = self._n.store
         try:
             self._return_buffer()
-            late = [one for one in await store.peek(self._queue, 100) if self._late(one)]
+            late = [one for one in await store.peek(self._queue, 100, bodies=False) if self._late(one)]
             if late:
                 found: list[Received] = (await store.apply(Receive(self._queue, 100, _MARGIN_S)))[0]
                 for received in found:

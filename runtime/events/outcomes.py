@@ -7,17 +7,17 @@ asynchronous invocations" and "Adding a dead-letter queue".
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+from glowplug.runtime.queue.attributes import FORBIDDEN
 
 from .envelopes import milliseconds
 from .retrying import Finished
 
 MESSAGE_BYTES: Final = 1024
 """How much of an error's message a dead-letter message carries."""
-_NOT_IN_A_QUEUE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def dead_letter_attributes(invocation: Invocation, status: int) -> dict[str, dic
         "RequestID": {"DataType": "String", "StringValue": invocation.request_id},
         "ErrorCode": {"DataType": "Number", "StringValue": str(status)},
     }
-    message = _NOT_IN_A_QUEUE.sub("\ufffd", _message(invocation)).encode()[:MESSAGE_BYTES].decode(errors="ignore")
+    message = FORBIDDEN.sub("\ufffd", _message(invocation)).encode()[:MESSAGE_BYTES].decode(errors="ignore")
     if message:
         attributes["ErrorMessage"] = {"DataType": "String", "StringValue": message}
     return attributes

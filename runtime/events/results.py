@@ -181,7 +181,7 @@ class Results:
         messages = {} if feed is None else {key: one.message for key, one in feed.attempts.held.items()}
         if state != "running":
             after = (await self._store.counts(queue)).visible if state == "retrying" else 0
-            messages |= {one.id: one for one in await self._store.peek(queue, limit, after)}
+            messages |= {one.id: one for one in await self._store.peek(queue, limit, after, bodies=False)}
         return list(messages.values())
 
 

@@ -90,10 +90,8 @@ class Topics:
 def _check(published: Published) -> None:
     if not published.message:
         raise InvalidParameter("Invalid parameter: Empty message")
-    size = len(published.message.encode(errors="surrogatepass")) + sum(
-        len(name.encode()) + len(kind.encode()) + len(value.encode(errors="surrogatepass"))
-        for name, (kind, value) in published.attributes.items()
-    )
+    texts = [published.message, *(text for name, one in published.attributes.items() for text in (name, *one))]
+    size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
     if size > MESSAGE_BYTES:
         raise InvalidParameter(f"Invalid parameter: Message too long: {size} bytes of {MESSAGE_BYTES}")
     if published.subject is not None and not 1 <= len(published.subject) <= 100:
@@ -120,6 +118,6 @@ def _value(kind: str, text: str) -> Any:
             return number
         if kind == "String.Array" and isinstance(listed := json.loads(text), list):
             return listed
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return text

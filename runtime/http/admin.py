@@ -34,7 +34,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Protocol, cast
-from urllib.parse import parse_qs
 
 from glowplug.runtime.catalog import Stack
 from glowplug.runtime.config import Limits
@@ -45,6 +44,7 @@ from glowplug.runtime.stacks import OnEvent, StackRequest
 
 from .events import events_of
 from .messages import Reply, Request, json_reply, parse_json
+from .queries import asked, whole
 from .queue_admin import QueueAdmin
 from .results import ResultsApi
 from .triggers import TriggersApi
@@ -138,7 +138,7 @@ class AdminApi:
                 return await self._logs(request, name)
             case "snapshot":
                 _only(request, "GET")
-                pieces = await self._control.export_snapshot(name, _asked(request).get("model"))
+                pieces = await self._control.export_snapshot(name, asked(request).get("model"))
                 return Reply(HTTPStatus.OK, content_type=_BYTES, stream=pieces)
             case "warm":
                 _only(request, "POST")
@@ -157,13 +157,9 @@ class AdminApi:
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 
     async def _logs(self, request: Request, name: str) -> Reply:
-        query = _asked(request)
-        last = query.get("last")
-        if last is not None and not (last.isascii() and last.isdigit() and int(last) > 0):
-            raise InvalidParameter(f"last: {last!r} is not a number of lines")
-        text = await self._control.logs(
-            name, request_id=query.get("request_id"), last=None if last is None else int(last)
-        )
+        query = asked(request)
+        last = whole(query, "last", 0, 1, 2**53) or None
+        text = await self._control.logs(name, request_id=query.get("request_id"), last=last)
         return Reply(HTTPStatus.OK, text.encode(), content_type=_TEXT)
 
     async def _bake(self, request: Request, name: str) -> Reply:
@@ -181,7 +177,7 @@ class AdminApi:
 
     async def _import(self, request: Request) -> Reply:
         _only(request, "POST")
-        wait = _asked(request).get("wait", "false")
+        wait = asked(request).get("wait", "false")
         if wait not in ("true", "false"):
             raise InvalidParameter(f"wait: {wait!r} is not true or false")
         body = request.parts(self._limits.snapshot_file_bytes, what="a snapshot file")
@@ -242,11 +238,6 @@ async def _run(request: Request, work: Work) -> Reply:
 
 def _unheard(event: Mapping[str, Any]) -> None:
     """Nobody listens to progress where one answer was asked for."""
-
-
-def _asked(request: Request) -> dict[str, str]:
-    """Return the query, the last of each name."""
-    return {key: values[-1] for key, values in parse_qs(request.query, keep_blank_values=True).items()}
 
 
 def _only(request: Request, *methods: str) -> None:

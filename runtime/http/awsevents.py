@@ -24,6 +24,7 @@ from glowplug.runtime.errors import (
 )
 from glowplug.runtime.events.bus import Bus
 from glowplug.runtime.events.topics import Published, Topics
+from glowplug.runtime.queue.attributes import FORBIDDEN
 
 from .messages import Reply, Request, compact_json, parse_json
 
@@ -140,4 +141,4 @@ def _xml_error(error: GlowplugError, request_id: str) -> Reply:
 
 
 def _xml(status: int, text: str) -> Reply:
-    return Reply(status, text.encode(), content_type="text/xml")
+    return Reply(status, FORBIDDEN.sub("\ufffd", text).encode(), content_type="text/xml")

@@ -2,7 +2,8 @@
 
 GET  /_glowplug/queues                         {"queues": [...]}
 GET  /_glowplug/queues/<name>                  one, with its settings
-GET  /_glowplug/queues/<name>/messages         ?limit=&after=; {"messages": [...]}, nothing is received
+GET  /_glowplug/queues/<name>/messages         ?limit=&after=; {"messages": [...]}, fewer where they
+                                               are large; nothing is received
 POST /_glowplug/queues/<name>/redrive          body {"to": name or absent}; {"moved": n}
 POST /_glowplug/queues/<name>/purge            {"purged": n}
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import parse_qs
 
 from glowplug.runtime.errors import InvalidParameter, InvalidRequestContent, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.queue.attributes import attributes_of
@@ -20,10 +20,12 @@ from glowplug.runtime.queue.model import Counts, Message, Queue
 from glowplug.runtime.queue.store import QueueStore
 
 from .messages import Reply, Request, json_reply, parse_json
+from .queries import asked, whole
 
 PREFIX = "/_glowplug/queues"
 _BODY_BYTES = 64 * 1024
 _MOST = 1_000
+_PAGE_BYTES, _AT_ONCE = 8 * 2**20, 10
 
 
 class QueueAdmin:
@@ -47,8 +49,9 @@ class QueueAdmin:
                 return json_reply(row | {"settings": asdict(queue.settings), "created_ms": queue.created_ms})
             case [name, "messages"]:
                 _only(request, "GET")
-                limit, after = _number(request, "limit", 10, _MOST), _number(request, "after", 0, 2**31)
-                return json_reply({"messages": [_shown(one) for one in await self._store.peek(name, limit, after)]})
+                query = asked(request)
+                limit, after = whole(query, "limit", 10, 0, _MOST), whole(query, "after", 0, 0, 2**31)
+                return json_reply({"messages": [_shown(one) for one in await self._page(name, limit, after)]})
             case [name, "redrive"]:
                 _only(request, "POST")
                 return json_reply({"moved": await self._store.redrive(name, await _target(request))})
@@ -56,6 +59,16 @@ class QueueAdmin:
                 _only(request, "POST")
                 return json_reply({"purged": await self._store.purge(name)})
         raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+    async def _page(self, name: str, limit: int, after: int) -> list[Message]:
+        """Return up to ``limit`` messages, fewer where they are large: those that follow are on the next page."""
+        found: list[Message] = []
+        while len(found) < limit and sum(len(one.body) for one in found) < _PAGE_BYTES:
+            more = await self._store.peek(name, min(_AT_ONCE, limit - len(found)), after + len(found))
+            found += more
+            if not more:
+                break
+        return found
 
     def _row(self, queue: Queue, counts: Counts) -> dict[str, Any]:
         settings = queue.settings
@@ -98,13 +111,6 @@ async def _target(request: Request) -> str | None:
     if to is not None and not isinstance(to, str):
         raise InvalidParameter(f"to: {to!r} is not the name of a queue")
     return to
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = parse_qs(request.query).get(name, [str(default)])[-1]
-    if not (text.isascii() and text.isdigit()) or int(text) > most:
-        raise InvalidParameter(f"{name}: {text!r} is not a number from 0 to {most}")
-    return int(text)
 
 
 def _only(request: Request, method: str) -> None:

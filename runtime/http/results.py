@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
-from urllib.parse import parse_qs
 
 from glowplug.runtime.errors import InvalidParameter, MethodNotAllowed, ResourceNotFound
 from glowplug.runtime.events.results import Results
 
 from .messages import Reply, Request, compact_json, json_reply
+from .queries import asked, whole
 
 _STREAM = "text/event-stream"
 _KEEP_ALIVE_S = 5.0  # cold starts show how far they are
@@ -35,7 +35,7 @@ class ResultsApi:
 
     async def answer(self, request: Request, segments: list[str]) -> Reply:
         """Answer what follows ``/_glowplug/async``. Raises ``GlowplugError``."""
-        query = {name: values[-1] for name, values in parse_qs(request.query).items()}
+        query = asked(request)
         match segments, request.method:
             case [], "GET":
                 return await self._list(query)
@@ -54,11 +54,9 @@ class ResultsApi:
         raise ResourceNotFound(f"Nothing is served at {request.path}")
 
     async def _list(self, query: dict[str, str]) -> Reply:
-        limit = query.get("limit", str(_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MOST):
-            raise InvalidParameter(f"limit: {limit!r} is not a number from 1 to {_MOST}")
+        limit = whole(query, "limit", _LIMIT, 1, _MOST)
         functions = [query["function"]] if "function" in query else sorted(self._functions())
-        return json_reply({"events": await self._results.listing(functions, query.get("state", ""), int(limit))})
+        return json_reply({"events": await self._results.listing(functions, query.get("state", ""), limit)})
 
     async def _stream(self, request_id: str) -> AsyncGenerator[bytes, None]:
         async for event in self._results.follow(request_id, _KEEP_ALIVE_S):

@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
 from glowplug.runtime.config import Limits
 from glowplug.runtime.errors import (
@@ -37,10 +36,12 @@ from glowplug.runtime.events.topics import Published, Topics
 
 from .faults import error_fields
 from .messages import Reply, Request, compact_json, json_reply, parse_json
+from .queries import asked, whole
 
 _NDJSON = "application/x-ndjson"
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_CONCURRENT = 1000
+_MOST_LINES = 10_000  # each is a task of its own; the command line sends 64
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +90,23 @@ class TriggersApi:
         return ", ".join(states)
 
     async def _piece(self, request: Request, job: str) -> Piece:
-        query = {name: values[-1] for name, values in parse_qs(request.query).items()}
+        query = asked(request)
         if not _JOB.fullmatch(job):
             raise InvalidParameter(f"{job!r} is not the id of a job: it does not match {_JOB.pattern}")
         if not query.get("function"):
             raise InvalidParameter("function: is missing")
         body = await request.read(self._limits.sync_request_bytes, what="a piece of a job")
+        if body.count(b"\n") > _MOST_LINES:
+            raise InvalidParameter(f"a piece of a job has at most {_MOST_LINES} lines; send the others in another")
         lines = body.split(b"\n")
         return Piece(
             job=job,
             function=query["function"],
             qualifier=query.get("qualifier", ""),
-            first=_whole(query, "first", 0, 0, 2**53),
+            first=whole(query, "first", 0, 0, 2**53),
             lines=lines[:-1] if lines[-1] == b"" else lines,
-            concurrency=_whole(query, "concurrency", 1, 1, _MOST_CONCURRENT),
-            retries=_whole(query, "retries", 0, 0, 185) if "retries" in query else None,
+            concurrency=whole(query, "concurrency", 1, 1, _MOST_CONCURRENT),
+            retries=whole(query, "retries", 0, 0, 185) if "retries" in query else None,
         )
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
@@ -154,13 +157,6 @@ async def _lines(jobs: Jobs, piece: Piece) -> AsyncGenerator[bytes, None]:
 def _ending(error: GlowplugError) -> bytes:
     fields = {"event": "error", "status": error.status, "code": error.code, **error_fields(error)}
     return compact_json(fields) + b"\n"
-
-
-def _whole(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise InvalidParameter(f"{name}: {text!r} is not a whole number between {low} and {high}")
-    return int(text)
 
 
 def _only(request: Request, method: str) -> None:

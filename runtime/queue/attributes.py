@@ -8,12 +8,16 @@ value (1 string, 2 binary), length and bytes of the value; lengths are 4 bytes, 
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .model import Attributes
+
+FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no message may hold: those that XML cannot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,9 @@ class Messages:
     def peek(self, step: Peek) -> list[Message]:
         """Look at messages without leasing them."""
         queue = self._book.queue(step.queue)
+        columns = MESSAGE if step.bodies else MESSAGE.replace("body", "x''")
         rows: list[Row] = self._connection.execute(
-            f"SELECT {MESSAGE} FROM messages WHERE queue = ?"  # noqa: S608 - names of columns
+            f"SELECT {columns} FROM messages WHERE queue = ?"  # noqa: S608 - names of columns
             " ORDER BY visible_ms, receives, sequence LIMIT ? OFFSET ?",
             (queue.number, step.limit, step.after),
         ).fetchall()

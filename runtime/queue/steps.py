@@ -150,11 +150,14 @@ class ScanRecords:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Gives a list of ``Message``, those first that will be received first; leases nothing. ``after`` skips some."""
+    """Gives a list of ``Message``, those first that will be received first; leases nothing. ``after`` skips some.
+
+    ``bodies`` of False: they are left out, as many of them may be more than there is memory."""
 
     queue: str
     limit: int = 10
     after: int = 0
+    bodies: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,9 +142,9 @@ class QueueStore:
         self._loop.call_soon(listener)
         return end
 
-    async def peek(self, queue: str, limit: int = 10, after: int = 0) -> list[Message]:
-        """Look at the next messages of a queue without leasing them."""
-        found: list[Message] = (await self.apply(Peek(queue, limit, after)))[0]
+    async def peek(self, queue: str, limit: int = 10, after: int = 0, *, bodies: bool = True) -> list[Message]:
+        """Look at the next messages of a queue without leasing them; see ``Peek``."""
+        found: list[Message] = (await self.apply(Peek(queue, limit, after, bodies)))[0]
         return found
 
     # --- queues -------------------------------------------------------------------------------------------------------

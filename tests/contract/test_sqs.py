@@ -433,6 +433,75 @@ def test_messages_and_settings_survive_the_node_being_killed(
         assert sorted(str(number) for number in range(20) if str(number) != held["Body"]) == sorted(found)
 
 
+# --- what no client of AWS's sends ------------------------------------------------------------------------------------
+
+QUEUE = {"QueueUrl": "http://x/000000000000/odd"}
+POLICY = '{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:odd", "maxReceiveCount": 1e999}'
+
+
+def told(node: Any, operation: str, body: bytes) -> tuple[int, str, str]:
+    """Send a request as no SDK would; return its status, the type of its error and the code that boto3 would show."""
+    headers = {"X-Amz-Target": f"AmazonSQS.{operation}", "Content-Type": "application/x-amz-json-1.0"}
+    status, answered, text = node.request_raw("POST", "/", body, headers)
+    shape = str(json.loads(text).get("__type", "")).rpartition("#")[2]
+    return status, shape, answered.get("x-amzn-query-error", "").partition(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "shape"),
+    [
+        ("SendMessage", {"QueueUrl": "http://[", "MessageBody": "x"}, "InvalidAddress"),
+        ("SetQueueAttributes", QUEUE | {"Attributes": {"RedrivePolicy": POLICY}}, "InvalidParameterValueException"),
+        (
+            "SetQueueAttributes",
+            QUEUE | {"Attributes": {"RedrivePolicy": "[" * 100_000}},
+            "InvalidParameterValueException",
+        ),
+        ("SetQueueAttributes", QUEUE | {"Attributes": {"DelaySeconds": "9" * 5000}}, "InvalidAttributeValue"),
+        ("SetQueueAttributes", QUEUE | {"Attributes": {"Policy": "x" * 8193}}, "InvalidAttributeValue"),
+        (
+            "CreateQueue",
+            {"QueueName": "tagged", "tags": {str(number): "" for number in range(51)}},
+            "InvalidParameterValueException",
+        ),
+        *(
+            (
+                "SendMessage",
+                QUEUE | {"MessageBody": "x", "MessageAttributes": {"a": {"DataType": kind, "StringValue": value}}},
+                "InvalidParameterValueException",
+            )
+            for kind, value in (
+                ("String.\ud800", "x"), ("Number", "nan"), ("Number", "1_000"), ("Number", "inf"), ("Number", "٣")
+            )
+        ),
+        (
+            "SendMessage",
+            QUEUE
+            | {
+                "MessageBody": "x",
+                "MessageSystemAttributes": {"AWSTraceHeader": {"DataType": "Binary", "BinaryValue": "eA=="}},
+            },
+            "InvalidParameterValueException",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_the_clients_fault(
+    own: Any, node: Any, operation: str, parameters: dict[str, Any], shape: str
+) -> None:
+    own.create_queue(QueueName="odd")
+    status, found, code = told(node, operation, json.dumps(parameters).encode())
+    assert (400, shape) == (status, found)
+    assert code
+
+
+@pytest.mark.parametrize("number", ["1", "-1.5", "+.5e3", "12345678901234567890123456789012345678", "1E-128"])
+def test_numbers_are_numbers(own: Any, number: str) -> None:
+    url = own.create_queue(QueueName="numbers")["QueueUrl"]
+    own.send_message(
+        QueueUrl=url, MessageBody="x", MessageAttributes={"n": {"DataType": "Number", "StringValue": number}}
+    )
+
+
 # --- what the node's operator sees ------------------------------------------------------------------------------------
 
 

@@ -105,6 +105,34 @@ async def test_each_entry_is_reported_for_itself() -> None:
     assert (3, ["work", "work"]) == (answer["FailedEntryCount"], node.told)
 
 
+async def test_a_request_that_is_too_large_is_refused_as_a_whole() -> None:
+    """An entry that no function could take must not be answered with an EventId."""
+    node = Node({"One": rule({"source": ["shop"]}, "work")})
+    half = json.dumps({"n": "x" * (2**19 - 20)})
+    await node.bus().put([entry(detail=half)] * 2)
+    with pytest.raises(ValidationFailed, match=r"Total size of the entries in the request is over the limit\."):
+        await node.bus().put([entry(detail=half)] * 3)
+    assert ["work", "work"] == node.told
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"n": ("Number", "9" * 5000)}, []),
+        ({"n": ("String.Array", "[" * 100_000)}, []),
+        ({"n": ("String.Array", "[5]")}, ["work"]),
+        ({"\ud800": ("String", "x"), "n": ("Number", "5")}, ["work"]),
+        ({"n": ("Number.\ud800", "5")}, []),
+    ],
+)
+async def test_attributes_that_are_odd_are_handed_on_or_match_nothing(
+    attributes: dict[str, tuple[str, str]], told: list[str]
+) -> None:
+    node = Node({"One": subscription("work", FilterPolicy={"n": [5]})})
+    assert await node.topics().publish(Published("news", "m", None, attributes))
+    assert told == node.told
+
+
 async def test_a_target_that_cannot_take_an_event_does_not_fail_the_entry_but_has_a_dead_letter() -> None:
     letters = {"DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:000000000000:dead"}}
     node = Node({"One": rule({"source": ["shop"]}, "gone", target=letters)})

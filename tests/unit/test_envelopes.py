@@ -19,6 +19,7 @@ from glowplug.runtime.events.envelopes import (
     Notification,
     ObjectChange,
     bus_event,
+    entry_bytes,
     rule_event,
     s3_event,
     scheduler_event,
@@ -116,6 +117,8 @@ def test_the_time_of_a_posted_event(time: object, expected: str) -> None:
         ({"Time": "yesterday"}, "InvalidArgument", "Parameter Time is not valid. Reason: 'yesterday' is no time."),
         ({"Time": 1e18}, "InvalidArgument", "Parameter Time is not valid"),
         ({"Time": float("inf")}, "InvalidArgument", "Parameter Time is not valid"),
+        ({"Time": "0001-01-01T00:00:00+23:59"}, "InvalidArgument", "Parameter Time is not valid"),
+        ({"Time": "9999-12-31T23:59:59-23:59"}, "InvalidArgument", "Parameter Time is not valid"),
         ({"Time": True}, "InvalidArgument", "Parameter Time is not valid"),
         ({"Time": []}, "InvalidArgument", "Parameter Time is not valid"),
     ],
@@ -126,6 +129,14 @@ def test_an_entry_that_is_refused_has_the_code_and_the_parameter(
     with pytest.raises(InvalidEntry) as raised:
         bus_event(entry(**changed), "e", NOON, HOME)
     assert (code, True) == (raised.value.entry_code, problem in str(raised.value)), str(raised.value)
+
+
+def test_the_size_of_an_entry_is_that_of_its_texts_and_14_bytes_for_a_time() -> None:
+    """The user guide's own rule; what is no text is refused elsewhere."""
+    given = {"Source": "s", "DetailType": "é", "Detail": "{}", "Resources": ["abc", 1], "EventBusName": "unweighed"}
+    assert 8 == entry_bytes(given)
+    assert 22 == entry_bytes({**given, "Time": 0})
+    assert 3 == entry_bytes({"Detail": "\ud800", "Source": 7, "Resources": "no list"})
 
 
 def change(key: str = "in/a file+1.txt", **changed: Any) -> ObjectChange:

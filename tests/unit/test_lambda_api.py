@@ -282,6 +282,14 @@ async def test_event_of_a_known_idempotency_key_gives_the_first_id(by: str) -> N
     assert 1 == len(api.events.accepted)
 
 
+@pytest.mark.parametrize("key", ["", "k" * 256, "\ud800", "a\x00b", 1])
+async def test_a_key_that_cannot_be_kept_is_refused(key: object) -> None:
+    """From boto3 it comes in the ClientContext, as any JSON value."""
+    context = base64.b64encode(json.dumps({"custom": {"Idempotency-Key": key}}).encode()).decode()
+    with pytest.raises(InvalidParameter, match="Idempotency-Key: must be a string of 1 to 255"):
+        await Fixture().ask("POST", INVOKE.format("echo"), x_amz_invocation_type="Event", x_amz_client_context=context)
+
+
 async def test_invoke_async_takes_an_event_with_a_smaller_limit() -> None:
     api = Fixture()
     reply = await api.ask("POST", "/2014-11-13/functions/echo/invoke-async/", b'{"a":1}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,8 @@ def test_release_keeps_a_note_and_other_attributes(held: Held) -> None:
     held.one(Release(received.lease))
     (shown,) = held.one(Peek("jobs"))
     assert ({"attempt": 2}, 2) == (shown.attributes, shown.receives)
+    (without,) = held.one(Peek("jobs", bodies=False))
+    assert replace(shown, body=b"") == without
 
 
 # --- restarts, clocks, schemas ----------------------------------------------------------------------------------------

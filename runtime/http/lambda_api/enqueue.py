@@ -10,6 +10,7 @@ from glowplug.runtime.events.accepting import NewEvent
 from glowplug.runtime.http.messages import Reply, Request, parse_json
 from glowplug.runtime.http.names import FunctionRef
 from glowplug.runtime.http.webhooks import HEADER, checked_webhook
+from glowplug.runtime.queue.attributes import FORBIDDEN
 
 from .call import Services
 
@@ -47,6 +48,6 @@ def _idempotency_key(header: str | None, context: bytes) -> str:
         key = custom.get(_KEY) if isinstance(custom, dict) else None
     if key is None:
         return ""
-    if not isinstance(key, str) or not 1 <= len(key) <= _KEY_LENGTH:
-        raise InvalidParameter(f"{_KEY}: must be a string of 1 to {_KEY_LENGTH} characters")
+    if not isinstance(key, str) or not 1 <= len(key) <= _KEY_LENGTH or FORBIDDEN.search(key):
+        raise InvalidParameter(f"{_KEY}: must be a string of 1 to {_KEY_LENGTH} characters, without control characters")
     return key

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from glowplug.runtime.errors import Forbidden, GlowplugError
+from glowplug.runtime.errors import Forbidden, GlowplugError, InternalError
 from glowplug.runtime.http.messages import Reply, Request, compact_json, parse_json
 
 from . import queues, receiving, sending
@@ -18,6 +19,7 @@ TARGET = "x-amz-target"
 _SERVICE = "AmazonSQS."
 _PATH = re.compile(r"/(\d{12}/[^/]+/?)?")
 _BODY_BYTES = 16 * 2**20  # a batch of 1 MiB whose characters are all escaped, and its attributes
+_log = logging.getLogger(__name__)
 
 Operation = Callable[[Call], Awaitable[dict[str, Any]]]
 
@@ -57,11 +59,15 @@ class SqsApi:
         await self._moves.close()
 
     async def answer(self, request: Request) -> Reply:
-        """Answer one request; errors are answers too."""
+        """Answer one request; errors are answers too, and so are faults of ours, which the node's log has."""
         try:
             return Reply(200, compact_json(await self._answer(request)), content_type=JSON_TYPE)
         except GlowplugError as error:
             return fault_reply(translated(error))
+        except Exception:
+            _log.exception("request %s: %s failed", request.request_id, request.headers[TARGET])
+            problem = f"Internal error; the node's log says more about request {request.request_id}"
+            return fault_reply(translated(InternalError(problem)))
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         name = request.headers[TARGET].removeprefix(_SERVICE)

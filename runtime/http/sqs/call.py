@@ -71,7 +71,10 @@ class Call:
     def queue(self) -> Queue:
         """Return the queue that ``QueueUrl`` names; its host is whatever the client reaches the node by."""
         url = self.text(_QUEUE)
-        parts = urlsplit(url).path.strip("/").split("/")
+        try:
+            parts = urlsplit(url).path.strip("/").split("/")
+        except ValueError:
+            raise SqsError("InvalidAddress", f"The address {url} is not valid for this endpoint.") from None
         if len(parts) != 2 or parts[0] != self.services.account_id:
             raise QueueNotFound(url)
         return self.services.queue(unquote(parts[1]))

@@ -39,6 +39,7 @@ _CODES = {
     "BatchEntryIdsNotDistinct": (_SQS, _PREFIX + "BatchEntryIdsNotDistinct"),
     "BatchRequestTooLong": (_SQS, _PREFIX + "BatchRequestTooLong"),
     "InvalidBatchEntryId": (_SQS, _PREFIX + "InvalidBatchEntryId"),
+    "InvalidAddress": (_SQS, "InvalidAddress"),
     "UnsupportedOperation": (_SQS, _PREFIX + "UnsupportedOperation"),
     "ResourceNotFoundException": (_SQS, "ResourceNotFoundException"),
     "RequestThrottled": (_SQS, "RequestThrottled"),

@@ -13,6 +13,7 @@ from .faults import SqsError, invalid
 from .settings import FIFO, asked_for, checked_name, described, differing, settings_from
 
 _PAGE = 1_000
+_MOST_TAGS = 50
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -31,7 +32,7 @@ async def create(call: Call) -> dict[str, Any]:
         )
     wanted = settings_from(given, base, name_of=services.named_by, queues=known)
     if there is None:
-        tags = _texts(call.mapping("tags"))
+        tags = _tags(name, call.mapping("tags"))
         try:
             await services.store.create(name, wanted.evolve(tags=tags))
         except QueueExists:  # made by somebody else meanwhile
@@ -100,9 +101,7 @@ async def tag(call: Call) -> dict[str, Any]:
     """TagQueue."""
     async with call.services.changing:
         queue = call.queue()
-        tags = {**queue.settings.tags, **_texts(call.mapping("Tags"))}
-        if len(tags) > 50:
-            raise invalid(f"Too many tags for queue {queue.name}: {len(tags)}, at most 50")
+        tags = _tags(queue.name, {**queue.settings.tags, **call.mapping("Tags")})
         await _change(call, queue, queue.settings.evolve(tags=tags))
     return {}
 
@@ -128,7 +127,9 @@ async def _change(call: Call, queue: Queue, settings: QueueSettings) -> None:
         await call.services.store.change(queue.name, settings)
 
 
-def _texts(given: dict[str, Any]) -> dict[str, str]:
+def _tags(name: str, given: dict[str, Any]) -> dict[str, str]:
+    if len(given) > _MOST_TAGS:
+        raise invalid(f"Too many tags for queue {name}: {len(given)}, at most {_MOST_TAGS}")
     for key, value in given.items():
         if not isinstance(value, str) or not 1 <= len(key) <= 128 or len(value) > 256:
             raise invalid(f"Tag {key}: a key has 1 to 128 characters and a value at most 256")

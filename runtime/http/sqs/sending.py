@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from glowplug.runtime.errors import GlowplugError
 from glowplug.runtime.queue.attributes import (
+    FORBIDDEN,
     MessageAttribute,
     attributes_digest,
     body_digest,
@@ -27,8 +28,8 @@ from .faults import SqsError, entry_fault, invalid, missing, translated
 _BATCH_BYTES = 1_048_576
 _MOST_ATTRIBUTES = 10
 _NAME = re.compile(r"(?!(?i:aws\.|amazon\.))(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
-_TYPE = re.compile(r"(String|Number|Binary)(\..{1,256})?", re.DOTALL)
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TYPE = re.compile(r"(String|Number|Binary)(\.[^\ud800-\udfff]{1,256})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
 _TRACE = "AWSTraceHeader"
 
@@ -97,7 +98,7 @@ def _contents(given: Mapping[str, Any]) -> _Contents:
     body = parameters.text(given, "MessageBody")
     if not body:
         raise missing("MessageBody")
-    if found := _FORBIDDEN.search(body):
+    if found := FORBIDDEN.search(body):
         raise SqsError(
             "InvalidMessageContents",
             f"Invalid binary character '#x{ord(found[0]):X}' was found in the message body, the set of allowed"
@@ -107,6 +108,8 @@ def _contents(given: Mapping[str, Any]) -> _Contents:
     system = _attributes(parameters.mapping(given, "MessageSystemAttributes"))
     if foreign := set(system) - {_TRACE}:
         raise invalid(f"Message system attribute name '{min(foreign)}' is invalid.")
+    if system and not isinstance(system[_TRACE].value, str):
+        raise invalid(f"Message system attribute '{_TRACE}' must be of the type String.")
     return _Contents(body, attributes, system, len(body.encode()) + size_of(attributes))
 
 
@@ -116,7 +119,7 @@ def _message(call: Call, queue: Queue, given: Mapping[str, Any], contents: _Cont
     limit = queue.settings.max_message_bytes
     if size_bytes > limit:
         raise invalid(f"One or more parameters are invalid. Reason: Message must be shorter than {limit} bytes.")
-    trace = system[_TRACE].value if _TRACE in system else ""
+    trace = str(system[_TRACE].value) if system else ""
     delay_s = parameters.number(given, "DelaySeconds", 0, 900)
     group = _identifier(given, "MessageGroupId")
     deduplication = _identifier(given, "MessageDeduplicationId")
@@ -132,7 +135,7 @@ def _message(call: Call, queue: Queue, given: Mapping[str, Any], contents: _Cont
             )
     elif deduplication is not None:
         raise _not_for("MessageDeduplicationId", deduplication)
-    about = kept(attributes, sender=call.sender, trace=str(trace))
+    about = kept(attributes, sender=call.sender, trace=trace)
     step = Send(queue.name, body.encode(), about, delay_s, group, deduplication)
     answer = {"MD5OfMessageBody": body_digest(step.body)}
     if attributes:
@@ -167,19 +170,11 @@ def _attribute(name: str, given: object) -> MessageAttribute:
     value = parameters.text(fields, "StringValue")
     if not value:
         raise _empty(name)
-    if _FORBIDDEN.search(value):
+    if FORBIDDEN.search(value):
         raise invalid(f"The message (user) attribute '{name}' contains a character that is not allowed.")
-    if data_type.startswith("Number") and not _is_number(value):
+    if data_type.startswith("Number") and not _NUMBER.fullmatch(value):
         raise invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
     return MessageAttribute(data_type, value)
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _empty(name: str) -> SqsError:

@@ -13,6 +13,8 @@ from .faults import SqsError, invalid
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 FIFO = ".fifo"
+_LONGEST = 8_192  # of what is only kept: that of a policy at AWS
+_DIGITS = 19
 _FOREIGN = frozenset(
     "Policy KmsMasterKeyId KmsDataKeyReusePeriodSeconds DeduplicationScope FifoThroughputLimit RedriveAllowPolicy"
     " SqsManagedSseEnabled".split()
@@ -74,6 +76,8 @@ def settings_from(
         elif name == "RedrivePolicy":
             changes["dead_letter"], changes["max_receives"] = _redrive(value, name_of)
         elif name in _FOREIGN:
+            if len(value) > _LONGEST:
+                raise _wrong(name, f"{value[:40]}…")
             extra.pop(name, None)
             if value:
                 extra[name] = value
@@ -145,7 +149,7 @@ def _redrive(text: str, name_of: Callable[[str], str | None]) -> tuple[str | Non
     try:
         policy = json.loads(text)
         arn, most = policy["deadLetterTargetArn"], int(policy["maxReceiveCount"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, OverflowError, TypeError, KeyError, RecursionError):
         raise invalid(
             f"Value {text} for parameter RedrivePolicy is invalid. Reason: Amazon SQS can't create the redrive policy,"
             " as it's in an unsupported format."
@@ -164,7 +168,7 @@ def _redrive(text: str, name_of: Callable[[str], str | None]) -> tuple[str | Non
 
 
 def _number(name: str, value: str, low: int, high: int) -> int:
-    if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+    if not (value.isascii() and value.isdigit()) or len(value) > _DIGITS or not low <= int(value) <= high:
         raise _wrong(name, value)
     return int(value)
 
