@@ -22,7 +22,7 @@ from .account import Account
 from .apis import in_template
 from .building import Builder, built
 from .errors import DeployError, NodeUnreachable, TemplateError
-from .plan import Change, plan, plan_apis
+from .plan import Change, plan
 from .template import Template
 from .together import Site, named, refuse_notes, translated
 from .translate import Stack
@@ -63,23 +63,18 @@ class StackClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A stack that can be put.
-
-    ``changes`` is what that would do to functions, ``apis`` to APIs; ``notes`` say what has no effect on that node.
-    """
+    """A stack that can be put. ``changes`` is what that would do; ``notes`` say what has no effect on that node."""
 
     stack: Stack
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
-    apis: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
     """What a deploy did. ``answer`` is the node's own account of it; ``uploaded_bytes`` is 0 when it had all code.
 
-    ``notes`` are what the template says that has no effect, or another one, on that node. ``changes`` are of functions,
-    ``apis`` of APIs.
+    ``notes`` are what the template says that has no effect, or another one, on that node.
     """
 
     stack: str
@@ -88,7 +83,11 @@ class DeployResult:
     outputs: Mapping[str, Any]
     answer: Mapping[str, Any]
     uploaded_bytes: int = 0
-    apis: tuple[Change, ...] = ()
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the functions that the stack has."""
+        return tuple(one.name for one in self.changes if one.section == "Functions" and one.action != "delete")
 
 
 def prepare(
@@ -119,9 +118,9 @@ def prepare(
         noted = site.notes(found)
         refuse_notes(found.template, noted if strict else ())
         held = client.stack(found.name)
-        changes = tuple(plan(held, found))
+        changes = tuple(plan(held, found.definitions))
         report({"step": "plan", "stack": found.name, "changes": [str(change) for change in changes]})
-        done.append(Prepared(found, changes, noted, tuple(plan_apis(held, found))))
+        done.append(Prepared(found, changes, noted))
     return done
 
 
@@ -171,7 +170,7 @@ def _carried_out(prepared: Prepared, client: StackClient, *, refresh: bool, repo
     answer = _put(wanted, client, refresh=refresh, report=report)
     notes = tuple(dict.fromkeys((*prepared.notes, *answer.get("notes", ()))))
     outputs = numbered(wanted.outputs, answer.get("versions") or {})
-    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes, prepared.apis)
+    return DeployResult(wanted.name, prepared.changes, notes, outputs, answer, uploaded_bytes)
 
 
 def template_digest(template: Template) -> str:

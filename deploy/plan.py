@@ -6,51 +6,46 @@ on the node since (*drift*), which a deploy sets back. Fields have the names tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from glowplug.runtime.contents import Contents, Definition
+from glowplug.runtime.contents import NAMED, SECTIONS, Contents, Definition
 from glowplug.runtime.errors import DefinitionError
 from glowplug.runtime.management.drift import DELETED
 from glowplug.runtime.wanted import wanted_of
+from glowplug.runtime.wantedqueues import mapping_of, queue_of
 
-from .translate import Stack
+from .differences import Difference, differences
+from .words import NOUNS, words_of
 
-Action = Literal["create", "update", "delete", "unchanged"]
-_SIGNS: dict[Action, str] = {"create": "+", "update": "~", "delete": "-", "unchanged": "="}
-_NAMES = {"CodeSha256": "Code", "Urls": "FunctionUrlConfig", "EventInvokeConfigs": "EventInvokeConfig"}
-_WHOLE = frozenset({"Code", "Versions"})  # of these it is enough that they differ
-_SHOWN_CHARACTERS = 60
+Action = Literal["create", "update", "delete", "retain", "unchanged"]
+_SIGNS: dict[Action, str] = {"create": "+", "update": "~", "delete": "-", "retain": "-", "unchanged": "="}
+_MEANINGS: Mapping[str, Callable[[Definition], object]] = {
+    "Functions": wanted_of,
+    "Queues": queue_of,
+    "Mappings": mapping_of,
+}
+"""What definitions of a section mean, where they may leave out what is so anyway."""
 
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One field that differs. ``before`` and ``after`` are None where there is none, or it is not for showing."""
-
-    field: str
-    before: Any = None
-    after: Any = None
-
-    def __str__(self) -> str:
-        if self.before is None and self.after is None:
-            return self.field
-        before, after = ("none" if value is None else str(value) for value in (self.before, self.after))
-        return f"{self.field}: {before} -> {after}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
-        values = {"before": self.before, "after": self.after}
-        return {"field": self.field} | (values if any(value is not None for value in values.values()) else {})
+_UNKNOWN: Definition = {}  # of a part that was put by a release that kept no definitions of its kind
+_NOT_KNOWN = Difference("what it was is not known: an earlier release put it")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one function. ``differences`` are of an update; ``drift`` names what was changed on the node."""
+    """What happens to one part of a stack.
+
+    ``name`` tells it from others of its section, ``words`` say what it is and which. ``differences`` are of an update;
+    ``drift`` names what was changed on the node. What is retained leaves the stack and stays on the node.
+    """
 
     action: Action
+    section: str
     logical_id: str
-    function: str
+    name: str
+    words: str
     differences: tuple[Difference, ...] = ()
     drift: tuple[str, ...] = ()
 
@@ -59,117 +54,147 @@ class Change:
         """The names of all that a deploy changes."""
         return tuple(dict.fromkeys((*(one.field for one in self.differences), *self.drift)))
 
-    def __str__(self) -> str:
-        detail = f" ({', '.join(self.fields)})" if self.fields and self.action == "update" else ""
-        return f"{_SIGNS[self.action]} {self.function}{detail}"
+    @property
+    def shown(self) -> str:
+        """What it is called in a plan: a function by its name alone."""
+        return self.name if self.section == "Functions" else self.words
+
+    @property
+    def line(self) -> str:
+        """The change in a line, without what differs."""
+        stays = ", which stays with its messages (Retain)" if self.action == "retain" else ""
+        return f"{_SIGNS[self.action]} {self.shown}{stays}"
 
     @property
     def drifted(self) -> str:
         """What was changed on the node, in words; empty where nothing was."""
         if self.drift == (DELETED,):
-            return f"{self.function} was deleted through the API"
-        return f"{self.function} was changed through the API: {', '.join(self.drift)}" if self.drift else ""
+            return "was deleted through the API"
+        return f"was changed through the API: {', '.join(self.drift)}" if self.drift else ""
+
+    def __str__(self) -> str:
+        return f"{self.line} ({', '.join(self.fields)})" if self.fields and self.action == "update" else self.line
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {
+            "type": NOUNS[self.section], "logical_id": self.logical_id, "name": self.name, "change": self.action,
+            "fields": [one.to_json() for one in self.differences], "drift": list(self.drift),
+        }  # fmt: skip
 
 
-def plan(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
-    """Return the changes that make ``held``, the node's answer about the stack, into ``wanted``.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a stack, on the node or in the template."""
 
-    Deletions come first, so that a function that is renamed frees what it held; the others in the template's order.
-    Where a model's files were pinned is the node's knowledge and no difference.
+    section: str
+    logical_id: str
+    name: str
+    definition: Definition
+
+    def change(self, action: Action, found: Sequence[Difference] = (), drift: tuple[str, ...] = ()) -> Change:
+        words = words_of(self.section, self.name, self.logical_id, self.definition)
+        if action == "delete" and self.section == "Queues" and self.definition is _UNKNOWN:
+            words += ", unless its DeletionPolicy is Retain"
+        return Change(action, self.section, self.logical_id, self.name, words, tuple(found), drift)
+
+
+_Parts = Mapping[str, _Part]  # by what tells them apart
+_Differing = Callable[[Definition, Definition], Sequence[Difference]]
+
+
+def plan(held: Mapping[str, Any] | None, wanted: Contents[Definition]) -> list[Change]:
+    """Return the changes that make ``held``, the node's answer about the stack, into ``wanted``, section by section.
+
+    In each of them deletions come first, so that a function that is renamed frees what it held; the others in the
+    template's order. Where a model's files were pinned is the node's knowledge and no difference.
     """
     held = held or {}
     drift = {key: tuple(fields) for key, fields in (held.get("Drift") or {}).items()}
-    before = {asked["FunctionName"]: (key, asked) for key, asked in _asked(held).functions.items()}
-    kept = {definition["FunctionName"] for definition in wanted.definitions.functions.values()}
-    changes = [
-        Change("delete", key, name, drift=drift.get(key, ()))
-        for name, (key, _) in before.items()
-        if name not in kept and drift.get(key) != (DELETED,)
-    ]
-    for logical_id, definition in wanted.definitions.functions.items():
-        name = definition["FunctionName"]
-        key, asked = before.get(name, ("", {}))
-        drifted = drift.get(key, ())
-        if not key or drifted == (DELETED,):
-            changes.append(Change("create", logical_id, name, drift=drifted))
+    parts = {section: (_held(section, held), _wanted(section, wanted)) for section in SECTIONS}
+    layers = list(_changes(*parts["Layers"], drift, partial(_differing, "Layers")))
+    found: list[Change] = []
+    for section in SECTIONS:
+        differing: _Differing = partial(_differing, section)
+        if section == "Functions":
+            differing = _Layers(*parts["Layers"], layers).differing
+        found += layers if section == "Layers" else _changes(*parts[section], drift, differing)
+    return found
+
+
+def _held(section: str, held: Mapping[str, Any]) -> _Parts:
+    """Return the parts that the node has of a section."""
+    definitions: Mapping[str, Definition] = (held.get("Definitions") or {}).get(section) or {}
+    named = {
+        logical_id: name if section in NAMED else logical_id for logical_id, name in (held.get(section) or {}).items()
+    }
+    return {name: _Part(section, key, name, definitions.get(key, _UNKNOWN)) for key, name in named.items()}
+
+
+def _wanted(section: str, wanted: Contents[Definition]) -> _Parts:
+    """Return the parts that the template has of a section."""
+    named = {
+        logical_id: str(definition[NAMED[section]]) if section in NAMED else logical_id
+        for logical_id, definition in wanted[section].items()
+    }
+    return {name: _Part(section, key, name, wanted[section][key]) for key, name in named.items()}
+
+
+def _changes(
+    before: _Parts, after: _Parts, drift: Mapping[str, tuple[str, ...]], differing: _Differing
+) -> Iterator[Change]:
+    for name, part in before.items():
+        drifted = drift.get(part.logical_id, ())
+        if name not in after and drifted != (DELETED,):
+            yield part.change("retain" if _is_kept(part) else "delete", drift=drifted)
+    for name, part in after.items():
+        old = before.get(name)
+        drifted = () if old is None else drift.get(old.logical_id, ())
+        if old is None or drifted == (DELETED,):
+            yield part.change("create", drift=drifted)
             continue
-        differences = tuple(_differences(asked, definition)) if _means_another(asked, definition) else ()
-        if _other_layers((held.get("Functions") or {}).get(key, {}), definition, wanted):
-            differences = (*(one for one in differences if one.field != "Layers"), Difference("Layers"))
-        action: Action = "update" if differences or drifted else "unchanged"
-        changes.append(Change(action, logical_id, name, differences, drifted))
-    return changes
+        found = [_NOT_KNOWN] if old.definition is _UNKNOWN else differing(old.definition, part.definition)
+        yield part.change("update" if found or drifted else "unchanged", found, drifted)
 
 
-def plan_apis(held: Mapping[str, Any] | None, wanted: Stack) -> list[Change]:
-    """Return what happens to the stack's APIs, by logical id: these have no other name."""
-    before, after = _asked(held or {}).apis, wanted.definitions.apis
-    changes = [Change("delete", key, f"API {key}") for key in before if key not in after]
-    for key, api in after.items():
-        if key not in before:
-            changes.append(Change("create", key, f"API {key}"))
-        else:
-            differences = tuple(_differences(before[key], api))
-            changes.append(Change("update" if differences else "unchanged", key, f"API {key}", differences))
-    return changes
-
-
-def _asked(held: Mapping[str, Any]) -> Contents[Definition]:
-    """Return what the node's stack was asked to be."""
-    return Contents.of(held.get("Definitions") or {})
-
-
-def _means_another(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Return whether two definitions differ in what they mean: a default that is written out is no difference."""
-    if asked == wanted:
+def _is_kept(part: _Part) -> bool:
+    """Return whether a part stays on the node when its stack has it no longer: a queue that its policies keep."""
+    if part.section != "Queues":
         return False
     try:
-        return wanted_of(asked) != wanted_of(wanted)
+        return queue_of(part.definition).kept
     except DefinitionError:  # put by another release
-        return True
+        return False
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield what differs, at the places where it does."""
-    told: set[str] = set()
-    for path, old, new in _changed((), before, after):
-        name = ".".join(path)
-        if path[0] in _WHOLE:
-            name, old, new = path[0], None, None
-        if name not in told:
-            told.add(name)
-            showable = path[0] != "Environment" and _showable(old) and _showable(new)
-            yield Difference(name, old, new) if showable else Difference(name)
+def _differing(section: str, before: Definition, after: Definition) -> Sequence[Difference]:
+    """Return what differs between two definitions in what they mean: a default that is written out is no difference."""
+    meaning = _MEANINGS.get(section)
+    try:
+        if before == after or (meaning is not None and meaning(before) == meaning(after)):
+            return ()
+    except DefinitionError:  # put by another release
+        pass
+    return differences(before, after)
 
 
-def _changed(path: tuple[str, ...], before: Any, after: Any) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    nested = isinstance(before, Mapping | None) and isinstance(after, Mapping | None)
-    if nested and (before or after) is not None and "Ref" not in {**(before or {}), **(after or {})}:
-        old, new = before or {}, after or {}
-        for key in dict.fromkeys((*old, *new)):
-            if path == () and key == "Settings":
-                below: tuple[str, ...] = ()
-            else:
-                below = (*path, _NAMES.get(key, key) if path == () else str(key))
-            yield from _changed(below, old.get(key), new.get(key))
-    elif before != after:
-        yield path, before, after
+class _Layers:
+    """The layers of a stack, as far as its functions are concerned."""
+
+    def __init__(self, before: _Parts, after: _Parts, changes: Sequence[Change]) -> None:
+        self._before = {part.logical_id: name for name, part in before.items()}
+        self._after = {part.logical_id: name for name, part in after.items()}
+        self._moved = {one.name for one in changes if one.action in ("create", "update")}
+
+    def differing(self, before: Definition, after: Definition) -> Sequence[Difference]:
+        """Return what differs between a function's definitions: of its layers, which they are and their versions."""
+        had, gets = _named(before, self._before), _named(after, self._after)
+        other = had != gets or not self._moved.isdisjoint(gets)
+        found = [one for one in _differing("Functions", before, after) if one.field != "Layers"]
+        return [*found, Difference("Layers")] if other else found
 
 
-def _showable(value: Any) -> bool:
-    """Return whether a value fits a line. What a variable of the environment holds never gets here."""
-    return value is None or (isinstance(value, str | int | float) and len(str(value)) <= _SHOWN_CHARACTERS)
-
-
-def _other_layers(held: Mapping[str, Any], wanted: Mapping[str, Any], stack: Stack) -> bool:
-    """Return whether one of the layers that a function is to have has other contents, or stands elsewhere."""
-    known = [(arn, digest) for arn, digest, _ in held.get("layers") or ()]
-    layers = wanted.get("Layers") or ()
-    if len(known) != len(layers):
-        return True
-    return any(
-        digest != stack.definitions.layers.get(layer["Ref"], {}).get("CodeSha256")
-        if isinstance(layer, Mapping)
-        else arn != layer
-        for layer, (arn, digest) in zip(layers, known, strict=True)
-    )
+def _named(definition: Definition, names: Mapping[str, str]) -> list[str]:
+    """Return the layers of a function, those of its template by their names."""
+    layers = definition.get("Layers") or ()
+    return [names.get(one["Ref"], "") if isinstance(one, Mapping) else str(one) for one in layers]

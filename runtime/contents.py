@@ -25,8 +25,8 @@ SECTIONS: Final[Mapping[str, str]] = {
 """The sections of a stack, as JSON calls them, and their fields of ``Contents``."""
 
 NAMED: Final[Mapping[str, str]] = {"Functions": "FunctionName", "Layers": "LayerName", "Queues": "QueueName"}
-"""Sections whose parts are known by a name of their own, and the key of a definition that has it: under another name a
-part is another one. Parts of the other sections are known by their logical ids."""
+"""Sections whose parts are told apart by a name of their own, and the key of a definition that has it: under another
+name a part is another one. Parts of the other sections are told apart by their logical ids."""
 
 Definition = Mapping[str, Any]
 """What is asked for of one part, as JSON."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from glowplug.snapshot.assignments import Measured
 
-from .catalog import Function, Stack
+from .catalog import Stack
 from .invocation import Tier
 from .management.stacks import FunctionChange
 from .routing.enginefigures import EngineRow
@@ -134,13 +134,9 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class StackListing:
-    """A stack, and its functions as they are now, by logical id, less those that were deleted.
-
-    ``drift`` names, by logical id, what was changed since the stack was put (``management.drift``).
-    """
+    """A stack. ``drift`` names, by logical id, what was changed since it was put (``management.drift``)."""
 
     stack: Stack
-    functions: Mapping[str, Function]
     drift: Mapping[str, tuple[str, ...]]
 
 

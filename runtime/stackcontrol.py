@@ -84,10 +84,8 @@ class StackControl:
         stack = catalog.stacks.get(name)
         if stack is None:
             raise ResourceNotFound(f"Stack not found: {name}")
-        known = {key: catalog.functions.get(value) for key, value in stack.names.functions.items()}
-        functions = {key: one for key, one in known.items() if one is not None and one.stack == name}
         changed = await asyncio.to_thread(drift, catalog, stack, self._site())
-        return StackListing(stack, functions, changed | self._queues.drift(stack))
+        return StackListing(stack, changed | self._queues.drift(stack))
 
     async def put_stack(self, request: StackRequest, on_event: OnEvent) -> StackResult:
         """Make the stack exactly what is asked, or change nothing.

@@ -129,11 +129,10 @@ def builder(*, no_build: bool) -> Builder | None:
 
 def bake_all(result: DeployResult, client: NodeClient, progress: Progress) -> dict[str, list[dict[str, Any]]]:
     """Bake each function of the stack that has a model, wait, and return their engines by function."""
-    deployed = {change.function for change in result.changes if change.action != "delete"}
     return {
         row["name"]: client.bake(row["name"], wait=True, on_progress=progress)["engines"]
         for row in client.functions()
-        if row["name"] in deployed and row["engines"]
+        if row["name"] in result.functions and row["engines"]
     }
 
 
@@ -149,15 +148,7 @@ def described(result: DeployResult, client: NodeClient) -> dict[str, Any]:
     return {
         "stack": result.stack,
         "endpoint": client.endpoint,
-        "changes": [
-            {
-                "function": change.function,
-                "change": change.action,
-                "fields": list(change.fields),
-                "drift": list(change.drift),
-            }
-            for change in (*result.changes, *result.apis)
-        ],
+        "changes": [change.to_json() | {"fields": list(change.fields)} for change in result.changes],
         "notes": list(result.notes),
         "outputs": dict(result.outputs),
         "uploaded_bytes": result.uploaded_bytes,
@@ -170,16 +161,15 @@ def show_notes(result: DeployResult) -> None:
         click.echo(f"note: {note}", err=True)
     for change in result.changes:
         if change.drifted:
-            click.echo(f"drift: {change.drifted}; this deploy has undone it", err=True)
+            click.echo(f"drift: {change.shown} {change.drifted}; this deploy has undone it", err=True)
 
 
 def show(result: DeployResult) -> None:
     """Print what a deploy changed."""
     show_notes(result)
-    for change in (*result.changes, *result.apis):
+    for change in result.changes:
         click.echo(str(change))
-    there = sum(change.action != "delete" for change in result.changes)
     uploaded = f", {size(result.uploaded_bytes)} of code uploaded" if result.uploaded_bytes else ""
-    click.echo(f"stack {result.stack}: {counted(there, 'function')}{uploaded}")
+    click.echo(f"stack {result.stack}: {counted(len(result.functions), 'function')}{uploaded}")
     for name, value in result.outputs.items():
         click.echo(f"{name} = {value}")

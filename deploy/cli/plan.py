@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..apply import Prepared, prepare
-from ..plan import Action, Change
+from ..plan import Action
 from .deploy import builder, no_build_option
 from .options import (
     connect,
@@ -28,6 +28,7 @@ _VERBS: dict[Action, str] = {
     "create": "to create",
     "update": "to change",
     "delete": "to delete",
+    "retain": "to leave behind",
     "unchanged": "unchanged",
 }
 
@@ -51,8 +52,10 @@ def plan(
 ) -> None:
     """Show what deploying templates would change on the running node; nothing is changed.
 
-    + is created, ~ changed, - deleted. What somebody has changed through the API since the last deploy (drift) is told
-    too: a deploy undoes it. What the code requires is installed in the cache of this machine, unless --no-build.
+    + is created, ~ changed, - deleted: functions, layers, APIs, queues, event source mappings, schedules, rules,
+    notifications of buckets and subscriptions. What somebody has changed through the API since the last deploy (drift)
+    is told too: a deploy undoes it. What the code requires is installed in the cache of this machine, unless
+    --no-build.
     """
     given = pairs(parameters)
     refuse_one_name_for_several(stack, templates)
@@ -70,29 +73,20 @@ def plan(
 
 
 def _described(one: Prepared) -> dict[str, Any]:
-    changes = [
-        {
-            "function": change.function, "change": change.action,
-            "fields": [difference.to_json() for difference in change.differences], "drift": list(change.drift),
-        }
-        for change in (*one.changes, *one.apis)
-    ]  # fmt: skip
-    return {"stack": one.stack.name, "changes": changes, "notes": list(one.notes)}
+    return {
+        "stack": one.stack.name, "changes": [change.to_json() for change in one.changes], "notes": list(one.notes),
+    }  # fmt: skip
 
 
 def _show(one: Prepared) -> None:
     for note in one.notes:
         click.echo(f"note: {note}", err=True)
-    for change in (*one.changes, *one.apis):
-        _show_change(change)
-    counts = Counter(change.action for change in (*one.changes, *one.apis))
+    for change in one.changes:
+        click.echo(change.line)
+        for difference in change.differences:
+            click.echo(f"    {difference}")
+        if change.drift:
+            click.echo(f"    drift: {change.drifted}")
+    counts = Counter(change.action for change in one.changes)
     told = ", ".join(f"{counts[action]} {words}" for action, words in _VERBS.items() if counts[action])
-    click.echo(f"stack {one.stack.name}: {told or 'no functions'}")
-
-
-def _show_change(change: Change) -> None:
-    click.echo(f"{str(change).partition(' (')[0]}")
-    for difference in change.differences:
-        click.echo(f"    {difference}")
-    if change.drifted:
-        click.echo(f"    drift: {change.drifted.removeprefix(change.function).strip()}")
+    click.echo(f"stack {one.stack.name}: {told or 'nothing'}")

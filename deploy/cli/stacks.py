@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from glowplug.runtime.contents import Contents
 from glowplug.runtime.errors import ResourceNotFound
 
 from ..client import NodeClient
+from ..plan import plan
 from ..together import stack_name
 from .options import connect, of_a_node
 from .output import console, show_json, table
@@ -53,19 +55,19 @@ def stacks(endpoint: str | None, state: Path | None, as_json: bool) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @of_a_node
 def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_json: bool) -> None:
-    """Take a stack off the node: its functions with their versions, aliases and URLs, its layers, what it exports.
+    """Take a stack off the node: its functions with their versions, aliases and URLs, its layers, APIs, mappings and
+    triggers, its queues with all that is in them, and what it exports.
 
-    Functions that were made through the API stay, and so do model files and logs. Asks first, unless --yes; with --json
-    it is refused without --yes.
+    Queues with a DeletionPolicy of Retain stay, and so do functions that were made through the API, model files and
+    logs. Asks first, unless --yes; with --json it is refused without --yes.
     """
     client = connect(endpoint, state)
     found = client.stack(stack) if _NAME.fullmatch(stack) else None
     if found is None:
         raise ResourceNotFound(_unknown(client, stack))
-    goes = _goes(found)
     if not as_json:
-        for line in goes:
-            click.echo(f"- {line}")
+        for line in _goes(found):
+            click.echo(line)
     if not yes:
         if as_json:
             raise click.UsageError("--json asks nobody: say --yes too")
@@ -78,15 +80,10 @@ def destroy(stack: str, yes: bool, endpoint: str | None, state: Path | None, as_
 
 
 def _goes(stack: Mapping[str, Any]) -> list[str]:
-    """Return in words what goes with a stack."""
-    functions = [f"function {spec['name']}" for spec in stack["Functions"].values()]
-    layers = [f"layer {name}" for name in stack["Layers"].values()]
-    apis = [f"API {name}" for name in stack["Apis"].values()]
-    mappings = [f"event source mapping {uuid}" for uuid in stack["Mappings"].values()]
-    queues = [f"queue {name}, unless its DeletionPolicy is Retain" for name in stack["Queues"].values()]
-    triggers = [f"trigger {name}" for name in stack["Triggers"].values()]
-    found = [*functions, *layers, *apis, *mappings, *queues, *triggers]
-    return [*found, *(f"export {name}" for name in stack["Exports"])]
+    """Return in lines what goes with a stack, and which of its queues stay."""
+    changes = plan(stack, Contents())
+    lines = [f"- {change.words}" if change.section == "Functions" else change.line for change in changes]
+    return [*lines, *(f"- export {name}" for name in stack["Exports"])]
 
 
 def _unknown(client: NodeClient, stack: str) -> str:

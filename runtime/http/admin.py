@@ -13,7 +13,7 @@
     GET  /_glowplug/explain/<request-id>           text
     HEAD, GET, PUT /_glowplug/code/<sha256>        zip bytes
     GET  /_glowplug/stacks[/<stack>]               {"stacks": [...]}, or one with what was asked for (Definitions) and
-                                                   what was changed since (Drift), Functions as their specs
+                                                   what was changed since (Drift)
     PUT  /_glowplug/stacks/<stack>                 body as ``StackRequest.from_json`` reads it;
                                                    {"changes": [...], "notes": [...], "versions": {...}} (*)
     DELETE /_glowplug/stacks/<stack>               {"changes": [...]}
@@ -201,9 +201,8 @@ class AdminApi:
             raise InvalidParameter(f"{name!r} is not a stack name: it does not match {_STACK_NAME.pattern}")
         if request.method == "GET":
             listing = await self._stacks.stack(name)
-            specs = {logical_id: function.spec.to_json() for logical_id, function in listing.functions.items()}
             asked = {"Definitions": listing.stack.definitions.to_json(), "Drift": dict(listing.drift)}
-            return json_reply(_stack_summary(listing.stack) | {"Functions": specs} | asked)
+            return json_reply(_stack_summary(listing.stack) | asked)
         if request.method == "DELETE":
             return json_reply({"changes": [asdict(change) for change in await self._stacks.delete_stack(name)]})
         wanted = StackRequest.from_json(name, await self._body(request))

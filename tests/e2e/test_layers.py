@@ -112,8 +112,8 @@ def test_a_new_content_is_a_new_version_and_the_same_content_is_none(node: Any, 
     (project / "common" / "python" / "common.py").write_text("x = 'new'\n")
     changed = deployed(node, project)
     assert {"Common": f"{COMMON}:2"} == changed["outputs"]
-    assert [("app", ["Layers"]), ("bare", ["Layers"])] == [
-        (one["function"], one["fields"]) for one in changed["changes"]
+    assert [("app", ["Layers"]), ("bare", ["Layers"]), ("common", ["Code"])] == [
+        (one["name"], one["fields"]) for one in changed["changes"] if one["fields"]
     ]
     assert "new" == called(node, "app")["common"][0]
     arns = [layer["Arn"] for layer in client.get_function_configuration(FunctionName="app")["Layers"]]

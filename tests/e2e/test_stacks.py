@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,35 @@ Resources:
             return urllib.request.urlopen(os.environ["ORDERS"]).read().decode()
 """
 
+WORK = """\
+Transform: AWS::Serverless-2016-10-31
+Parameters: {Hidden: {Type: Number, Default: 30}}
+Resources:
+  Failed: {Type: AWS::SQS::Queue, DeletionPolicy: Retain, UpdateReplacePolicy: Retain}
+  Jobs:
+    Type: AWS::SQS::Queue
+    Properties:
+      VisibilityTimeout: !Ref Hidden
+      RedrivePolicy: {deadLetterTargetArn: !GetAtt Failed.Arn, maxReceiveCount: 5}
+  Inbox: {Type: AWS::S3::Bucket, Properties: {BucketName: inbox}}
+  News: {Type: AWS::SNS::Topic}
+  Work:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: index.handler
+      Runtime: python3.11
+      InlineCode: "def handler(event, context): return 1"
+      Events:
+        Jobs: {Type: SQS, Properties: {Queue: !GetAtt Jobs.Arn, Enabled: false}}
+        Nightly: {Type: Schedule, Properties: {Schedule: rate(1 day), Name: nightly}}
+        Files: {Type: S3, Properties: {Bucket: !Ref Inbox, Events: "s3:ObjectCreated:*"}}
+        Told: {Type: SNS, Properties: {Topic: !Ref News}}
+"""
+PARTS = [
+    "work-Work", "queue work-Failed", "queue work-Jobs", "event source mapping WorkJobs", "rule nightly",
+    "notifications of bucket inbox", "subscription WorkTold to topic work-News",
+]  # fmt: skip
+
 
 class Terminal:
     """A node, and the command line in a directory with two templates."""
@@ -71,9 +101,9 @@ class Terminal:
         return done.stdout + done.stderr
 
     def changes(self, *templates: str) -> dict[str, str]:
-        """Return what a plan would do to each function."""
+        """Return what a plan would do to each part of the stacks."""
         planned = json.loads(self("plan", *templates, "--json"))
-        return {change["function"]: change["change"] for one in planned["stacks"] for change in one["changes"]}
+        return {change["name"]: change["change"] for one in planned["stacks"] for change in one["changes"]}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +161,46 @@ def test_two_stacks_from_validation_to_their_end(glowplug: Terminal) -> None:
     glowplug("destroy", "client", said="y\n")
     assert "stack shop is gone" in glowplug("destroy", "shop", "--yes")
     assert ([], []) == (node.admin("GET", "functions")["functions"], node.admin("GET", "stacks")["stacks"])
+
+
+def test_queues_mappings_and_triggers_are_planned_drift_and_go_as_functions_do(glowplug: Terminal) -> None:
+    def shown(*arguments: str) -> list[str]:
+        return [line for line in glowplug(*arguments).splitlines() if not line.startswith("note: ")]
+
+    (glowplug.directory / "work.yaml").write_text(WORK)
+    assert [*(f"+ {part}" for part in PARTS), "stack work: 7 to create"] == shown("plan", "work.yaml")
+    glowplug("deploy", "work.yaml")
+    assert [*(f"= {part}" for part in PARTS), "stack work: 7 unchanged"] == shown("plan", "work.yaml")
+
+    (glowplug.directory / "work.yaml").write_text(WORK.replace("rate(1 day)", "rate(2 days)"))
+    changed = shown("plan", "work.yaml", "--parameter", "Hidden=60")
+    for line in ("~ queue work-Jobs", "    VisibilityTimeout: 30 -> 60", "~ rule nightly",
+                 "    ScheduleExpression: rate(1 day) -> rate(2 days)", "stack work: 2 to change, 5 unchanged"):  # fmt: skip
+        assert line in changed
+    (glowplug.directory / "work.yaml").write_text(WORK)
+
+    client = glowplug.node.lambda_client()
+    sqs = boto3.client(
+        "sqs", endpoint_url=glowplug.node.endpoint, region_name="us-east-1", aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )  # fmt: skip
+    sqs.set_queue_attributes(
+        QueueUrl=sqs.get_queue_url(QueueName="work-Jobs")["QueueUrl"], Attributes={"DelaySeconds": "9"}
+    )
+    (mapping,) = client.list_event_source_mappings(FunctionName="work-Work")["EventSourceMappings"]
+    client.delete_event_source_mapping(UUID=mapping["UUID"])
+    drifted = shown("plan", "work.yaml")
+    assert ("    drift: was changed through the API: DelaySeconds", "    drift: was deleted through the API") == (
+        drifted[drifted.index("~ queue work-Jobs") + 1], drifted[drifted.index("+ event source mapping WorkJobs") + 1]
+    )  # fmt: skip
+    undone = shown("deploy", "work.yaml")
+    assert "drift: queue work-Jobs was changed through the API: DelaySeconds; this deploy has undone it" in undone
+    assert "stack work: 7 unchanged" in shown("plan", "work.yaml")
+
+    gone = [f"- {part}" for part in ("function work-Work", *PARTS[1:])]
+    gone[1] = "- queue work-Failed, which stays with its messages (Retain)"
+    assert gone == shown("destroy", "work", "--yes")[:-1]
+    assert ["work-Failed"] == [url.rpartition("/")[2] for url in sqs.list_queues()["QueueUrls"]]
 
 
 def test_a_deploy_is_all_or_nothing_and_says_so(glowplug: Terminal) -> None:

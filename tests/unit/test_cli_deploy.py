@@ -88,7 +88,9 @@ def test_deploy_says_what_changed(run: Callable[..., Result], scripted: Any, tem
 
 def test_deploy_as_json(run: Callable[..., Result], scripted: Any, template: Path) -> None:
     said = json.loads(run("deploy", str(template), "--stack", "main", "--refresh", "--json").stdout)
-    assert said["changes"] == [{"function": "echo", "change": "create", "fields": [], "drift": []}]
+    assert said["changes"] == [
+        {"type": "function", "logical_id": "Echo", "name": "echo", "change": "create", "fields": [], "drift": []}
+    ]
     assert (said["stack"], said["endpoint"]) == ("main", scripted.client.endpoint)
     assert json.loads(scripted.asked[-1][3])["Refresh"] is True
 

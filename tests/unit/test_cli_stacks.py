@@ -133,7 +133,7 @@ def test_plan_shows_what_would_change_and_sends_nothing(
         "Definitions": {"Functions": {
             "Old": {"FunctionName": "old"}, "Echo": {"FunctionName": "echo", "Handler": "echo.handler",
                     "Runtime": "python3.11", "CodeSha256": "a" * 64, "Timeout": 9}}},
-        "Functions": {"Echo": {"layers": []}},
+        "Functions": {"Old": "old", "Echo": "echo"},
         "Drift": {"Echo": ["MemorySize"]},
     }  # fmt: skip
     scripted.say(held, path="/_glowplug/stacks/main")
@@ -148,6 +148,7 @@ def test_plan_shows_what_would_change_and_sends_nothing(
     said = json.loads(run("plan", str(template), "--stack", "main", "--json").stdout)
     [old, echo] = said["stacks"][0]["changes"]
     assert (old["change"], echo["change"], echo["drift"]) == ("delete", "update", ["MemorySize"])
+    assert (echo["type"], echo["logical_id"], echo["name"]) == ("function", "Echo", "echo")
     assert {"field": "Timeout", "before": 9, "after": None} in echo["fields"]
     assert {method for method, *_ in scripted.asked} == {"GET"}
 
@@ -189,12 +190,23 @@ def test_stacks_are_listed_with_what_they_share(run: Callable[..., Result], scri
 def test_destroy_shows_what_goes_and_asks(
     run: Callable[..., Result], scripted: Any, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = STACK | {"Functions": {"Echo": {"name": "echo", "environment": {"TOKEN": "secret"}}}, "Drift": {}}
+    held = STACK | {
+        "Functions": {"Echo": "echo", "Gone": "gone"}, "Apis": {"Web": "shop-web"},
+        "Queues": {"Jobs": "shop-Jobs", "Dead": "shop-Dead"}, "Mappings": {"Feed": "uuid"}, "Triggers": {"Tick": "tick"},
+        "Definitions": {
+            "Functions": {"Echo": {"Environment": {"Variables": {"TOKEN": "secret"}}}},
+            "Queues": {"Jobs": {"QueueName": "shop-Jobs"}, "Dead": {"QueueName": "shop-Dead", "UpdateReplacePolicy": "Retain"}},
+            "Triggers": {"Tick": {"Type": "AWS::Events::Rule", "Name": "tick"}},
+        },
+        "Drift": {"Gone": ["deleted"]},
+    }  # fmt: skip
     scripted.say(held | {"changes": []}, path="/_glowplug/stacks/shop")
     unasked = run("destroy", "shop")
-    assert (unasked.exit_code, unasked.stdout.splitlines()[:3]) == (
-        1, ["- function echo", "- layer deps", "- export url"]
-    )  # fmt: skip
+    assert (unasked.exit_code, unasked.stdout.splitlines()[:8]) == (1, [
+        "- function echo", "- layer deps", "- API Web", "- queue shop-Jobs",
+        "- queue shop-Dead, which stays with its messages (Retain)", "- event source mapping Feed", "- rule tick",
+        "- export url",
+    ])  # fmt: skip
     assert "DELETE" not in {method for method, *_ in scripted.asked}
     assert run("destroy", "shop", "--json").exit_code == 2
     assert "secret" not in unasked.output

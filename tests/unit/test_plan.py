@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glowplug.deploy.apply import DeployResult, Progress, deploy_all, prepare
 from glowplug.deploy.errors import NodeUnreachable, StrictRefusal, TemplateError
-from glowplug.deploy.plan import Change, plan, plan_apis
-from glowplug.deploy.template import parse
+from glowplug.deploy.plan import Change, plan
 from glowplug.deploy.together import stack_name
-from glowplug.deploy.translate import Stack
 from glowplug.runtime.catalog import Catalog
-from glowplug.runtime.contents import Contents
-from glowplug.runtime.definition import spec_of
+from glowplug.runtime.contents import NAMED, Contents, Definition
 from glowplug.runtime.errors import Conflict, DefinitionError
 from glowplug.runtime.management.drift import drift
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import WantedStack, put
-from glowplug.runtime.spec import ARCHITECTURE, LayerSpec, SourceFile
+from glowplug.runtime.spec import ARCHITECTURE
 from glowplug.runtime.wanted import wanted_of
 
 ECHO: dict[str, Any] = {
@@ -49,15 +45,21 @@ Resources:
 """
 
 
-def wanted(layers: Mapping[str, Any] | None = None, **definitions: Mapping[str, Any]) -> Stack:
-    text = parse("Resources: {}", path=Path("/template.yaml"), name="template.yaml")
-    return Stack("main", text, Contents(definitions, layers or {}), {})
+def wanted(layers: Mapping[str, Any] | None = None, **functions: Mapping[str, Any]) -> Contents[Definition]:
+    return Contents(functions, layers or {})
 
 
-def held(*, drift: Mapping[str, Sequence[str]] | None = None, **definitions: Mapping[str, Any]) -> dict[str, Any]:
+def answered(asked: Contents[Definition], drift: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
     """The node's answer about a stack that was put so."""
-    functions = {key: spec_of(value).to_json() for key, value in definitions.items()}
-    return {"Definitions": {"Functions": definitions}, "Functions": functions, "Drift": drift or {}}
+    names = {
+        section: {key: given[NAMED[section]] if section in NAMED else f"id of {key}" for key, given in parts.items()}
+        for section, parts in asked
+    }
+    return {**names, "Definitions": asked.to_json(), "Drift": drift or {}}
+
+
+def held(*, drift: Mapping[str, Sequence[str]] | None = None, **functions: Mapping[str, Any]) -> dict[str, Any]:
+    return answered(Contents(functions), drift)
 
 
 def words(changes: Sequence[Change]) -> list[str]:
@@ -68,11 +70,9 @@ def test_a_first_deploy_creates_everything_in_the_templates_order() -> None:
     assert ["+ echo", "+ embed"] == words(plan(None, wanted(Echo=ECHO, Embed=EMBED)))
 
 
-def test_the_same_again_changes_nothing_and_pinned_files_are_no_difference() -> None:
-    known = held(Embed=EMBED)
-    pinned = spec_of(EMBED).resolved({"": (SourceFile("model.safetensors", 1, "b" * 64),)})
-    known["Functions"]["Embed"] = pinned.to_json()
-    assert [Change("unchanged", "Embed", "embed")] == plan(known, wanted(Embed=EMBED))
+def test_the_same_again_changes_nothing() -> None:
+    unchanged = Change("unchanged", "Functions", "Embed", "embed", "function embed")
+    assert [unchanged] == plan(held(Embed=EMBED), wanted(Embed=EMBED))
 
 
 def test_a_default_that_is_written_out_is_no_difference() -> None:
@@ -104,30 +104,117 @@ def test_a_renamed_function_is_deleted_before_the_new_one_is_made() -> None:
 
 
 def test_a_new_logical_id_for_the_same_function_changes_nothing() -> None:
-    assert [Change("unchanged", "Renamed", "echo")] == plan(held(Echo=ECHO), wanted(Renamed=ECHO))
+    [change] = plan(held(Echo=ECHO), wanted(Renamed=ECHO))
+    assert ("unchanged", "Renamed", "echo") == (change.action, change.logical_id, change.name)
 
 
 def test_what_was_changed_on_the_node_is_changed_back_and_said() -> None:
     known = held(Echo=ECHO, Embed=EMBED, drift={"Echo": ["Timeout", "Aliases.live"], "Embed": ["deleted"]})
     echo, embed = plan(known, wanted(Echo={**ECHO, "Timeout": 9}, Embed=EMBED))
     assert ("~ echo (Timeout, Aliases.live)", "+ embed") == (str(echo), str(embed))
-    assert "echo was changed through the API: Timeout, Aliases.live" == echo.drifted
-    assert "embed was deleted through the API" == embed.drifted
+    assert "was changed through the API: Timeout, Aliases.live" == echo.drifted
+    assert "was deleted through the API" == embed.drifted
     [echo, embed] = plan(known, wanted(Echo=ECHO, Embed=EMBED))
     assert ("update", ()) == (echo.action, echo.differences)
     assert ["- echo"] == words(plan(known, wanted()))  # embed is gone already
 
 
 def test_apis_are_created_changed_and_deleted_by_their_logical_ids() -> None:
-    def with_apis(**apis: Mapping[str, Any]) -> Stack:
-        return replace(wanted(), definitions=Contents({"Echo": ECHO}, apis=apis))
-
     web = {"Kind": "HttpApi", "Routes": [{"Path": "/a"}], "Timeout": 3}
-    known = {"Definitions": {"Apis": {"Web": web, "Old": {}}}}
-    assert ["+ API Web"] == words(plan_apis(None, with_apis(Web=web)))
-    assert ["- API Old", "= API Web"] == words(plan_apis(known, with_apis(Web=web)))
-    [_, change, new] = plan_apis(known, with_apis(Web={**web, "Routes": [], "Timeout": 9}, New=web))
-    assert (["Routes", "Timeout: 3 -> 9"], "+ API New") == ([str(one) for one in change.differences], str(new))
+    known = answered(Contents(apis={"Web": web, "Old": {"Kind": "HttpApi"}}))
+    assert ["+ API Web"] == words(plan(None, Contents(apis={"Web": web})))
+    assert ["- API Old", "= API Web"] == words(plan(known, Contents(apis={"Web": web})))
+    changed = {**web, "Routes": [{"Path": "/b"}], "Timeout": 9}
+    [_, change, new] = plan(known, Contents(apis={"Web": changed, "New": web}))
+    assert (["Routes.0.Path: /a -> /b", "Timeout: 3 -> 9"], "+ API New") == (
+        [str(one) for one in change.differences], str(new)
+    )  # fmt: skip
+    [_, change] = plan(known, Contents(apis={"Web": {**web, "Routes": []}}))
+    assert ["Routes"] == [str(one) for one in change.differences]
+
+
+QUEUE = "arn:aws:sqs:us-east-1:000000000000:shop-jobs"
+JOBS: dict[str, Any] = {
+    "QueueName": "shop-jobs",
+    "VisibilityTimeout": 60,
+    "RedrivePolicy": {"deadLetterTargetArn": f"{QUEUE}-dead", "maxReceiveCount": 5},
+}
+DEAD: dict[str, Any] = {"QueueName": "shop-jobs-dead", "DeletionPolicy": "Retain"}
+FEED: dict[str, Any] = {"FunctionName": "work", "EventSourceArn": QUEUE, "BatchSize": 5}
+RULE: dict[str, Any] = {"Type": "AWS::Events::Rule", "Name": "nightly", "ScheduleExpression": "rate(1 day)",
+        "Targets": [{"Id": "a", "FunctionName": "work", "Input": "{}"}]}  # fmt: skip
+SHOP: Contents[Definition] = Contents(
+    queues={"Jobs": JOBS, "Dead": DEAD}, mappings={"Feed": FEED},
+    triggers={
+        "Nightly": RULE,
+        "Once": {"Type": "AWS::Scheduler::Schedule", "Name": "once", "ScheduleExpression": "at(2030-01-01T00:00:00)"},
+        "Inbox": {"Type": "AWS::S3::Bucket", "Name": "inbox"},
+        "News": {"Type": "AWS::SNS::Subscription", "Name": "news"},
+    },
+)  # fmt: skip
+
+
+def test_queues_mappings_and_triggers_are_told_as_functions_are() -> None:
+    parts = [
+        "queue shop-jobs", "queue shop-jobs-dead", "event source mapping Feed", "rule nightly", "schedule once",
+        "notifications of bucket inbox", "subscription News to topic news",
+    ]  # fmt: skip
+    known = answered(SHOP)
+    assert [f"+ {one}" for one in parts] == words(plan(None, SHOP))
+    assert [f"= {one}" for one in parts] == words(plan(known, SHOP))
+    gone = [f"- {one}" for one in parts]
+    gone[1] = "- queue shop-jobs-dead, which stays with its messages (Retain)"
+    changes = plan(known, Contents())
+    assert (gone, "retain") == (words(changes), changes[1].action)
+
+
+def test_changed_settings_of_queues_mappings_and_triggers_are_told_with_their_values() -> None:
+    other: Contents[Definition] = Contents(
+        queues={"Jobs": {**JOBS, "VisibilityTimeout": 90, "RedrivePolicy": {**JOBS["RedrivePolicy"], "maxReceiveCount": 3}},
+                "Dead": {**DEAD, "DelaySeconds": 0}},
+        mappings={"Feed": {**FEED, "Enabled": False, "ScalingConfig": {"MaximumConcurrency": 4}, "FunctionResponseTypes": []}},
+        triggers={**SHOP.triggers, "Nightly": {**RULE, "State": "DISABLED", "Targets": [{**RULE["Targets"][0], "Input": "[]"}]}},
+    )  # fmt: skip
+    told = {
+        change.logical_id: [str(one) for one in change.differences]
+        for change in plan(answered(SHOP), other)
+        if change.action == "update"
+    }
+    assert {
+        "Jobs": ["VisibilityTimeout: 60 -> 90", "RedrivePolicy.maxReceiveCount: 5 -> 3"],  # Dead: what is so anyway
+        "Feed": ["Enabled: none -> False", "ScalingConfig.MaximumConcurrency: none -> 4", "FunctionResponseTypes"],
+        "Nightly": ["Targets.0.Input: {} -> []", "State: none -> DISABLED"],
+    } == told
+
+
+def test_a_queue_of_another_name_is_another_queue_and_the_old_one_stays_if_its_policy_says_so() -> None:
+    renamed: Contents[Definition] = Contents(
+        queues={"Jobs": {**JOBS, "QueueName": "other"}, "Dead": {**DEAD, "QueueName": "other-dead"}}
+    )
+    changes = plan(answered(Contents(queues=SHOP.queues)), renamed)
+    assert [("delete", "shop-jobs"), ("retain", "shop-jobs-dead"), ("create", "other"), ("create", "other-dead")] == [
+        (change.action, change.name) for change in changes
+    ]
+
+
+def test_drift_of_queues_and_mappings_is_told_and_undone() -> None:
+    drift: dict[str, Sequence[str]] = {"Jobs": ["DelaySeconds"], "Dead": ["deleted"], "Feed": ["deleted"]}
+    known = answered(Contents(queues=SHOP.queues, mappings=SHOP.mappings), drift)
+    again = plan(known, Contents(queues=SHOP.queues, mappings=SHOP.mappings))
+    assert ["~ queue shop-jobs (DelaySeconds)", "+ queue shop-jobs-dead", "+ event source mapping Feed"] == words(again)
+    assert ["was changed through the API: DelaySeconds", *["was deleted through the API"] * 2] == [
+        one.drifted for one in again
+    ]
+    assert ["- queue shop-jobs"] == words(plan(known, Contents()))  # the others are gone already
+
+
+def test_what_an_earlier_release_kept_no_definition_of_is_not_called_unchanged() -> None:
+    known = answered(Contents(queues=SHOP.queues)) | {"Definitions": {}}
+    changes = plan(known, Contents(queues=SHOP.queues))
+    assert [("update", ["what it was is not known: an earlier release put it"])] * 2 == [
+        (change.action, [str(one) for one in change.differences]) for change in changes
+    ]
+    assert "- queue shop-jobs, unless its DeletionPolicy is Retain" == words(plan(known, Contents()))[0]
 
 
 changes_of_a_template = st.fixed_dictionaries(
@@ -153,6 +240,7 @@ def definitions_of(template: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @given(templates, templates)
+@example({"Aa": {}}, {"Aa": {"Environment": {"Variables": {}}}})
 def test_a_plan_says_unchanged_exactly_where_putting_the_stack_changes_nothing(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> None:
@@ -168,7 +256,7 @@ def test_a_plan_says_unchanged_exactly_where_putting_the_stack_changes_nothing(
     assert {} == drift(catalog, catalog.stacks["main"], site)
     _, done = put_into(catalog, after)
     tense = {"create": "created", "update": "updated", "delete": "deleted", "unchanged": "unchanged"}
-    assert done == {change.function: tense[change.action] for change in plan(held(**before), wanted(**after))}
+    assert done == {change.name: tense[change.action] for change in plan(held(**before), wanted(**after))}
 
 
 class NodeInMemory:
@@ -178,7 +266,6 @@ class NodeInMemory:
 
     def __init__(self) -> None:
         self.codes: dict[str, bytes] = {}
-        self.functions: dict[str, dict[str, Any]] = {}
         self.bodies: list[Mapping[str, Any]] = []
         self.refusal: Exception | None = None
         self.notes: list[str] = []
@@ -198,14 +285,16 @@ class NodeInMemory:
         return self.others
 
     def stack(self, name: str) -> Mapping[str, Any] | None:
-        return {"Functions": self.functions, "Definitions": self.bodies[-1]} if self.bodies else None
+        if not self.bodies:
+            return None
+        definitions: Contents[Definition] = Contents.of(self.bodies[-1])
+        return answered(definitions)
 
     def put_stack(self, name: str, body: Mapping[str, Any], on_progress: Progress | None = None) -> Mapping[str, Any]:
         if self.refusal:
             raise self.refusal
         self.bodies.append(body)
-        self.functions = {key: spec_of(value).to_json() for key, value in body["Functions"].items()}
-        return {"changes": [], "functions": list(self.functions), "notes": self.notes}
+        return {"changes": [], "notes": self.notes}
 
 
 @pytest.fixture
@@ -247,22 +336,22 @@ def test_a_deploy_uploads_code_once_and_a_second_one_changes_nothing(template: P
 
 
 def test_layers_are_a_difference_where_one_of_them_or_their_order_is_another() -> None:
-    layers_held = (LayerSpec("arn:1", "1" * 64, 10), LayerSpec("arn:2", "2" * 64, 10))
-    known = held(Echo={**ECHO, "Layers": [{"Ref": "Deps"}, "arn:2"]})
-    known["Functions"]["Echo"] = replace(spec_of(ECHO), layers=layers_held).to_json()
+    def stack(layers: Sequence[object], digest: str = "1" * 64, name: str = "Deps") -> Contents[Definition]:
+        deps = {name: {"LayerName": "deps", "CodeSha256": digest}}
+        return wanted(deps, Echo={**ECHO, "Layers": layers})
 
-    def previewed(layers: Sequence[object], digest: str = "1" * 64) -> list[str]:
-        deps = {"Deps": {"LayerName": "deps", "CodeSha256": digest}}
-        return words(plan(known, wanted(deps, Echo={**ECHO, "Layers": layers})))
+    known = stack([{"Ref": "Deps"}, "arn:2"])
 
-    assert ["= echo"] == previewed([{"Ref": "Deps"}, "arn:2"])
-    for layers, digest in (
-        ([{"Ref": "Deps"}, "arn:2"], "3" * 64),
-        (["arn:2", {"Ref": "Deps"}], "1" * 64),
-        ([{"Ref": "Deps"}], "1" * 64),
-        ([{"Ref": "Deps"}, "arn:2", "arn:3"], "1" * 64),
-    ):
-        assert ["~ echo (Layers)"] == previewed(layers, digest)
+    def previewed(after: Contents[Definition], **drift: Sequence[str]) -> list[str]:
+        return words(plan(answered(known, drift), after))
+
+    assert ["= echo", "= layer deps"] == previewed(known)
+    assert ["= echo", "= layer deps"] == previewed(stack([{"Ref": "Other"}, "arn:2"], name="Other"))
+    assert ["~ echo (Layers)", "~ layer deps (Code)"] == previewed(stack([{"Ref": "Deps"}, "arn:2"], "3" * 64))
+    assert ["~ echo (Layers)", "~ layer deps (Description)"] == previewed(known, Deps=["Description"])
+    assert ["~ echo (Layers)", "+ layer deps"] == previewed(known, Deps=["deleted"])
+    for layers in (["arn:2", {"Ref": "Deps"}], [{"Ref": "Deps"}], [{"Ref": "Deps"}, "arn:2", "arn:3"]):
+        assert ["~ echo (Layers)", "= layer deps"] == previewed(stack(layers))
 
 
 def test_what_the_node_notes_follows_what_the_template_does(template: Path) -> None:
