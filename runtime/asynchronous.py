@@ -18,7 +18,7 @@ from .events.attempts import Neighbours
 from .events.deployed import Deployed
 from .events.dispatcher import Dispatcher
 from .events.ending import Endings
-from .events.figures import Book
+from .events.figures import Backlog, Book
 from .events.intake import Intake
 from .events.outbox import Outbox
 from .events.results import Results
@@ -85,7 +85,7 @@ class Asynchronous:
         self._outbox = Outbox(
             queues, self._carrier, self.intake, self._figures, clock, delays=delays, age_s=config.delivery_age_s
         )
-        self.metrics = EventMetrics(self._figures, self.depths)
+        self.metrics = EventMetrics(self._figures, self.backlogs)
 
     def __repr__(self) -> str:
         return f"<Asynchronous {self._dispatcher!r}>"
@@ -117,8 +117,8 @@ class Asynchronous:
         await self._outbox.close()
         await self._carrier.close()
 
-    async def depths(self) -> dict[str, tuple[int, float]]:
-        """Return how many events of each function are not over, and the age of the oldest in seconds."""
+    async def backlogs(self) -> dict[str, Backlog]:
+        """Return how each function that has a queue is doing."""
         found = {}
         for queue in self._queues.queues:
             if (function := function_of(queue.name)) is not None:
@@ -126,7 +126,8 @@ class Asynchronous:
                     counts = await self._queues.counts(queue.name)
                 except QueueNotFound:  # its function was deleted, and it has just become empty
                     continue
-                found[function] = (counts.total, counts.oldest_s)
+                counted = self._figures.of(function)
+                found[function] = Backlog(counts.total, counts.oldest_s, counted.retries, counted.dead_letters)
         return found
 
     def _start_of(self, function: str) -> Mapping[str, Any]:

@@ -80,7 +80,8 @@ class FunctionListing:
     ``engine`` is ``engines`` in words, empty without a model; ``unparkable_reason`` says why it has no parked tier,
     ``last_error`` why its last failed start failed. ``last_start_ms`` is None before the first start. ``routes`` are
     those of APIs that lead to it, as method and URL, whose path may have variables
-    (``GET http://127.0.0.1:9000/_apis/main-web/items/{id}``). ``events`` are asynchronous ones that are not over.
+    (``GET http://127.0.0.1:9000/_apis/main-web/items/{id}``). ``events`` are asynchronous
+    ones that are not over; ``event_retries`` and ``dead_letters`` are counted since the node started.
     """
 
     name: str
@@ -106,6 +107,8 @@ class FunctionListing:
     timeout_s: float
     events: int = 0
     oldest_event_s: float = 0.0
+    event_retries: int = 0
+    dead_letters: int = 0
 
 
 @dataclass(frozen=True, slots=True)

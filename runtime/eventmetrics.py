@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .events.figures import Book
+from .events.figures import Backlog, Book
 
 _LABEL = ["function_name"]
 _COUNTERS = (
@@ -27,16 +27,16 @@ _COUNTERS = (
 
 
 class EventMetrics(Collector):
-    """The families. ``depths`` returns the number and the oldest age of events that are not over, by function."""
+    """The families. ``backlogs`` returns what waits, by function."""
 
-    def __init__(self, book: Book, depths: Callable[[], Awaitable[Mapping[str, tuple[int, float]]]]) -> None:
+    def __init__(self, book: Book, backlogs: Callable[[], Awaitable[Mapping[str, Backlog]]]) -> None:
         self._book = book
-        self._depths = depths
-        self._known: Mapping[str, tuple[int, float]] = {}
+        self._backlogs = backlogs
+        self._known: Mapping[str, Backlog] = {}
 
     async def refresh(self) -> None:
         """Look at the queues: what ``collect`` tells then."""
-        self._known = await self._depths()
+        self._known = await self._backlogs()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family (called by prometheus-client)."""
@@ -47,8 +47,8 @@ class EventMetrics(Collector):
             yield counter
         depth = GaugeMetricFamily("glowplug_async_events", "Events that are not over", labels=_LABEL)
         oldest = GaugeMetricFamily("glowplug_async_oldest_seconds", "Age of the oldest of them", labels=_LABEL)
-        for function, (count, age_s) in self._known.items():
-            depth.add_metric([function], count)
-            oldest.add_metric([function], age_s)
+        for function, backlog in self._known.items():
+            depth.add_metric([function], backlog.events)
+            oldest.add_metric([function], backlog.oldest_s)
         yield depth
         yield oldest

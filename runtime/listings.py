@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .apis import DEFAULT_ROUTE, api_of
 from .catalog import Catalog, Function
 from .control import EngineListing, FunctionListing, GivenUpListing
+from .events.figures import NO_EVENTS, Backlog
 from .neighbours import EngineState
 from .routing.enginefigures import EngineRow
 from .routing.status import FunctionStatus
@@ -18,12 +19,12 @@ def function_listing(
     engines: tuple[EngineListing, ...],
     endpoint: str,
     routes: Sequence[str] = (),
-    depth: tuple[int, float] = (0, 0.0),
+    backlog: Backlog = NO_EVENTS,
 ) -> FunctionListing:
     """Return a function as ``ls`` shows it; ``state`` is None for one that the router does not know (yet).
 
     ``endpoint`` is the control listener's URL, for the function's own; ``routes`` are what ``routes_of`` has of it,
-    ``depth`` how many events are not over, and the age of the oldest.
+    ``backlog`` is of its asynchronous events.
     """
     spec = function.spec
     url_ids = tuple(url.url_id for url in function.urls.values())
@@ -49,8 +50,10 @@ def function_listing(
         last_modified=function.latest.modified,
         memory_mb=spec.memory_mb,
         timeout_s=spec.timeout_s,
-        events=depth[0],
-        oldest_event_s=depth[1],
+        events=backlog.events,
+        oldest_event_s=backlog.oldest_s,
+        event_retries=backlog.retries,
+        dead_letters=backlog.dead_letters,
     )
 
 

@@ -273,7 +273,7 @@ async def running(config: NodeConfig, *, environ: Mapping[str, str], clock: Cloc
             endpoint=lambda: http.endpoint,
             base_zygotes=lambda: zygotes.statistics().bases,
             pythons=pythons.runtimes,
-            depths=eventing.asynchronous.depths,
+            backlogs=eventing.asynchronous.backlogs,
         )
         stacks = StackControl(
             registry=registry,

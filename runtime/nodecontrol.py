@@ -20,6 +20,7 @@ from .control import (
     ImportResult,
 )
 from .errors import Conflict, InvalidParameter, ResourceNotFound, StateError
+from .events.figures import NO_EVENTS, Backlog
 from .interpreters import OWN
 from .invocation import Tier
 from .listings import engine_listing, function_listing, routes_of
@@ -44,8 +45,8 @@ class NodeControl:
     """The node's implementation of ``ControlPlane``.
 
     ``endpoint`` returns the control listener's URL, known once it is bound; ``base_zygotes`` how many are ready;
-    ``pythons`` are the runtimes that are installed besides the node's own; ``depths`` returns how many events of each
-    function are not over, and the age of the oldest.
+    ``pythons`` are the runtimes that are installed besides the node's own; ``backlogs`` tells how each
+    function is doing with its events.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class NodeControl:
         endpoint: Callable[[], str],
         base_zygotes: Callable[[], int],
         pythons: Collection[str] = (),
-        depths: Callable[[], Awaitable[Mapping[str, tuple[int, float]]]] | None = None,
+        backlogs: Callable[[], Awaitable[Mapping[str, Backlog]]] | None = None,
     ) -> None:
         self._registry = registry
         self._placement = placement
@@ -77,7 +78,7 @@ class NodeControl:
         self._endpoint = endpoint
         self._base_zygotes = base_zygotes
         self._pythons = pythons
-        self._depths = depths
+        self._backlogs = backlogs
         self._started_s = clock.monotonic()
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class NodeControl:
         states = {state.name: state for state in self._placement.describe() if state.version == LATEST}
         endpoint = self._endpoint()
         routes = routes_of(self._registry.catalog, endpoint)
-        depths = {} if self._depths is None else await self._depths()
+        backlogs = {} if self._backlogs is None else await self._backlogs()
         return [
             function_listing(
                 function,
@@ -112,7 +113,7 @@ class NodeControl:
                 self._engines_of(function.spec),
                 endpoint,
                 routes.get(function.name, ()),
-                depths.get(function.name, (0, 0.0)),
+                backlogs.get(function.name, NO_EVENTS),
             )
             for function in self._registry.functions()
         ]

@@ -52,9 +52,10 @@ def show_functions(functions: list[dict[str, Any]]) -> None:
         )
         for row in functions
     ]
-    if any(row.get("events") for row in functions):
-        columns.append(("EVENTS", "right"))
-        rows = [(*row, waiting(given)) for row, given in zip(rows, functions, strict=True)]
+    events = [waiting(row) for row in functions]
+    if any(events):
+        columns.append(("EVENTS", "left"))
+        rows = [(*row, told or "-") for row, told in zip(rows, events, strict=True)]
     console().print(table(columns, rows))
     urls = [url for row in functions for url in (*row["urls"], *row["routes"])]
     if urls:
@@ -64,9 +65,11 @@ def show_functions(functions: list[dict[str, Any]]) -> None:
 
 
 def waiting(row: Mapping[str, Any]) -> str:
-    """Return how many asynchronous events of a function are not over: ``12, oldest 3 s``."""
-    count = row.get("events", 0)
-    return f"{count}, oldest {row['oldest_event_s']:.0f} s" if count else "-"
+    """Return how a function is doing with its asynchronous events: ``12, oldest 3 s; 2 retries, 1 dead letter``."""
+    waits = f"{row['events']}, oldest {row['oldest_event_s']:.0f} s" if row["events"] else ""
+    counts = ((row["event_retries"], "retry", "retries"), (row["dead_letters"], "dead letter", "dead letters"))
+    troubles = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
+    return "; ".join(filter(None, (waits, troubles)))
 
 
 def last_start(start: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
@@ -30,6 +31,19 @@ class EventFigures:
     age_s: float = 0.0
     """The sum of AsyncEventAge: from acceptance to the first attempt."""
     first_attempts: int = 0
+
+
+class Backlog(NamedTuple):
+    """How a function is doing with its events: how many are not over, the age of the oldest in seconds, and how many
+    attempts were repeated and events given up with a dead letter since the node started."""
+
+    events: int = 0
+    oldest_s: float = 0.0
+    retries: int = 0
+    dead_letters: int = 0
+
+
+NO_EVENTS = Backlog()
 
 
 @dataclass(slots=True)

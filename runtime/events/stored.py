@@ -6,12 +6,12 @@ its default is left out of a message's attributes: most have none at all, and a 
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from glowplug.runtime.identifiers import random_bytes
 from glowplug.runtime.queue.embedded import id_text
 from glowplug.runtime.queue.model import NOTHING, Message, nothing
 
@@ -40,7 +40,7 @@ def function_of(queue: str) -> str | None:
 
 def new_id(unix_s: float) -> bytes:
     """Return a new request id: 48 bits of the time in ms, the rest random but version and variant (RFC 9562)."""
-    noise = bytearray(os.urandom(10))
+    noise = bytearray(random_bytes(10))
     noise[0] = 0x70 | noise[0] & 0x0F
     noise[2] = 0x80 | noise[2] & 0x3F
     return int(unix_s * 1000).to_bytes(6) + noise

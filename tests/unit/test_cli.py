@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from glowplug.deploy.cli import COMMANDS, main
-from glowplug.deploy.cli.functions import last_start, with_last_start
+from glowplug.deploy.cli.functions import last_start, waiting, with_last_start
 from glowplug.deploy.cli.logs import added
 from glowplug.deploy.cli.options import connect
 from glowplug.deploy.cli.output import ago, milliseconds, size
@@ -33,6 +33,10 @@ EMBED = {
     "instances": 2,
     "busy": 1,
     "held": 0,
+    "events": 0,
+    "oldest_event_s": 0.0,
+    "event_retries": 0,
+    "dead_letters": 0,
     "engine": "aot_inductor",
     "engines": [{"model": "", "engine": "aot_inductor", "state": "ready", "reason": ""}],
     "urls": ["http://127.0.0.1:9000/_url/embed/"],
@@ -102,6 +106,27 @@ def test_ls_of_ordinary_names_takes_one_line_each(run: Any, scripted: Any) -> No
     scripted.say({"functions": [EMBED]}, path="/_glowplug/functions")
     scripted.say({"starts": [START | {"started_at_s": time.time() - 180}, START]}, path="/_glowplug/starts")
     assert run("ls").stdout.splitlines()[1].split("  ")[-1].strip() == "12.3 ms from parked, 3 min ago"
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ({}, ""),
+        ({"events": 12, "oldest_event_s": 3.4}, "12, oldest 3 s"),
+        ({"events": 1, "event_retries": 2, "dead_letters": 1}, "1, oldest 0 s; 2 retries, 1 dead letter"),
+        ({"event_retries": 1, "dead_letters": 2}, "1 retry, 2 dead letters"),
+    ],
+)
+def test_ls_tells_of_events_what_waits_and_what_went_wrong(figures: dict[str, Any], told: str) -> None:
+    assert told == waiting(EMBED | figures)
+
+
+def test_ls_has_a_column_of_events_where_a_function_has_any(run: Any, scripted: Any) -> None:
+    scripted.say({"functions": [EMBED, EMBED | {"name": "other", "dead_letters": 3}]}, path="/_glowplug/functions")
+    scripted.say({"starts": []}, path="/_glowplug/starts")
+    heading, *rows = run("ls").stdout.split("\n\n")[0].splitlines()
+    assert heading.endswith("EVENTS")
+    assert [row.split("  ")[-1].strip() for row in rows] == ["-", "3 dead letters"]
 
 
 def test_ls_as_json_has_what_the_node_said_and_the_last_start(run: Any, scripted: Any) -> None:
