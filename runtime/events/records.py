@@ -42,7 +42,7 @@ def record_of(
         state = FAILED if finished.condition.failed else SUCCEEDED
         values |= {"n": finished.runs, "c": finished.condition.value}
     else:
-        values["n"] = event.progress.runs
+        values["n"] = event.progress.runs + (outcome is not None)
     if outcome is not None:
         values |= {"v": outcome.executed_version, "e": outcome.function_error, "t": outcome.tier}
         values |= {"p": [[name, round(ms, 3)] for name, ms in outcome.phases]}

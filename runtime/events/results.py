@@ -130,7 +130,7 @@ class Results:
     async def cancel(self, request_id: str) -> Found:
         """End an event as cancelled. What runs ends with its process, before this returns.
 
-        Raises ``ResourceNotFound``, and ``Conflict`` when it is over.
+        Raises ``ResourceNotFound``, and ``Conflict`` when it is over, or its process does not end.
         """
         asked = False
         for _ in range(_CANCEL_ROUNDS):
@@ -155,6 +155,8 @@ class Results:
             self._figures.of(event.function).cancelled += 1
             self._watchers.tell(event.key)
             return Found(ending.record)
+        else:
+            raise Conflict(f"Event {request_id} is being cancelled, and has not ended yet")
         raise Conflict(f"Event {request_id} is over already")
 
     async def listing(self, functions: list[str], state: str, limit: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -407,7 +408,23 @@ async def test_cancelling_kills_what_runs_and_nothing_else(rig: EventRig) -> Non
     await rig.quiet()
     assert [running] == rig.handlers.killed
     assert ["cancelled", "running"] == [await rig.state(one) for one in (running, going_on)]
-    assert 1 == rig.book.of("f").cancelled
+    assert (1, 1) == (rig.book.of("f").cancelled, (await rig.shown(running))["attempts"])
+
+
+async def test_a_cancel_whose_process_does_not_end_says_so(rig: EventRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that waits for a disk or a driver; it is not over, and ends as cancelled when it can."""
+    rig.handlers.script = lambda invocation, attempt: None
+    request_id = await rig.send()
+    await rig.quiet()
+    monkeypatch.setattr(rig.handlers, "kill", lambda request_id: True)
+    cancelling = asyncio.create_task(rig.results.cancel(request_id))
+    await rig.pass_s(40)
+    with pytest.raises(Conflict, match="is being cancelled, and has not ended yet"):
+        await cancelling
+    assert "running" == await rig.state(request_id)
+    rig.handlers.let_go()
+    await rig.quiet()
+    assert "cancelled" == await rig.state(request_id)
 
 
 async def test_cancelling_what_waits_for_an_instance_kills_none(rig: EventRig) -> None:
