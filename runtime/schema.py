@@ -44,6 +44,7 @@ def _to_sections(connection: sqlite3.Connection) -> None:
     """Put what a stack has into sections, with the definitions that can be found of its parts; those of queues and
     mappings cannot. Take from the versions of layers a size that nobody asks for."""
     layers = {name: json.loads(text) for name, text in connection.execute("SELECT name, value FROM layers")}
+    there = {name for name, layer in layers.items() if layer["versions"]}
     for name, layer in layers.items():
         for version in layer["versions"].values():
             version.pop("unzipped", None)
@@ -56,7 +57,7 @@ def _to_sections(connection: sqlite3.Connection) -> None:
         definitions = {
             "Functions": value.pop("definitions", {}),
             "Layers": {
-                key: _layer_definition(one, layers[one]) for key, one in names["Layers"].items() if one in layers
+                key: _layer_definition(one, layers[one]) for key, one in names["Layers"].items() if one in there
             },
             "Apis": {key: _as_asked(documents.get(f"api/{one}")) for key, one in names["Apis"].items()},
             "Triggers": {key: _as_asked(documents.get(f"trigger/{stack}/{key}")) for key in names["Triggers"]},
@@ -72,11 +73,11 @@ def _as_asked(document: dict[str, Any] | None) -> dict[str, Any]:
 
 def _layer_definition(name: str, layer: dict[str, Any]) -> dict[str, Any]:
     """Return what a layer would have to be asked for as to stay what it is."""
-    newest = layer["versions"].get(max(layer["versions"], key=int, default=""), {})
+    newest = layer["versions"][max(layer["versions"], key=int)]
     said = {
-        "CodeSha256": newest.get("digest"), "Description": newest.get("description"),
-        "CompatibleRuntimes": newest.get("runtimes"), "CompatibleArchitectures": newest.get("architectures"),
-        "LicenseInfo": newest.get("license"),
+        "CodeSha256": newest["digest"], "Description": newest["description"],
+        "CompatibleRuntimes": newest["runtimes"], "CompatibleArchitectures": newest["architectures"],
+        "LicenseInfo": newest["license"],
     }  # fmt: skip
     return {"LayerName": name} | {key: value for key, value in said.items() if value}
 

@@ -392,11 +392,13 @@ async def test_a_stack_of_the_release_before_sections_keeps_what_it_has(path: Pa
     layer = {"LayerName": "deps", "CodeSha256": "d" * 64, "CompatibleRuntimes": ["python3.11"]}
     mapping = {"FunctionName": "echo", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:jobs"}
     asked: Contents[Any] = Contents(
-        {"Echo": {"FunctionName": "echo"}}, {"Deps": layer}, {"Web": {"Routes": []}}, {"Jobs": {"QueueName": "jobs"}},
+        {"Echo": {"FunctionName": "echo"}}, {"Deps": layer, "Gone": {**layer, "LayerName": "gone"}}, {"Web": {"Routes": []}}, {"Jobs": {"QueueName": "jobs"}},
         {"Map": mapping}, {"Tick": rule},
     )  # fmt: skip
     registry = await opened(path)
     await put_stack(registry, WantedStack("main", "t1", {"Echo": wanted(ECHO)}, asked, {"d" * 64: 10}))
+    emptied = replace(registry.catalog.layers["gone"], versions={})
+    await registry.change(lambda catalog: (catalog.with_layer(emptied), None))
     put = registry.catalog
     await registry.close()
     with sqlite3.connect(path) as connection:
@@ -405,12 +407,12 @@ async def test_a_stack_of_the_release_before_sections_keeps_what_it_has(path: Pa
         value |= {section.lower(): names for section, names in value.pop("names").items()}
         value["definitions"] = value["definitions"]["Functions"]
         connection.execute("UPDATE stacks SET value = ?", (json.dumps(value),))
-        connection.execute("UPDATE layers SET value = json_set(value, '$.versions.1.unzipped', 9)")
+        connection.execute("UPDATE layers SET value = json_set(value, '$.versions.1.unzipped', 9) WHERE name = 'deps'")
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     for _ in range(2):
         registry = await opened(path)
         found, before = registry.catalog.stacks["main"], put.stacks["main"]
-        assert replace(before, definitions=replace(asked, queues={}, mappings={})) == found
+        assert replace(before, definitions=replace(asked, layers={"Deps": layer}, queues={}, mappings={})) == found
         assert (put.layers, put.documents) == (registry.catalog.layers, registry.catalog.documents)
         await registry.close()
