@@ -7,6 +7,7 @@ the node, so that nothing is baked anew behind a test's back.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from glowplug.runtime.config import NodeConfig
+from glowplug.runtime.registry import Registry
 from glowplug.runtime.snapshotfit import machine_digest
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.state import StateDirectory
@@ -183,6 +185,15 @@ def fabricate(store: SnapshotStore, spec: FunctionSpec, case: Case, library: byt
     return key
 
 
+async def deployed(state: StateDirectory) -> dict[str, FunctionSpec]:
+    """Return what the node keeps of its functions."""
+    registry = await Registry.open(state.registry)
+    try:
+        return {function.name: function.spec for function in registry.functions()}
+    finally:
+        await registry.close()
+
+
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any]:
     if shutil.which("gcc") is None:
@@ -190,11 +201,10 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any
     home = tmp_path_factory.mktemp("bad-engines")
     path = template(home)
     environ = {"GLOWPLUG_FILE_ROOTS": str(home / "models"), "PATH": "/nothing-here"}
-    with serving(path, home / "state", GLOWPLUG_PRELOAD_TORCH="0", **environ) as deployed:
-        (stack,) = deployed.admin("GET", "stacks")["stacks"]
-        described = deployed.admin("GET", f"stacks/{stack['Name']}")["Functions"]
-    specs = {spec.name: spec for spec in map(FunctionSpec.from_json, described.values())}
+    with serving(path, home / "state", GLOWPLUG_PRELOAD_TORCH="0", **environ):
+        pass  # it is deployed
     state = StateDirectory(NodeConfig(state=home / "state", cache=home / "state" / "cache"))
+    specs = asyncio.run(deployed(state))
     store = SnapshotStore(state.snapshots, state.hmac_key())
     made = libraries(home)
     keys = {
