@@ -10,6 +10,8 @@ from .model import NOTHING, Attributes, Message
 
 MESSAGE = "sequence, visible_ms, receives, sent_ms, first_ms, ordered, id, attributes, body"
 """The columns of a message, in the order of ``Row``."""
+WITHOUT_BODY = MESSAGE.replace("body", "x''")
+"""The same of one whose body is not needed: those of many may be more than there is memory."""
 Row = tuple[int, int, int, int, int | None, int | None, bytes, bytes | None, bytes]
 
 
