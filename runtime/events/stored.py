@@ -22,7 +22,7 @@ _PREFIX: Final = "async:"
 """Of the names of queues and of records' owners. SQS knows no name with a colon, so no client sees or touches them."""
 
 # Keys of attributes. Those of an event that waits for its first attempt:
-_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _DELAY, _SOURCE, _WEBHOOK, _LINEAGE = "qtcrmdswl"
+_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _SOURCE, _WEBHOOK, _LINEAGE = "qtcrmswl"
 # and those that its attempts add. ``_SEEN`` is how often it had been received when it was last put back: a message
 # that was received more often than that, and is invisible, is one whose attempt is under way or was cut off.
 _RUNS, _REQUEUES, _SEEN = "npx"
@@ -62,7 +62,6 @@ def attributes_of(event: NewEvent) -> dict[str, Any]:
         _CONTEXT: event.client_context,
         _RETRIES: event.retries,
         _AGE: event.max_age_s,
-        _DELAY: event.delay_s,
         _SOURCE: event.source,
         _WEBHOOK: event.webhook,
         _LINEAGE: event.lineage,
@@ -110,7 +109,7 @@ def stored(message: Message) -> StoredEvent:
         function=function,
         qualifier=kept.get(_QUALIFIER, ""),
         payload=message.body,
-        progress=Progress(accepted_s + kept.get(_DELAY, 0), kept.get(_RUNS, 0), kept.get(_REQUEUES, 0)),
+        progress=Progress(accepted_s, kept.get(_RUNS, 0), kept.get(_REQUEUES, 0)),
         sent_ms=message.sent_ms,
         trace_id=kept.get(_TRACE, ""),
         client_context=kept.get(_CONTEXT, b""),

@@ -31,6 +31,7 @@ from glowplug.runtime.queue.steps import Extend, GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
 FULL = Throttled("Rate Exceeded.", reason="ConcurrentInvocationLimitExceeded", retry_after_s=1)
 
 
@@ -213,17 +214,11 @@ async def test_short_handlers_keep_few_lanes_and_long_ones_get_more(rig: EventRi
 
 async def test_of_several_that_are_delayed_none_is_forgotten(rig: EventRig) -> None:
     """A receive that finds one sets no alarm for those that follow; only an empty one does."""
-    ids = [await rig.send(delay_s=delay) for delay in (1, 2, 3)]
+    await rig.intake.open("f")
+    events = [rig.intake.step(NewEvent("f", "", b"{}")) for _ in range(3)]
+    await rig.store.apply(*(replace(one, delay_s=delay_s) for delay_s, one in enumerate(events, start=1)))
     await rig.pass_s(5)
-    assert ["succeeded"] * 3 == [await rig.state(one) for one in ids]
-
-
-async def test_a_delayed_event_waits_and_its_age_counts_from_then(rig: EventRig) -> None:
-    request_id = await rig.send(delay_s=5, max_age_s=1)
-    await rig.pass_s(4)
-    assert ([], "queued") == (rig.handlers.seen, await rig.state(request_id))
-    await rig.pass_s(2)
-    assert "succeeded" == await rig.state(request_id)
+    assert {one.id for one in events} == {key_of(one.request_id) for one in rig.handlers.seen}
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -271,6 +266,15 @@ async def test_the_end_and_what_is_sent_of_it_are_one(rig: EventRig) -> None:
     assert 0 == (await rig.store.counts(queue_of("f"))).total
 
 
+async def test_an_event_that_another_ones_end_brought_is_counted_as_received(rig: EventRig) -> None:
+    await rig.intake.open("g")
+    rig.configure(DestinationConfig={"OnSuccess": {"Destination": f"{FUNCTION}g"}})
+    await rig.send()
+    await rig.quiet()
+    assert ["f", "g"] == [one.function for one in rig.handlers.seen]
+    assert (1, 1) == (rig.book.of("f").received, rig.book.of("g").received)
+
+
 async def test_a_destination_that_nothing_delivers_to_is_named_and_counted(rig: EventRig) -> None:
     rig.configure(DestinationConfig={"OnSuccess": {"Destination": f"{ARN}nowhere"}})
     request_id = await rig.send()
@@ -290,8 +294,6 @@ async def test_a_full_destination_takes_the_record_later(rig: EventRig) -> None:
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
-
-FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
 
 
 def ring(rig: EventRig, *names: str, side: str = "OnSuccess") -> None:
