@@ -9,7 +9,7 @@ from contextlib import closing
 from .book import Book, Change
 from .groups import Groups
 from .model import Moved, Place, Queue
-from .rows import WITHOUT_BODY, Row, packed, unpack
+from .rows import WITHOUT_BODY, Row, packed, parts_of
 from .steps import Move
 
 _LOOKED_AT = 1_000  # in one step, where most of them stay: others wait for the transaction
@@ -51,14 +51,14 @@ class Moving:
         return Moved(len(going), after if more else None)
 
     def _origin(self, row: Row) -> Queue | None:
-        source = unpack(row[7]).get("s")
+        source = parts_of(row[7]).get("s")
         return None if source is None else self._book.queues.get(source)
 
     def transfer(
         self, row: Row, queue: Queue, target: Queue, group: str | None, source: str | None, change: Change
     ) -> None:
         """Give a message to another queue. It gets a new number, so that no lease of it is valid any more."""
-        parts = unpack(row[7])
+        parts = parts_of(row[7])
         name = group if group is not None else parts.get("g")
         ordered = None
         if target.settings.fifo:

@@ -221,6 +221,30 @@ async def test_of_several_that_are_delayed_none_is_forgotten(rig: EventRig) -> N
     assert {one.id for one in events} == {key_of(one.request_id) for one in rig.handlers.seen}
 
 
+async def test_an_event_whose_attributes_are_damaged_runs_without_them(rig: EventRig) -> None:
+    await rig.intake.open("f")
+    damaged = {"n": "2", "p": [], "x": "1", "q": 7, "c": "{}", "l": 1, "r": b"", "s": "kept"}
+    await rig.store.apply(replace(rig.intake.step(NewEvent("f", "", b"1")), attributes=damaged))
+    await rig.send(payload=b"2")
+    await rig.restart()
+    await rig.quiet()
+    assert {b"1", b"2"} == {one.payload for one in rig.handlers.seen}
+    assert {"", "kept"} == {one.get("source", "") for one in await rig.results.listing(["f"], "succeeded", 10)}
+
+
+async def test_a_record_whose_attributes_are_damaged_is_shown_without_them(rig: EventRig) -> None:
+    rig.change(reserved=0)
+    request_id = await rig.send()
+    await rig.quiet()
+    found = await rig.results.find(request_id)
+    assert found.record is not None
+    await rig.store.apply(PutRecord(replace(found.record, attributes={})))
+    shown = await rig.shown(request_id)
+    assert ("failed", "Unknown", "Glowplug.Unknown") == (
+        shown["state"], shown["condition"], shown["error"]["errorType"]
+    )  # fmt: skip
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
