@@ -15,7 +15,7 @@ from .template import KeyPath, Template, read_json_file
 
 _COPIED = tuple(  # from the Lambda function as it is
     "Handler Runtime Timeout MemorySize Description Environment EphemeralStorage Role ReservedConcurrentExecutions "
-    "SnapStart Architectures AcceleratorConfig".split()
+    "SnapStart Architectures AcceleratorConfig RecursiveLoop".split()
 )
 # CloudFormation takes "30" for 30, which is what a Ref to a parameter gives.
 _NUMBERS = frozenset(

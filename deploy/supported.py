@@ -56,14 +56,14 @@ _EVENT_INVOKE_KEYS = frozenset({"MaximumRetryAttempts", "MaximumEventAgeInSecond
 _BUILT = frozenset(
     "FunctionName Handler Runtime MemorySize Timeout Description Environment EphemeralStorage Layers Role "
     "LoggingConfig Tags ReservedConcurrentExecutions SnapStart Architectures PackageType "
-    "FunctionScalingConfig".split()
+    "FunctionScalingConfig RecursiveLoop".split()
 )
 _STORED = frozenset(  # noted, and shown by the Lambda API: no VPC, no key, no file system
     "CapacityProviderConfig FileSystemConfigs KmsKeyArn Tracing TracingConfig VpcConfig".split()
 )
 _NOTED = frozenset(
     "CapacityProviderConfig CodeSigningConfigArn DurableConfig FileSystemConfigs KmsKeyArn PublishToLatestPublished "
-    "RecursiveLoop RuntimeManagementConfig TenancyConfig VpcConfig".split()
+    "RuntimeManagementConfig TenancyConfig VpcConfig".split()
 )
 _NOT_YET = frozenset({"ImageConfig"})
 _LAYER = frozenset("LayerName Description CompatibleRuntimes CompatibleArchitectures LicenseInfo".split())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glowplug.runtime.errors import DefinitionError
+from glowplug.runtime.events.definitions import RULE_TIMING, TIMING
 from glowplug.runtime.events.triggers import check_targets, trigger_of
 from glowplug.runtime.wanted import wanted_of
 
@@ -20,9 +21,8 @@ from .resources import Resources
 from .supported_triggers import BUCKET, RULE, SCHEDULE, SUBSCRIPTION
 from .template import KeyPath, Template
 
-_RULE = ("EventBusName", "EventPattern", "ScheduleExpression", "State")
-_SCHEDULE = ("ActionAfterCompletion", "EndDate", "FlexibleTimeWindow", "GroupName", "ScheduleExpression",
-             "ScheduleExpressionTimezone", "StartDate", "State")  # fmt: skip
+_RULE = tuple(sorted({*RULE_TIMING, "EventBusName", "EventPattern", "State"}))
+_SCHEDULE = tuple(sorted({*TIMING, "GroupName", "State"}))
 _TARGET = ("Id", "Input", "InputPath", "InputTransformer", "RetryPolicy", "DeadLetterConfig")
 _WITHOUT_EFFECT = ("RoleArn",)
 _NUMBERS = ("MaximumWindowInMinutes", "MaximumEventAgeInSeconds", "MaximumRetryAttempts")

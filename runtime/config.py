@@ -272,7 +272,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "GLOWPLUG_CACHE_BYTES": (1, math.inf),
     "GLOWPLUG_CACHE_RESERVE_BYTES": (0, math.inf),
     "GLOWPLUG_CONTEXT_POOL": (0, 64),
-    "GLOWPLUG_ASYNC_RETRY_SECONDS": (0, 43_200),  # what a message can be delayed
+    "GLOWPLUG_ASYNC_RETRY_SECONDS": (0, 21_600),  # twice this is the longest that a message may be hidden
     "GLOWPLUG_ASYNC_REQUEUE_SECONDS": (0.01, 43_200),
     "GLOWPLUG_ASYNC_REQUEUE_LIMIT_SECONDS": (0.01, 43_200),
     "GLOWPLUG_ASYNC_RETENTION_SECONDS": (1, math.inf),

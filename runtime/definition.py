@@ -35,7 +35,7 @@ _KNOWN = frozenset(
 )
 _BESIDE = frozenset(  # read by ``wanted``: what belongs to the function and makes no revision
     "Layers Tags Settings ReservedConcurrentExecutions FunctionScalingConfig Versions Aliases Urls EventInvokeConfigs "
-    "Permissions".split()
+    "Permissions RecursiveLoop".split()
 )
 _GLOWPLUG = KEYS | frozenset(
     "AsyncUrl Model Warmup Parking Objective Concurrency Batching IdleTimeoutSeconds ParkTimeoutSeconds "

@@ -28,6 +28,8 @@ _CORS = frozenset("AllowCredentials AllowHeaders AllowMethods AllowOrigins Expos
 _VERSION = frozenset("Description ProvisionedConcurrencyConfig".split())
 _ALIAS = frozenset("FunctionVersion RoutingConfig Description ProvisionedConcurrencyConfig".split())
 _ALIAS_NAME = re.compile(r"(?![0-9]+$)[a-zA-Z0-9-_]{1,128}")
+RECURSION = ("Terminate", "Allow")
+"""What becomes of a function's loops: Lambda's RecursiveLoop."""
 _INVOKE = frozenset("MaximumRetryAttempts MaximumEventAgeInSeconds DestinationConfig".split())
 _PERMISSION = frozenset(
     "Action Principal Qualifier FunctionUrlAuthType InvokedViaFunctionUrl SourceArn SourceAccount PrincipalOrgID "
@@ -72,7 +74,8 @@ class WantedFunction:
     """A function as a template asks for it. ``layers`` are ARNs, or (with ``by_id``) logical ids of its layers.
 
     ``spec`` has no layers yet: which version of a layer a logical id means is the node's to say. ``permissions`` are
-    inputs of AddPermission, ``event_invoke`` is by qualifier, ``scaling`` is (least, most) instances.
+    inputs of AddPermission, ``event_invoke`` is by qualifier, ``scaling`` is (least, most) instances, ``recursion`` is
+    RecursiveLoop, empty where nothing is said of it.
     """
 
     spec: FunctionSpec
@@ -86,6 +89,7 @@ class WantedFunction:
     urls: Mapping[str, WantedUrl]
     event_invoke: Mapping[str, Mapping[str, Any]]
     permissions: tuple[Mapping[str, Any], ...]
+    recursion: str
 
 
 def wanted_of(definition: Mapping[str, Any]) -> WantedFunction:
@@ -115,6 +119,7 @@ def wanted_of(definition: Mapping[str, Any]) -> WantedFunction:
         urls={name: _url(section) for name, section in _sections(read, "Urls", _URL)},
         event_invoke={name: _event_invoke(one) for name, one in _sections(read, "EventInvokeConfigs", _INVOKE)},
         permissions=_permissions(read),
+        recursion=_recursion(read),
     )
 
 
@@ -167,6 +172,11 @@ def _url(section: Reader) -> WantedUrl:
         invoke_mode=section.choice("InvokeMode", ("BUFFERED", "RESPONSE_STREAM"), "BUFFERED"),
         cors=cors.values,
     )
+
+
+def _recursion(read: Reader) -> str:
+    said = read.values.get("RecursiveLoop") is not None
+    return read.choice("RecursiveLoop", RECURSION, "") if said else ""
 
 
 def _event_invoke(section: Reader) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from glowplug.runtime.queue.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that is to be invoked asynchronously. Durations in seconds."""
+    """An event that is to be invoked asynchronously."""
 
     function: str
     qualifier: str
@@ -41,8 +41,6 @@ class NewEvent:
     """MaximumRetryAttempts of this event, 0 to 185; None: of the function's EventInvokeConfig."""
     max_age_s: int | None = None
     """MaximumEventAgeInSeconds of this event; None: of the function's EventInvokeConfig."""
-    delay_s: float = 0
-    """It is not attempted before; its age counts from then."""
     source: str = ""
     """What caused it, in a few words for listings: ``schedule:nightly``. Empty for a client's own call."""
     webhook: str = ""

@@ -265,6 +265,8 @@ class Attempts:
             figures.dead_letters += bool(ending.sent)
         else:
             figures.succeeded += 1
+        for follower in ending.followers:
+            self._book.of(follower).received += 1
         for delivery in ending.unsent:
             log.warning("%s: nothing can deliver to %s", self.function, delivery.arn)
             if delivery.dead_letter:

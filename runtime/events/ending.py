@@ -21,7 +21,7 @@ from .deliveries import Delivery, Home, compact, deliveries
 from .outcomes import Invocation, Response
 from .records import record_of, shown
 from .retrying import MOST_PASSES, Finished, Limits
-from .stored import StoredEvent, queue_of
+from .stored import StoredEvent, function_of, queue_of
 
 OUTBOX: Final = "outbox:deliveries"
 """The queue of what goes to other hosts. SQS knows no name with a colon."""
@@ -65,12 +65,14 @@ def rules_of(function: Function | None, event: StoredEvent) -> Rules:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The steps that end an event, its message's deletion aside, and what they do: for figures and for who waits."""
+    """The steps that end an event, its message's deletion aside, and what they do: for figures and for who waits.
+    ``followers`` are the functions that get an event by these steps."""
 
     steps: tuple[Step, ...]
     record: Record
     sent: tuple[Delivery, ...]
     unsent: tuple[Delivery, ...]
+    followers: tuple[str, ...]
 
 
 class Endings:
@@ -145,7 +147,8 @@ class Endings:
         if event.webhook:
             told = Delivery("webhook", event.webhook, event.webhook, compact(shown(record)))
             steps.append(outgoing(told, event.function, event.request_id))
-        return Ending(tuple(steps), record, tuple(sent), tuple(unsent))
+        followers = tuple(name for step in steps if isinstance(step, Send) and (name := function_of(step.queue)))
+        return Ending(tuple(steps), record, tuple(sent), tuple(unsent), followers)
 
     def _step(self, delivery: Delivery, event: StoredEvent, *, outbox: bool) -> Send | None:
         """Return the step that sends a delivery, None where nothing can."""

@@ -77,8 +77,7 @@ class Intake:
         key = key_of(event.request_id) if event.request_id else new_id(self._clock.time())
         if key is None:
             raise InvalidParameter(f"request id {event.request_id!r} is not a UUID")
-        delay_s = event.delay_s or None
-        return Send(queue_of(event.function), event.payload, attributes_of(event), delay_s, None, None, key)
+        return Send(queue_of(event.function), event.payload, attributes_of(event), id=key)
 
     def _check(self, event: NewEvent) -> None:
         function = self._deployed.catalog.functions.get(event.function)

@@ -128,7 +128,12 @@ class Outbox:
 
     async def _deliver(self, received: Received) -> None:
         message = received.message
-        parcel = parcel_of(message.attributes, message.body)
+        try:
+            parcel = parcel_of(message.attributes, message.body)
+        except KeyError as lost:
+            log.error("a delivery is damaged, and given up: nobody knows its %s any more", lost)
+            await self._settle(Delete(received.lease))
+            return
         try:
             await self._carry(parcel)
         except NotDelivered as problem:
@@ -194,6 +199,6 @@ class Outbox:
 
 
 def parcel_of(kept: Mapping[str, Any], body: bytes) -> Parcel:
-    """Return what a message of the outbox holds."""
+    """Return what a message of the outbox holds. Raises ``KeyError`` for one whose attributes are damaged."""
     delivery = Delivery(kept["w"], kept["a"], kept["t"], body, kept.get("m") or {}, kept.get("d", False))
     return Parcel(delivery, kept["f"], kept["i"], kept.get("l", NOTHING))

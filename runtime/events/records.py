@@ -19,6 +19,8 @@ SUCCEEDED, FAILED, CANCELLED = 1, 2, 3
 STATES: Final[Mapping[str, int]] = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 """What an event that is over is called, and the state of its record."""
 _NAMES: Final = {state: name for name, state in STATES.items()}
+UNKNOWN: Final = "Unknown"
+"""The condition of an event whose record is damaged."""
 _CANCELLED_ERROR: Final = {"errorType": "Glowplug.Cancelled", "errorMessage": "The event was cancelled."}
 
 
@@ -80,7 +82,7 @@ def shown(record: Record, *, result: bool = True) -> dict[str, Any]:
         if key in kept:
             out[name] = kept[key]
     if record.state != CANCELLED:
-        out["condition"] = kept["c"]
+        out["condition"] = kept.get("c", UNKNOWN)
     if "p" in kept:
         out["phases"] = dict(kept["p"])
     if "z" in kept:
@@ -98,8 +100,9 @@ def _answer(record: Record) -> dict[str, Any]:
         return {"error": _CANCELLED_ERROR}
     if record.body is not None:
         return {"error": _parsed(record.body)}
-    condition = Condition(kept["c"])
-    return {"error": {"errorType": f"Glowplug.{condition.value}", "errorMessage": condition.reason}}
+    condition = kept.get("c", UNKNOWN)
+    reason = next((one.reason for one in Condition if one.value == condition), "What was noted of it is damaged.")
+    return {"error": {"errorType": f"Glowplug.{condition}", "errorMessage": reason}}
 
 
 def _parsed(body: bytes | None) -> Any:

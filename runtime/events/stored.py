@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from glowplug.runtime.identifiers import random_bytes
 from glowplug.runtime.queue.embedded import id_text
@@ -18,11 +18,12 @@ from glowplug.runtime.queue.model import NOTHING, Message, nothing
 from .accepting import NewEvent
 from .retrying import Progress
 
+_T = TypeVar("_T")
 _PREFIX: Final = "async:"
 """Of the names of queues and of records' owners. SQS knows no name with a colon, so no client sees or touches them."""
 
 # Keys of attributes. Those of an event that waits for its first attempt:
-_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _DELAY, _SOURCE, _WEBHOOK, _LINEAGE = "qtcrmdswl"
+_QUALIFIER, _TRACE, _CONTEXT, _RETRIES, _AGE, _SOURCE, _WEBHOOK, _LINEAGE = "qtcrmswl"
 # and those that its attempts add. ``_SEEN`` is how often it had been received when it was last put back: a message
 # that was received more often than that, and is invisible, is one whose attempt is under way or was cut off.
 _RUNS, _REQUEUES, _SEEN = "npx"
@@ -62,7 +63,6 @@ def attributes_of(event: NewEvent) -> dict[str, Any]:
         _CONTEXT: event.client_context,
         _RETRIES: event.retries,
         _AGE: event.max_age_s,
-        _DELAY: event.delay_s,
         _SOURCE: event.source,
         _WEBHOOK: event.webhook,
         _LINEAGE: event.lineage,
@@ -108,18 +108,25 @@ def stored(message: Message) -> StoredEvent:
     return StoredEvent(
         key=message.id,
         function=function,
-        qualifier=kept.get(_QUALIFIER, ""),
+        qualifier=_read(kept, _QUALIFIER, str) or "",
         payload=message.body,
-        progress=Progress(accepted_s + kept.get(_DELAY, 0), kept.get(_RUNS, 0), kept.get(_REQUEUES, 0)),
+        progress=Progress(accepted_s, _read(kept, _RUNS, int) or 0, _read(kept, _REQUEUES, int) or 0),
         sent_ms=message.sent_ms,
-        trace_id=kept.get(_TRACE, ""),
-        client_context=kept.get(_CONTEXT, b""),
-        retries=kept.get(_RETRIES),
-        max_age_s=kept.get(_AGE),
-        source=kept.get(_SOURCE, ""),
-        webhook=kept.get(_WEBHOOK, ""),
-        lineage=kept.get(_LINEAGE, NOTHING),
+        trace_id=_read(kept, _TRACE, str) or "",
+        client_context=_read(kept, _CONTEXT, bytes) or b"",
+        retries=_read(kept, _RETRIES, int),
+        max_age_s=_read(kept, _AGE, int),
+        source=_read(kept, _SOURCE, str) or "",
+        webhook=_read(kept, _WEBHOOK, str) or "",
+        lineage=_read(kept, _LINEAGE, dict) or NOTHING,
     )
+
+
+def _read(kept: Mapping[str, Any], key: str, kind: type[_T]) -> _T | None:
+    """Return what is kept under a key; None where it is of another type. In a damaged file it can be, and one event
+    that nobody can read would hold up all of its function."""
+    value = kept.get(key)
+    return value if isinstance(value, kind) else None
 
 
 def put_back(message: Message, progress: Progress) -> dict[str, Any]:
@@ -131,5 +138,4 @@ def put_back(message: Message, progress: Progress) -> dict[str, Any]:
 
 def cut_off(message: Message, now_ms: int) -> bool:
     """Return whether an attempt of a message is under way; at a start: was cut off when the node ended."""
-    seen: Mapping[str, Any] = message.attributes
-    return message.receives > seen.get(_SEEN, 0) and message.visible_ms > now_ms
+    return message.receives > (_read(message.attributes, _SEEN, int) or 0) and message.visible_ms > now_ms

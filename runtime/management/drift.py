@@ -35,6 +35,7 @@ _NAMES = {
 _DOCUMENTS = {
     "event-invoke": "EventInvokeConfig",
     "scaling": "FunctionScalingConfig",
+    "recursion": "RecursiveLoop",
     "policy": "Permissions",
     "policy-revision": "Permissions",
 }

@@ -137,6 +137,8 @@ class Making:
         ours = {f"event-invoke/{qualifier}" for qualifier in self.was.get("EventInvokeConfigs") or ()}
         if self.was.get("FunctionScalingConfig"):
             ours.update(_scaled(self.was.get("Aliases") or ()))
+        if self.was.get("RecursiveLoop"):
+            ours.add("recursion/")
         documents = {key: value for key, value in made.documents.items() if key not in ours}
         for qualifier, config in wanted.event_invoke.items():
             if not made.versions_of(qualifier):
@@ -150,6 +152,8 @@ class Making:
             named = zip(("MinExecutionEnvironments", "MaxExecutionEnvironments"), wanted.scaling, strict=True)
             bounds = {name: value for name, value in named if value is not None}
             documents |= dict.fromkeys(_scaled(wanted.aliases), bounds)
+        if wanted.recursion:
+            documents["recursion/"] = {"RecursiveLoop": wanted.recursion}
         return documents
 
     def _permitted(self, logical_id: str, wanted: WantedFunction, made: Function) -> Function:

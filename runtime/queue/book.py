@@ -76,12 +76,15 @@ class Book:
         self._next_sequence = self._reserved_until = max(highest + 1, self.mark("sequence"))
 
     def reread(self) -> None:
-        """Read the queues."""
+        """Read the queues. Raises ``sqlite3.DatabaseError`` where they are damaged."""
         rows = self._connection.execute("SELECT number, name, settings, created_ms, modified_ms FROM queues")
-        self.queues = {
-            name: Queue(number, name, settings_of(text), created, modified)
-            for number, name, text, created, modified in rows
-        }
+        try:
+            self.queues = {
+                name: Queue(number, name, settings_of(text), created, modified)
+                for number, name, text, created, modified in rows
+            }
+        except (ValueError, TypeError) as error:
+            raise sqlite3.DatabaseError(f"the settings of a queue are damaged: {error}") from error
 
     def queue(self, name: str) -> Queue:
         """Return a queue. Raises ``QueueNotFound``."""

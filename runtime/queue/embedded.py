@@ -16,7 +16,7 @@ from glowplug.runtime.errors import InvalidParameter, StaleLease
 
 from .attributes import attributes_digest, attributes_of, body_digest, sender_of, trace_of
 from .model import Lease, Queue, Received
-from .ports import Incoming, Traits
+from .ports import Incoming
 from .steps import Delete, Extend, Step
 from .store import QueueStore
 
@@ -60,11 +60,9 @@ class EmbeddedQueue:
     def __repr__(self) -> str:
         return f"<EmbeddedQueue {self._name}>"
 
-    async def traits(self) -> Traits:
-        """Look at the queue's attributes. Raises ``QueueNotFound``."""
-        settings = self._store.queue(self._name).settings
-        arn = arn_of(self._region, self._account_id, self._name)
-        return Traits(arn, round(settings.visibility_s), settings.fifo)
+    async def visibility_s(self) -> int:
+        """Return for how long messages are hidden where a receive does not say. Raises ``QueueNotFound``."""
+        return round(self._store.queue(self._name).settings.visibility_s)
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages, as soon as there is one; none after ``wait_s``."""

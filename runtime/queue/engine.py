@@ -107,6 +107,9 @@ class Engine:
         engine = cls(path, clock)
         try:
             engine._prepare()
+        except UnicodeDecodeError as error:  # of what SQLite says of a damaged schema, and quotes from it
+            engine._connection.close()
+            raise sqlite3.DatabaseError("its schema is damaged") from error
         except BaseException:
             engine._connection.close()
             raise
@@ -119,7 +122,7 @@ class Engine:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-        damage = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        damage = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
         if damage != ["ok"]:
             raise sqlite3.DatabaseError("; ".join(damage))
         migrate(connection, self._path, MIGRATIONS)

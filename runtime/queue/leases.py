@@ -10,7 +10,7 @@ from glowplug.runtime.errors import StaleLease
 from .book import Book, Change
 from .groups import Groups
 from .model import LONGEST_LEASE_S, Lease, Unchanged
-from .rows import pack, unpack
+from .rows import pack, parts_of
 from .steps import Delete, Extend, Release, Withdraw
 
 
@@ -60,7 +60,7 @@ class Leases:
             raise self._stale(lease)
         data = held[0]
         if not isinstance(step.attributes, Unchanged):
-            parts = unpack(data)
+            parts = parts_of(data)
             parts.pop("a", None)
             data = pack({**parts, "a": dict(step.attributes)} if step.attributes else parts)
         row = self._connection.execute(

@@ -7,7 +7,7 @@ import sqlite3
 from .book import Book, Change
 from .groups import Groups
 from .model import Message
-from .rows import MESSAGE, Row, message
+from .rows import MESSAGE, WITHOUT_BODY, Row, message
 from .steps import Discard, Find, Peek
 from .tables import TIME_ORDERED
 
@@ -36,7 +36,7 @@ class Messages:
     def peek(self, step: Peek) -> list[Message]:
         """Look at messages without leasing them."""
         queue = self._book.queue(step.queue)
-        columns = MESSAGE if step.bodies else MESSAGE.replace("body", "x''")
+        columns = MESSAGE if step.bodies else WITHOUT_BODY
         rows: list[Row] = self._connection.execute(
             f"SELECT {columns} FROM messages WHERE queue = ?"  # noqa: S608 - names of columns
             " ORDER BY visible_ms, receives, sequence LIMIT ? OFFSET ?",

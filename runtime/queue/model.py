@@ -124,6 +124,18 @@ class Sent:
     duplicate: bool = False
 
 
+Place = tuple[int, int, int]
+"""Where a message is among those of its queue, in the order in which they are received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of a ``Move``: how many went, and where to go on; ``after`` of None: nothing is left to look at."""
+
+    count: int
+    after: Place | None
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """How many messages a queue has. ``oldest_s``: the age of the oldest of the 100 that come next, 0 without any."""

@@ -4,12 +4,20 @@ transaction."""
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 from .book import Book, Change
 from .groups import Groups
-from .model import Queue
-from .rows import MESSAGE, Row, packed, unpack
+from .model import Moved, Place, Queue
+from .rows import WITHOUT_BODY, Row, packed, parts_of
 from .steps import Move
+
+_LOOKED_AT = 1_000  # in one step, where most of them stay: others wait for the transaction
+_FIRST: Place = (-1, -1, -1)
+_LAST = 2**63 - 1
+_NEXT = f"""SELECT {WITHOUT_BODY} FROM messages
+    WHERE queue = ? AND visible_ms <= ? AND (visible_ms, receives, sequence) > (?, ?, ?) AND sequence <= ?
+    ORDER BY visible_ms, receives, sequence LIMIT ?"""  # noqa: S608 - names of columns
 
 
 class Moving:
@@ -20,33 +28,37 @@ class Moving:
         self._book = book
         self._groups = groups
 
-    def move(self, step: Move, change: Change) -> int:
+    def move(self, step: Move, change: Change) -> Moved:
         """Move visible messages to another queue, or back to where they came from."""
         queue = self._book.queue(step.queue)
         target = None if step.target is None else self._book.queue(step.target)
-        rows: list[Row] = self._connection.execute(
-            f"SELECT {MESSAGE} FROM messages WHERE queue = ? AND visible_ms <= ?"  # noqa: S608 - names of columns
-            " ORDER BY visible_ms, receives, sequence LIMIT ?",
-            (queue.number, change.now_ms, step.limit),
-        ).fetchall()
-        moved = 0
-        for row in sorted(rows):
-            group = None if row[5] is None else self._groups.name(row[5])
-            source = unpack(row[7]).get("s")
-            to = target or (self._book.queues.get(source) if source is not None else None)
-            if to is None or to.number == queue.number:
-                continue
-            self.transfer(row, queue, to, group, None, change)
+        after, until = step.after or _FIRST, _LAST if step.until is None else step.until
+        going: list[tuple[Row, Queue]] = []
+        looked_at = 0
+        with closing(self._connection.execute(_NEXT, (queue.number, change.now_ms, *after, until, _LOOKED_AT))) as rows:
+            for row in rows:
+                looked_at += 1
+                after = (row[1], row[2], row[0])
+                if (to := target or self._origin(row)) is not None and to.number != queue.number:
+                    going.append((row, to))
+                    if len(going) >= step.limit:
+                        break
+        for row, to in sorted(going, key=lambda one: one[0][0]):  # they keep the order in which they were sent
+            self.transfer(row, queue, to, None if row[5] is None else self._groups.name(row[5]), None, change)
             if row[5] is not None:
                 self._groups.refresh(queue.number, row[5], change)
-            moved += 1
-        return moved
+        more = looked_at == _LOOKED_AT or len(going) == step.limit
+        return Moved(len(going), after if more else None)
+
+    def _origin(self, row: Row) -> Queue | None:
+        source = parts_of(row[7]).get("s")
+        return None if source is None else self._book.queues.get(source)
 
     def transfer(
         self, row: Row, queue: Queue, target: Queue, group: str | None, source: str | None, change: Change
     ) -> None:
         """Give a message to another queue. It gets a new number, so that no lease of it is valid any more."""
-        parts = unpack(row[7])
+        parts = parts_of(row[7])
         name = group if group is not None else parts.get("g")
         ordered = None
         if target.settings.fifo:

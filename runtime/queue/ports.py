@@ -26,20 +26,11 @@ class Incoming:
     attributes_md5: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What a consumer must know of a queue before it polls. Seconds."""
-
-    arn: str
-    visibility_s: int
-    fifo: bool
-
-
 class MessageQueue(Protocol):
     """One queue. All raise ``QueueNotFound`` when it is gone, and ``GlowplugError`` when it cannot be reached."""
 
-    async def traits(self) -> Traits:
-        """Look at the queue's attributes."""
+    async def visibility_s(self) -> int:
+        """Return for how long messages are hidden where a receive does not say."""
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages, as soon as there is one; none after ``wait_s``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgpack
@@ -10,7 +11,11 @@ from .model import NOTHING, Attributes, Message
 
 MESSAGE = "sequence, visible_ms, receives, sent_ms, first_ms, ordered, id, attributes, body"
 """The columns of a message, in the order of ``Row``."""
+WITHOUT_BODY = MESSAGE.replace("body", "x''")
+"""The same of one whose body is not needed: those of many may be more than there is memory."""
 Row = tuple[int, int, int, int, int | None, int | None, bytes, bytes | None, bytes]
+
+_log = logging.getLogger(__name__)
 
 
 def pack(values: Attributes) -> bytes | None:
@@ -19,8 +24,21 @@ def pack(values: Attributes) -> bytes | None:
 
 
 def unpack(data: bytes | None) -> dict[str, Any]:
-    """Return a mapping that was kept."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False) if data else {}
+    """Return a mapping that was kept. Bytes that are none any more are as if nothing had been kept: SQLite has no check
+    sums, and a message that cannot be received would stop all that come behind it."""
+    if not data:
+        return {}
+    try:
+        values = msgpack.unpackb(data, raw=False, strict_map_key=False)
+    except (ValueError, TypeError) as error:
+        _log.error("attributes of a message or a record are damaged, and left out: %s", error)
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def parts_of(data: bytes | None) -> dict[str, Any]:
+    """Return what ``packed`` made: ``a`` for attributes, ``d``, ``s`` and ``g``, as far as it is there and whole."""
+    return {key: value for key, value in unpack(data).items() if isinstance(value, dict if key == "a" else str)}
 
 
 def packed(
@@ -38,7 +56,7 @@ def message(row: Row, queue: str, group: str | None) -> Message:
     sequence, visible_ms, receives, sent_ms, first_ms, _, key, data, body = row
     if data is None:
         return Message(key, queue, body, sequence, sent_ms, visible_ms, receives, first_ms, group)
-    parts = unpack(data)
+    parts = parts_of(data)
     return Message(
         id=key,
         queue=queue,

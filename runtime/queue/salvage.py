@@ -19,7 +19,7 @@ from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import StateError
 from glowplug.runtime.schema import migrate, unusable
 
-from .book import text_of
+from .book import settings_of, text_of
 from .engine import Engine
 from .model import QueueSettings
 from .tables import MIGRATIONS
@@ -70,6 +70,7 @@ def _save(path: Path, saved: Path) -> dict[str, int]:
     damaged = sqlite3.connect(path, isolation_level=None)
     target = sqlite3.connect(saving, isolation_level=None)
     try:
+        damaged.text_factory = _text
         damaged.execute("PRAGMA query_only = ON")
         damaged.execute("PRAGMA cell_size_check = ON")
         target.execute("PRAGMA synchronous = FULL")
@@ -94,12 +95,29 @@ def _copy(damaged: sqlite3.Connection, target: sqlite3.Connection, table: str, c
     marks = ", ".join("?" for _ in columns.split(","))
     count = 0
     for row in _readable(damaged, table, columns):
+        values = _whole(row) if table == "queues" else row
         try:
-            added = target.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", row)  # noqa: S608
+            added = target.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608
             count += added.rowcount
         except sqlite3.IntegrityError as error:  # bytes of another row: of a type that the column does not take
             _log.warning("%s %s is not readable: %s", table, row[0], error)
     return count
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _whole(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the row of a queue, with the defaults where its settings are damaged: its name is what brings its messages
+    to whom they are for."""
+    *others, settings = row
+    try:
+        settings_of(settings)
+    except (ValueError, TypeError) as error:
+        _log.warning("queue %s has the default settings now: its own are damaged: %s", row[1], error)
+        settings = text_of(QueueSettings(fifo=str(row[1]).endswith(".fifo")))
+    return (*others, settings)
 
 
 def _readable(damaged: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
@@ -112,7 +130,7 @@ def _readable(damaged: sqlite3.Connection, table: str, columns: str) -> Iterator
                 yield row
                 start = row[0] + 1
             return
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             start = _after(damaged, query, start)
 
 
@@ -122,7 +140,7 @@ def _after(damaged: sqlite3.Connection, query: str, broken: int) -> int:
     def works(start: int) -> bool:
         try:
             return damaged.execute(query, (start,)).fetchone() is not None
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             return False
 
     step = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .model import KEEP, Attributes, Lease, QueueSettings, Record, Unchanged, nothing
+from .model import KEEP, Attributes, Lease, Place, QueueSettings, Record, Unchanged, nothing
 
 # --- steps: messages --------------------------------------------------------------------------------------------------
 
@@ -69,11 +69,16 @@ class Release:
 @dataclass(frozen=True, slots=True)
 class Move:
     """Move up to ``limit`` visible messages of ``queue`` to ``target``, or each to the queue that it came from where
-    ``target`` is None; gives how many. Those whose queue is gone stay."""
+    ``target`` is None; gives ``Moved``. Those that came from none, or whose queue is gone, stay.
+
+    ``after``: where another ended; what was left there is not looked at again. ``until``: a sequence number; a message
+    with a later one, which may have been moved before and come back, stays."""
 
     queue: str
     target: str | None = None
     limit: int = 100
+    after: Place | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +29,7 @@ from glowplug.runtime.errors import StateError
 
 from .bells import Bells
 from .groupcommit import GroupCommit, Statistics
-from .model import Counts, Message, Queue, QueueSettings, Received, Record
+from .model import Counts, Message, Moved, Queue, QueueSettings, Received, Record
 from .steps import (
     ChangeQueue,
     Count,
@@ -182,16 +183,19 @@ class QueueStore:
         """Delete all messages that are in a queue now, leased or not; return how many. A backlog goes in pieces."""
         return await self._repeat(Discard(name, self._commits.engine.newest))
 
-    async def redrive(self, name: str, target: str | None = None, most: int | None = None) -> int:
+    async def redrive(self, name: str, target: str | None = None) -> int:
         """Move the visible messages of a queue to another, or back to where they came from; return how many."""
-        moved = 0
-        while most is None or moved < most:
-            step = Move(name, target, 100 if most is None else min(100, most - moved))
-            count: int = (await self.apply(step))[0]
-            moved += count
-            if count < step.limit:
-                break
-        return moved
+        return sum([moved async for moved in self.redriving(name, target)])
+
+    async def redriving(self, name: str, target: str | None = None, piece: int = 100) -> AsyncIterator[int]:
+        """Do the same in pieces, giving how many each had. Of what comes to the queue meanwhile nothing is moved."""
+        step = Move(name, target, piece, until=self._commits.engine.newest)
+        while True:
+            moved: Moved = (await self.apply(step))[0]
+            yield moved.count
+            if moved.after is None:
+                return
+            step = replace(step, after=moved.after)
 
     async def counts(self, name: str) -> Counts:
         """Count the messages of a queue. Raises ``QueueNotFound``."""

@@ -26,7 +26,7 @@ def a_function(spec: FunctionSpec, slot: int = 0, *, url: bool = False) -> Funct
 def wanted(spec: FunctionSpec, *, url: bool = False) -> WantedFunction:
     """Return a template's wish for ``spec`` and nothing else, or a URL of its latest version."""
     urls = {LATEST: WantedUrl("NONE", "BUFFERED", {})} if url else {}
-    return WantedFunction(spec, (), {}, {}, None, None, {}, {}, urls, {}, ())
+    return WantedFunction(spec, (), {}, {}, None, None, {}, {}, urls, {}, (), "")
 
 
 class Deployed:

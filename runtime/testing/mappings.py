@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from glowplug.runtime.errors import GlowplugError, InvalidParameter
 from glowplug.runtime.events.mapping.pollers import MappingStatus
-from glowplug.runtime.queue.ports import Incoming, Traits
+from glowplug.runtime.queue.ports import Incoming
 
 from .clock import ManualClock
 
@@ -49,7 +49,7 @@ class FakeQueue:
 
     def __init__(self, clock: ManualClock, *, visibility_s: int = 30, fifo: bool = False) -> None:
         self.arn = f"arn:aws:sqs:us-east-1:000000000000:jobs{'.fifo' if fifo else ''}"
-        self.visibility_s = visibility_s
+        self.hidden_s = visibility_s
         self.failure: GlowplugError | None = None
         self.late_s = 0.0
         self.deleted: list[str] = []
@@ -83,10 +83,10 @@ class FakeQueue:
         """How often each message that is left was received."""
         return {one.body: one.receives for one in self._messages.values()}
 
-    async def traits(self) -> Traits:
-        """Say what it is."""
-        self._fail("traits")
-        return Traits(self.arn, self.visibility_s, self._fifo)
+    async def visibility_s(self) -> int:
+        """Return for how long messages are hidden where a receive does not say."""
+        self._fail("visibility_s")
+        return self.hidden_s
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Lease messages, as soon as there are any."""
@@ -101,7 +101,7 @@ class FakeQueue:
             finally:
                 alarm.cancel()
             self._fail("receive")
-        leased = [self._lease(one, self.visibility_s if visibility_s is None else visibility_s) for one in found]
+        leased = [self._lease(one, self.hidden_s if visibility_s is None else visibility_s) for one in found]
         if self.late_s:
             await self._clock.sleep(self.late_s)
         return leased

@@ -372,6 +372,16 @@ def test_a_wrong_queue_is_refused(own: Any, code: str, queue: str, attributes: d
     refused(code, own.create_queue, QueueName=queue, Attributes=attributes)
 
 
+def moved_from(own: Any, arn: str) -> tuple[str, int]:
+    """Run a move task; return how it ended, and how many messages it moved."""
+    own.start_message_move_task(SourceArn=arn)
+    deadline_s = time.monotonic() + 10
+    while (task := own.list_message_move_tasks(SourceArn=arn)["Results"][0])["Status"] == "RUNNING":
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    return task["Status"], task["ApproximateNumberOfMessagesMoved"]
+
+
 def test_dead_letters_are_moved_back(own: Any, name: str) -> None:
     dead = own.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
     arn = own.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -385,17 +395,28 @@ def test_dead_letters_are_moved_back(own: Any, name: str) -> None:
     (seen,) = own.receive_message(QueueUrl=dead, AttributeNames=["All"], VisibilityTimeout=0)["Messages"]
     assert seen["Attributes"]["DeadLetterQueueSourceArn"].endswith(f":{name}")
     time.sleep(0.01)
-    own.start_message_move_task(SourceArn=arn)
-    deadline_s = time.monotonic() + 10
-    while (task := own.list_message_move_tasks(SourceArn=arn)["Results"][0])["Status"] == "RUNNING":
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    assert ("COMPLETED", 3) == (task["Status"], task["ApproximateNumberOfMessagesMoved"])
+    assert ("COMPLETED", 3) == moved_from(own, arn)
     back = own.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])["Messages"]
     assert [("0", "1"), ("1", "1"), ("2", "1")] == sorted(
         (one["Body"], one["Attributes"]["ApproximateReceiveCount"]) for one in back
     )
     refused("InvalidParameterValue", own.start_message_move_task, SourceArn=arn.removesuffix("-dead"))
+
+
+def test_dead_letters_are_moved_back_from_behind_what_was_sent_there(own: Any, name: str) -> None:
+    dead = own.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+    arn = own.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "1"})
+    url = own.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})["QueueUrl"]
+    entries = [{"Id": str(number), "MessageBody": "sent there"} for number in range(10)]
+    for _ in range(10):
+        own.send_message_batch(QueueUrl=dead, Entries=entries)
+    own.send_message(QueueUrl=url, MessageBody="dead letter")
+    assert 1 == len(own.receive_message(QueueUrl=url, VisibilityTimeout=0)["Messages"])
+    time.sleep(0.01)
+    assert "Messages" not in own.receive_message(QueueUrl=url)
+    assert ("COMPLETED", 1) == moved_from(own, arn)
+    assert ["dead letter"] == [one["Body"] for one in own.receive_message(QueueUrl=url)["Messages"]]
 
 
 def test_an_unknown_operation_is_refused_by_name(own: Any, name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from glowplug.runtime.errors import StateError
 from glowplug.runtime.queue.model import QueueSettings, Record
 from glowplug.runtime.queue.salvage import opened
-from glowplug.runtime.queue.steps import Count, CreateQueue, InsertRecord, Peek, Receive, ScanRecords, Send
+from glowplug.runtime.queue.steps import Count, CreateQueue, InsertRecord, Peek, Receive, ScanRecords, Send, Sweep
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import HandClock
 
@@ -65,6 +65,36 @@ def test_what_is_readable_of_a_damaged_file_is_saved(full: Path, seed: int, capl
     assert outcomes[1][0].sequence > MESSAGES  # type: ignore[index]
     engine.close()
     opened(full, HandClock()).close()  # and it is whole now
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_bits_that_changed_cost_what_they_are_in_and_hold_nothing_up(full: Path, seed: int) -> None:
+    """In a value or an index, which SQLite does not look at unless it is asked to, as in what it trips over."""
+    numbers = random.Random(seed)
+    data = bytearray(full.read_bytes())
+    for _ in range(10):
+        data[numbers.randrange(24 * PAGE, len(data))] ^= 1 << numbers.randrange(8)
+    full.write_bytes(data)
+    engine = opened(full, HandClock())
+    found = 0
+    for queue in engine.queues:
+        (received,) = engine.run([(Receive(queue.name, MESSAGES),)]).outcomes
+        assert isinstance(received, list)
+        found += len(received[0])
+    assert MESSAGES - 300 < found
+    (swept, scanned, counted) = engine.run([(Sweep(),), (ScanRecords("f", limit=1_000),), (Count(),)]).outcomes
+    assert all(isinstance(one, list) for one in (swept, scanned, counted))
+    engine.close()
+
+
+def test_the_settings_of_a_queue_that_are_damaged_are_the_defaults_and_its_name_is_kept(full: Path) -> None:
+    full.write_bytes(full.read_bytes().replace(b'"extra":', b'"extrb":'))
+    engine = opened(full, HandClock())
+    assert {"plain": False, "o.fifo": True} == {queue.name: queue.settings.fifo for queue in engine.queues}
+    (received,) = engine.run([(Receive("o.fifo", 300),)]).outcomes
+    assert isinstance(received, list)
+    assert 200 == len(received[0])
+    engine.close()
 
 
 def test_a_file_of_which_nothing_can_be_read_is_left_alone(full: Path) -> None:

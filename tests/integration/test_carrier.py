@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,16 @@ class Road:
         self.carried.append(parcel)
 
 
-async def outboxed(tmp_path: Path, road: Road, *, seconds: int, age_s: float = 100) -> tuple[int, Book]:
+async def outboxed(
+    tmp_path: Path, road: Road, *, seconds: int, age_s: float = 100, damaged: bool = False
+) -> tuple[int, Book]:
     """Put one delivery into an outbox, let time pass; return what is left, and what was counted."""
     clock, book = ManualClock(), Book()
     async with await QueueStore.open(tmp_path / "queue.db", clock) as store:
         outbox = Outbox(store, road, FakeAcceptor(), book, clock, delays=Delays(), age_s=age_s)
         await outbox.start()
-        await store.apply(outgoing(Delivery("webhook", "arn:t", "http://x/", b"{}"), "f", ID))
+        step = outgoing(Delivery("webhook", "arn:t", "http://x/", b"{}"), "f", ID)
+        await store.apply(replace(step, attributes={}) if damaged else step)
         for _ in range(seconds):
             await clock.advance(1)
             for _ in range(20):
@@ -163,3 +167,9 @@ async def test_the_outbox_gives_up_what_is_refused_for_good_and_what_is_too_old(
     (tmp_path / "queue.db").unlink()
     left, book = await outboxed(tmp_path, Road(*(NotDelivered("down") for _ in range(9))), seconds=20, age_s=10)
     assert (0, 1) == (left, book.of("f").delivery_failures)
+
+
+async def test_the_outbox_gives_up_what_is_damaged(tmp_path: Path) -> None:
+    road = Road()
+    left, _ = await outboxed(tmp_path, road, seconds=2, damaged=True)
+    assert (0, []) == (left, road.carried)

@@ -50,8 +50,7 @@ def queue(endpoint: str, name: str = "jobs") -> ExternalQueue:
 async def test_messages_go_and_come_with_everything_that_an_event_shows(client: Any, endpoint: str) -> None:
     url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "45"})["QueueUrl"]
     jobs = queue(endpoint)
-    traits = await jobs.traits()
-    assert (f"{ARN}jobs", 45, False) == (traits.arn, traits.visibility_s, traits.fifo)
+    assert 45 == await jobs.visibility_s()
     attributes = {"a": MessageAttribute("String", "é"), "b": MessageAttribute("Binary", b"\0\1")}
     given = {
         "a": {"DataType": "String", "StringValue": "é"},
@@ -85,10 +84,9 @@ async def test_more_than_ten_are_deleted_and_kept_in_chunks(client: Any, endpoin
     jobs.close()
 
 
-async def test_a_fifo_queue_says_what_it_is(client: Any, endpoint: str) -> None:
+async def test_messages_of_a_fifo_queue_come_with_their_group(client: Any, endpoint: str) -> None:
     url = client.create_queue(QueueName="jobs.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     jobs = queue(endpoint, "jobs.fifo")
-    assert (await jobs.traits()).fifo
     client.send_message(QueueUrl=url, MessageBody="a", MessageGroupId="g", MessageDeduplicationId="1")
     (message,) = await jobs.receive(10, wait_s=1)
     assert "g" == message.system["MessageGroupId"]
@@ -98,7 +96,7 @@ async def test_a_fifo_queue_says_what_it_is(client: Any, endpoint: str) -> None:
 async def test_cancel_race_messages_for_a_receiver_that_has_gone_are_given_back(client: Any, endpoint: str) -> None:
     url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
     jobs = queue(endpoint)
-    await jobs.traits()
+    await jobs.visibility_s()
     receiving = asyncio.create_task(jobs.receive(10, wait_s=10))
     await asyncio.sleep(0.3)
     receiving.cancel()
@@ -118,7 +116,7 @@ async def test_cancel_race_messages_that_came_in_the_moment_of_the_cancel_are_gi
     """They are here, and whoever asked has not looked at them yet and never will."""
     url = client.create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
     jobs = queue(endpoint)
-    await jobs.traits()
+    await jobs.visibility_s()
     client.send_message(QueueUrl=url, MessageBody="here")
     receiving = asyncio.create_task(jobs.receive(10, wait_s=10))
     await asyncio.sleep(0)
@@ -196,9 +194,9 @@ async def test_only_what_says_so_is_a_message_that_others_have(
 
 async def test_what_is_not_there_and_who_does_not_answer(client: Any, endpoint: str) -> None:
     with pytest.raises(QueueNotFound):
-        await queue(endpoint, "nobodys").traits()
+        await queue(endpoint, "nobodys").visibility_s()
     with pytest.raises(QueueUnreachable, match="EndpointConnectionError"):
-        await queue("http://127.0.0.1:1").traits()
+        await queue("http://127.0.0.1:1").visibility_s()
 
 
 async def test_queues_of_this_node_are_embedded_and_all_others_are_looked_for_elsewhere(

@@ -81,6 +81,7 @@ def test_without_a_budget_the_cache_decides() -> None:
         ("GLOWPLUG_WEBHOOK_HOSTS", "example.com/hook"),
         ("GLOWPLUG_WEBHOOK_HOSTS", "a*.example.com"),
         ("GLOWPLUG_WEBHOOK_HOSTS", "example.com:65536"),
+        ("GLOWPLUG_ASYNC_RETRY_SECONDS", "21601"),
         ("GLOWPLUG_LIMIT_LOG_TAIL_BYTES", "0"),
         ("GLOWPLUG_LIMIT_LEDGER_RECORDS", "-1"),
     ],

@@ -32,6 +32,7 @@ from glowplug.runtime.queue.steps import Extend, GetRecord, PutRecord, Send
 from glowplug.runtime.queue.store import QueueStore
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
 FULL = Throttled("Rate Exceeded.", reason="ConcurrentInvocationLimitExceeded", retry_after_s=1)
 
 
@@ -214,17 +215,35 @@ async def test_short_handlers_keep_few_lanes_and_long_ones_get_more(rig: EventRi
 
 async def test_of_several_that_are_delayed_none_is_forgotten(rig: EventRig) -> None:
     """A receive that finds one sets no alarm for those that follow; only an empty one does."""
-    ids = [await rig.send(delay_s=delay) for delay in (1, 2, 3)]
+    await rig.intake.open("f")
+    events = [rig.intake.step(NewEvent("f", "", b"{}")) for _ in range(3)]
+    await rig.store.apply(*(replace(one, delay_s=delay_s) for delay_s, one in enumerate(events, start=1)))
     await rig.pass_s(5)
-    assert ["succeeded"] * 3 == [await rig.state(one) for one in ids]
+    assert {one.id for one in events} == {key_of(one.request_id) for one in rig.handlers.seen}
 
 
-async def test_a_delayed_event_waits_and_its_age_counts_from_then(rig: EventRig) -> None:
-    request_id = await rig.send(delay_s=5, max_age_s=1)
-    await rig.pass_s(4)
-    assert ([], "queued") == (rig.handlers.seen, await rig.state(request_id))
-    await rig.pass_s(2)
-    assert "succeeded" == await rig.state(request_id)
+async def test_an_event_whose_attributes_are_damaged_runs_without_them(rig: EventRig) -> None:
+    await rig.intake.open("f")
+    damaged = {"n": "2", "p": [], "x": "1", "q": 7, "c": "{}", "l": 1, "r": b"", "s": "kept"}
+    await rig.store.apply(replace(rig.intake.step(NewEvent("f", "", b"1")), attributes=damaged))
+    await rig.send(payload=b"2")
+    await rig.restart()
+    await rig.quiet()
+    assert {b"1", b"2"} == {one.payload for one in rig.handlers.seen}
+    assert {"", "kept"} == {one.get("source", "") for one in await rig.results.listing(["f"], "succeeded", 10)}
+
+
+async def test_a_record_whose_attributes_are_damaged_is_shown_without_them(rig: EventRig) -> None:
+    rig.change(reserved=0)
+    request_id = await rig.send()
+    await rig.quiet()
+    found = await rig.results.find(request_id)
+    assert found.record is not None
+    await rig.store.apply(PutRecord(replace(found.record, attributes={})))
+    shown = await rig.shown(request_id)
+    assert ("failed", "Unknown", "Glowplug.Unknown") == (
+        shown["state"], shown["condition"], shown["error"]["errorType"]
+    )  # fmt: skip
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -272,6 +291,15 @@ async def test_the_end_and_what_is_sent_of_it_are_one(rig: EventRig) -> None:
     assert 0 == (await rig.store.counts(queue_of("f"))).total
 
 
+async def test_an_event_that_another_ones_end_brought_is_counted_as_received(rig: EventRig) -> None:
+    await rig.intake.open("g")
+    rig.configure(DestinationConfig={"OnSuccess": {"Destination": f"{FUNCTION}g"}})
+    await rig.send()
+    await rig.quiet()
+    assert ["f", "g"] == [one.function for one in rig.handlers.seen]
+    assert (1, 1) == (rig.book.of("f").received, rig.book.of("g").received)
+
+
 async def test_a_destination_that_nothing_delivers_to_is_named_and_counted(rig: EventRig) -> None:
     rig.configure(DestinationConfig={"OnSuccess": {"Destination": f"{ARN}nowhere"}})
     request_id = await rig.send()
@@ -291,8 +319,6 @@ async def test_a_full_destination_takes_the_record_later(rig: EventRig) -> None:
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
-
-FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
 
 
 def ring(rig: EventRig, *names: str, side: str = "OnSuccess") -> None:

@@ -386,7 +386,7 @@ async def test_a_queue_that_is_gone_is_told_of_and_asked_for_again() -> None:
         stage.map()
         await stage.clock.advance(60)
         assert "Queue not found: jobs" == stage.pollers.status("u").problem
-        assert stage.queue.calls.count("traits") < 20
+        assert stage.queue.calls.count("visibility_s") < 20
         stage.queue.failure = None
         stage.queue.put("a")
         await stage.clock.advance(11)

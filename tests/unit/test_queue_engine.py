@@ -32,6 +32,7 @@ from glowplug.runtime.queue.steps import (
     DeleteRecord,
     GetRecord,
     InsertRecord,
+    Move,
     Peek,
     PutRecord,
     Receive,
@@ -215,6 +216,25 @@ def test_release_keeps_a_note_and_other_attributes(held: Held) -> None:
 
 
 # --- restarts, clocks, schemas ----------------------------------------------------------------------------------------
+
+
+DAMAGED = [b"\x81\xa1a", b"\x81\xa1\xffa", b"\x93\x01\x02\x03", b"\x81\xa1a\x07", b"\xc1", b"\x81\x81\x01\x02\x03"]
+
+
+@pytest.mark.parametrize("data", DAMAGED, ids=bytes.hex)
+def test_attributes_that_are_damaged_are_left_out_and_hold_nothing_up(held: Held, data: bytes) -> None:
+    """SQLite has no check sums: bytes that changed on the disk come as they are."""
+    held.one(CreateQueue("others", QueueSettings()))
+    held.do(Send("jobs", b"1", {"a": 1}), Send("jobs", b"2", {"b": 2}), InsertRecord(record(1, attributes={"c": 3})))
+    for table, number in (("messages", "sequence"), ("records", "number")):
+        held.engine._connection.execute(f"UPDATE {table} SET attributes = ? WHERE {number} = 1", (data,))
+    assert [{}, {"b": 2}] == [one.attributes for one in held.one(Peek("jobs"))]
+    assert 2 == held.one(Move("jobs", "others")).count
+    first, second = held.one(Receive("others", 10))
+    assert [(b"1", {}), (b"2", {"b": 2})] == [(one.message.body, one.message.attributes) for one in (first, second)]
+    held.do(Release(first.lease, attributes={"d": 4}), Delete(second.lease))
+    assert {"d": 4} == held.one(Receive("others"))[0].message.attributes
+    assert held.one(GetRecord(key(1))).attributes in ({}, {"a": 7})
 
 
 def test_a_number_is_not_given_twice_after_a_restart(held: Held) -> None:

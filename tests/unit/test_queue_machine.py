@@ -187,11 +187,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 3))
     def redrive(self, limit: int) -> None:
-        (moved,) = self.run(Move("dead", limit=limit))
         visible = [kept for kept in self.of("dead") if kept.visible_ms <= self.now_ms]
-        first = sorted(visible, key=lambda kept: (kept.visible_ms, kept.receives, kept.sequence))[:limit]
-        movable = [kept for kept in first if kept.source is not None]
-        assert len(movable) == moved
+        (moved,) = self.run(Move("dead", limit=limit))
+        ordered = sorted(visible, key=lambda kept: (kept.visible_ms, kept.receives, kept.sequence))
+        movable = [kept for kept in ordered if kept.source is not None][:limit]
+        assert len(movable) == moved.count
+        last = movable[-1] if movable else None
+        assert moved.after == (
+            (last.visible_ms, last.receives, last.sequence) if last and len(movable) == limit else None
+        )
         for kept in movable:
             assert kept.source is not None
             kept.queue, kept.source = kept.source, None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
+from glowplug.runtime.queue import moving
 from glowplug.runtime.queue.model import QueueSettings, Record, Sent
 from glowplug.runtime.queue.steps import (
     Delete,
@@ -216,6 +217,36 @@ async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: 
     end()
     await send(store, "jobs", b"three")
     assert not called.is_set()
+
+
+async def test_dead_letters_are_moved_back_past_any_number_that_came_from_nowhere(
+    store: QueueStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_LOOKED_AT", 40)
+    await store.create("dead", QueueSettings())
+    await store.change("jobs", QueueSettings(max_receives=1, dead_letter="dead"))
+    await store.apply(*(Send("dead", b"sent here") for _ in range(100)))
+    await store.apply(*(Send("jobs", b"%d" % number) for number in range(250)))
+    for _ in range(2):
+        await store.receive("jobs", 1_000, visibility_s=0.001)
+        await clock.advance(1)
+    assert 350 == (await store.counts("dead")).total
+    assert 250 == await store.redrive("dead")
+    assert (100, 250) == ((await store.counts("dead")).total, (await store.counts("jobs")).visible)
+    assert [b"%d" % number for number in range(250)] == [one.message.body for one in await store.receive("jobs", 250)]
+
+
+async def test_what_comes_back_while_a_queue_is_redriven_is_not_moved_again(
+    store: QueueStore, clock: ManualClock
+) -> None:
+    await store.create("others", QueueSettings())
+    await store.apply(*(Send("jobs", b"") for _ in range(6)))
+    pieces = []
+    async for moved in store.redriving("jobs", "others", piece=2):
+        pieces.append(moved)
+        await clock.advance(1)
+        await store.redrive("others", "jobs")
+    assert [2, 2, 2, 0] == pieces
 
 
 async def test_a_message_is_found_by_an_id_that_begins_with_its_time(store: QueueStore) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from glowplug.runtime.config import NodeConfig
 from glowplug.runtime.events.outcomes import (
     MESSAGE_BYTES,
     Invocation,
@@ -28,6 +30,8 @@ from glowplug.runtime.events.retrying import (
     overdue,
     settle,
 )
+from glowplug.runtime.events.schedule import DAY_S
+from glowplug.runtime.queue.model import LONGEST_LEASE_S
 
 SUCCESS, ERROR, THROTTLED = Attempt.SUCCESS, Attempt.FUNCTION_ERROR, Attempt.THROTTLED
 SYSTEM, ZERO = Attempt.SYSTEM_ERROR, Attempt.NO_CONCURRENCY
@@ -121,6 +125,17 @@ def test_whatever_happens_an_event_ends_in_time_with_at_most_its_retries(
         assert now_s < decided.at_s <= 1000 + age_s
         progress, now_s = decided.progress, decided.at_s
     raise AssertionError("after 200 attempts it was still going on")
+
+
+@given(st.integers(0, 21_600))
+@example(21_600)
+def test_no_setting_makes_a_delay_that_a_restart_would_cut(base_s: int) -> None:
+    delays = Delays(NodeConfig(state=Path("/s"), cache=Path("/c"), async_retry_s=base_s).async_retry_s)
+    longest = Limits(185, DAY_S)  # of a schedule's RetryPolicy; a function's own are shorter
+    progress, now_s = Progress(0), 0.0
+    while isinstance(decided := settle(ERROR, progress, now_s, longest, delays), Retry):
+        assert decided.at_s - now_s <= LONGEST_LEASE_S
+        progress, now_s = decided.progress, decided.at_s
 
 
 NOW = datetime(2025, 11, 25, 22, 18, 25, 123_999, tzinfo=UTC)

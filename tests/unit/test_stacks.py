@@ -98,6 +98,18 @@ def test_what_the_api_made_stays_and_what_the_template_had_goes() -> None:
     assert {"fn"} == set(node.catalog.urls)
 
 
+def test_whether_loops_end_is_the_templates_to_say_and_else_the_apis() -> None:
+    node = Node()
+    key, allow = "recursion/", {"RecursiveLoop": "Allow"}
+    node.put(Fn=allow)
+    assert {key: allow} == node.catalog.functions["fn"].documents
+    node.put(Fn={})
+    assert {} == node.catalog.functions["fn"].documents
+    node.catalog = node.catalog.with_function(node.catalog.functions["fn"].with_document(key, allow))
+    node.put(Fn={})
+    assert {key: allow} == node.catalog.functions["fn"].documents
+
+
 def test_a_url_of_an_alias_has_an_id_of_its_own_and_keeps_its_time_of_creation() -> None:
     node = Node()
     node.put(Fn={**PUBLISHED, "Urls": {"live": {"AuthType": "NONE"}}})
@@ -377,7 +389,7 @@ def drifted(node: Node) -> dict[str, tuple[str, ...]]:
 DEPLOYED = {
     "Environment": {"Variables": {"AA": "1", "BB": "2"}}, "Tags": {"team": "a"}, "ReservedConcurrentExecutions": 5,
     "Layers": [{"Ref": "Deps"}], "Urls": {"live": {"AuthType": "NONE"}}, "EventInvokeConfigs": {"live": {}},
-    "Versions": {"V1": {}}, "Permissions": [EVERYBODY],
+    "Versions": {"V1": {}}, "Permissions": [EVERYBODY], "RecursiveLoop": "Allow",
     "Aliases": {
         "live": {"FunctionVersion": {"Ref": "V1"}, "ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 1}}
     },
@@ -415,6 +427,7 @@ def changed_spec(function: Function, **fields: Any) -> Function:
         (lambda fn: fn.with_document("event-invoke/live", {"MaximumRetryAttempts": 0}), ("EventInvokeConfig.live",)),
         (lambda fn: replace(fn, provisioned={"live": Provisioned(2, "t")}), ("ProvisionedConcurrencyConfig.live",)),
         (lambda fn: fn.with_document("policy/", None), ("Permissions",)),
+        (lambda fn: fn.with_document("recursion/", {"RecursiveLoop": "Terminate"}), ("RecursiveLoop",)),
         (lambda fn: replace(fn, versions={}, publications={}), ("Versions", "Aliases.live")),
     ],
 )  # fmt: skip

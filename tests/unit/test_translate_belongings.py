@@ -142,7 +142,7 @@ def test_what_is_stored_has_the_names_and_shapes_of_the_lambda_api() -> None:
         MaximumRetryAttempts: 1
         DestinationConfig: {OnFailure: {Type: SQS, Destination: "arn:aws:sqs:us-east-1:000000000000:q"}}
       FunctionScalingConfig: {MinExecutionEnvironments: 1}
-Globals: {Function: {Tags: {shared: yes}, FunctionScalingConfig: {MaxExecutionEnvironments: "4"}}}
+Globals: {Function: {Tags: {shared: yes}, FunctionScalingConfig: {MaxExecutionEnvironments: "4"}, RecursiveLoop: Allow}}
 """  # fmt: skip
     stack = translated(text)
     definition = stack.definitions.functions["Embed"]
@@ -162,6 +162,7 @@ Globals: {Function: {Tags: {shared: yes}, FunctionScalingConfig: {MaxExecutionEn
     assert {"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 4} == definition["FunctionScalingConfig"]
     wanted = wanted_of(definition)
     assert ("JSON", "DEBUG", (1, 4)) == (wanted.spec.log_format, wanted.spec.log_level, wanted.scaling)
+    assert "Allow" == wanted.recursion
     assert [
         f"{name} has no effect here (Embed)"
         for name in (
@@ -264,6 +265,13 @@ def test_resources_of_their_own_are_read_as_cloudformation_has_them() -> None:
     assert ({"a": "1"}, {"MinExecutionEnvironments": 1}) == (definition["Tags"], definition["FunctionScalingConfig"])
     wanted: WantedFunction = wanted_of(definition)
     assert {"First": 0.1} == wanted.aliases["canary"].weights
+
+
+def test_the_loops_of_a_plain_function_are_its_own() -> None:
+    assert (
+        "Allow"
+        == wanted_of(translated(f"{HEAD}{PLAIN}      RecursiveLoop: Allow\n").definitions.functions["Raw"]).recursion
+    )
 
 
 def test_outputs_have_what_references_stand_for_and_numbers_when_those_are_given() -> None:

@@ -48,6 +48,7 @@ def test_versions_aliases_and_urls_are_read() -> None:
     ("definition", "field", "problem"),
     [
         ({"ReservedConcurrentExecutions": 0.5}, "ReservedConcurrentExecutions", "must be a whole number, not 0.5"),
+        ({"RecursiveLoop": "Maybe"}, "RecursiveLoop", "'Maybe' is not one of Terminate, Allow"),
         ({"ReservedConcurrentExecutions": -1}, "ReservedConcurrentExecutions", "-1 is not 0 or more"),
         ({"Urls": {"$LATEST": {"AuthType": "JWT"}}}, "Urls.$LATEST.AuthType", "not one of NONE, AWS_IAM"),
         ({"Urls": {"$LATEST": {"Cors": {"MaxAge": 86401}}}}, "Urls.$LATEST.Cors.MaxAge", "not between 0 and 86400"),

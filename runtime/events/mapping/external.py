@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import GlowplugError, QueueNotFound, QueueUnreachable
 from glowplug.runtime.queue.attributes import MessageAttribute
-from glowplug.runtime.queue.ports import Incoming, Traits
+from glowplug.runtime.queue.ports import Incoming
 
 SQS_BATCH = 10
 """Messages in one call of SQS."""
 SQS_WAIT_S = 20.0
 """The longest that SQS waits for a message."""
-_FRESH_S = 60.0  # how long the queue's attributes are believed
+_FRESH_S = 60.0  # how long the queue's visibility timeout is believed
 _GONE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 _STALE = frozenset(
     "ReceiptHandleIsInvalid InvalidParameterValue AWS.SimpleQueueService.MessageNotInflight MessageNotInflight".split()
@@ -55,7 +55,7 @@ class ExternalQueue:
         self._client: Any = None
         self._url = ""
         self._lock = threading.Lock()
-        self._traits: Traits | None = None
+        self._visibility_s: int | None = None
         self._looked_s = 0.0
 
     def __repr__(self) -> str:
@@ -65,13 +65,13 @@ class ExternalQueue:
         """End the threads as their calls end."""
         self._threads.close()
 
-    async def traits(self) -> Traits:
-        """Look at the queue's attributes; they are believed for a minute."""
+    async def visibility_s(self) -> int:
+        """Return for how long messages are hidden where a receive does not say; it is believed for a minute."""
         now_s = self._clock.monotonic()
-        if self._traits is None or now_s - self._looked_s >= _FRESH_S:
-            self._traits = await self._call(self._look)
+        if self._visibility_s is None or now_s - self._looked_s >= _FRESH_S:
+            self._visibility_s = await self._call(self._look)
             self._looked_s = now_s
-        return self._traits
+        return self._visibility_s
 
     async def receive(self, limit: int, *, wait_s: float, visibility_s: float | None = None) -> list[Incoming]:
         """Receive up to ``limit`` messages (10 at most), once there is one; none after ``wait_s`` (20 at most)."""
@@ -132,10 +132,10 @@ class ExternalQueue:
                 url = self._url = found["QueueUrl"]
             return self._client, url
 
-    def _look(self) -> Traits:
+    def _look(self) -> int:
         client, url = self._ready()
         found = client.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
-        return Traits(self._arn, int(found["VisibilityTimeout"]), self._arn.endswith(".fifo"))
+        return int(found["VisibilityTimeout"])
 
     def _give_back(self, messages: list[Any]) -> None:
         """Messages came for somebody who has gone: make them visible again."""
@@ -157,7 +157,7 @@ class ExternalQueue:
             answer = getattr(error, "response", None)
             code = answer.get("Error", {}).get("Code", "") if isinstance(answer, dict) else ""
             if code in _GONE:
-                self._url, self._traits = "", None  # one that is made again has another
+                self._url, self._visibility_s = "", None  # one that is made again has another
                 raise QueueNotFound(self._arn) from error
             raise QueueUnreachable(f"{self._arn}: {code or type(error).__name__}: {error}") from error
 

@@ -58,7 +58,7 @@ class Gathering:
         """
         settings, queue = self._settings(), source.queue
         version = self._functions.target(settings.function, settings.qualifier)
-        hidden_s = visibility_s((await queue.traits()).visibility_s, settings.window_s, version.spec.timeout_s)
+        hidden_s = visibility_s(await queue.visibility_s(), settings.window_s, version.spec.timeout_s)
         slot = Slot(queue, hidden_s, self._clock)
         try:
             found, items = await self._fill(slot, source, hidden_s)

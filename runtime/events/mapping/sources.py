@@ -83,12 +83,12 @@ class Sources:
         try:
             source = self.open(arn)
             try:
-                traits = await source.queue.traits()
+                hidden_s = await source.queue.visibility_s()
             finally:
                 source.close()
         except QueueNotFound as error:
             raise InvalidParameter(_NO_QUEUE) from error
-        refuse_short(traits.visibility_s, timeout_s)
+        refuse_short(hidden_s, timeout_s)
 
 
 def refuse_short(visibility_s: float, timeout_s: float) -> None:

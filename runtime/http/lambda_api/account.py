@@ -8,6 +8,7 @@ from glowplug.runtime.catalog import LATEST, Catalog
 from glowplug.runtime.errors import InvalidParameter
 from glowplug.runtime.http.messages import Reply, json_reply
 from glowplug.runtime.management import concurrency, updates
+from glowplug.runtime.wanted import RECURSION
 
 from .call import Call, Services
 from .constraints import missing, one_of, refuse
@@ -50,7 +51,7 @@ async def put_function_recursion_config(services: Services, call: Call) -> Reply
     """Answer PutFunctionRecursionConfig. It is for loops of destinations; no others are ended."""
     ref, body = services.parse(call), await services.body(call)
     loop = body.text("RecursiveLoop")
-    refuse(missing(loop, "recursiveLoop"), one_of(loop, "recursiveLoop", ("Terminate", "Allow")))
+    refuse(missing(loop, "recursiveLoop"), one_of(loop, "recursiveLoop", RECURSION))
     await _store(services, ref.name, "recursion/", {"RecursiveLoop": loop})
     return json_reply({"RecursiveLoop": loop})
 

@@ -102,12 +102,9 @@ class Moves:
 async def _move(services: Services, task: Task) -> None:
     piece = _PIECE if task.per_second is None else task.per_second
     try:
-        while task.moved < task.to_move:
-            moved = await services.store.redrive(task.source, task.target, min(piece, task.to_move - task.moved))
+        async for moved in services.store.redriving(task.source, task.target, piece):
             task.moved += moved
-            if moved == 0:
-                break
-            if task.per_second is not None:
+            if moved and task.per_second is not None:
                 await services.clock.sleep(1)
         task.status = "COMPLETED"
     except GlowplugError as error:
