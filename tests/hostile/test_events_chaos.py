@@ -1,7 +1,7 @@
 """Processes are killed and the disk gets full at random moments while clients send: what was accepted is not lost.
 
-``CHAOS_ROUNDS`` says how often; each round is one fault. The functions write what they begin and end into a journal
-that survives them.
+``CHAOS_ROUNDS`` says how often, 10 without it and 200 for a claim; each round is one fault. The functions write what
+they begin and end into a journal that survives them.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def send_messages(node: ServedNode, sent: Sent) -> None:
             return
 
 
+@pytest.mark.timeout(120 + 4 * ROUNDS)
 def test_what_was_accepted_is_not_lost_whatever_is_killed(
     node: ServedNode, small_disk: Path, fill: Callable[[Path], Path]
 ) -> None:
