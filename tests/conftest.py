@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import bakes
 import nodes
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -27,9 +28,8 @@ DEAR_FIRST = ("integration/bake", "e2e", "hostile", "integration")
 TOGETHER = {
     "tests/integration/bake/test_bake.py": "decoder",
     "tests/integration/bake/test_engines.py": "decoder",
-    "tests/e2e/test_embed.py": "shipped",
-    "tests/e2e/test_remote_tier.py": "shipped",
-    "tests/e2e/test_snapshot_damaged.py": "shipped",
+    "tests/e2e/test_remote_tier.py": "compiled",
+    "tests/e2e/test_snapshot_damaged.py": "compiled",
     "tests/e2e/test_function_errors.py": "misbehaving",
     "tests/e2e/test_refusals.py": "misbehaving",
     "tests/e2e/test_scaling.py": "misbehaving",
@@ -97,6 +97,19 @@ def serving_requests(server: socketserver.BaseServer) -> Iterator[None]:
 def serving() -> Any:
     """Run a node of the test's own: ``with serving(template, state, **environ) as node``, a ``nodes.ServedNode``."""
     return nodes.served
+
+
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of this session that all processes which share the tests have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def baked_embed(shared_directory: Path) -> bakes.BakedEmbed:
+    """The shipped ``embed`` with all its engines, baked once for all processes."""
+    return bakes.baked_embed(shared_directory)
 
 
 @pytest.fixture(scope="session")

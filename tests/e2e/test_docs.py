@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 import sam_cli
 import yaml
+from bakes import BakedEmbed
 
 from glowplug.deploy import supported
 from glowplug.deploy.cli import COMMANDS
@@ -145,10 +146,14 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def documented(serving: Any, directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def documented(
+    serving: Any, baked_embed: BakedEmbed, directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """One node for all pages, with the project's own template; pages may name models in their directories."""
     roots = ":".join(str(directory) for directory in directories.values())
-    with serving(ROOT / "template.yaml", tmp_path_factory.mktemp("docs") / "state", GLOWPLUG_FILE_ROOTS=roots) as node:
+    state = tmp_path_factory.mktemp("docs") / "state"
+    baked_embed.give_to(state)
+    with serving(ROOT / "template.yaml", state, GLOWPLUG_FILE_ROOTS=roots) as node:
         yield node
 
 

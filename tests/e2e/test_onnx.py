@@ -120,6 +120,23 @@ def test_speech_is_served_as_it_is_then_baked_and_never_meets_torch(node: Any) -
     assert "libtorch" not in mapped
 
 
+def test_an_operator_may_overrule_the_verdict(node: Any) -> None:
+    said = heard(node)
+    node.bake("speech")
+    (verdict,) = node.function("speech")["engines"]
+    (other,) = {"onnxruntime", "onnxruntime-unpacked"} - {verdict["engine"]}
+    (manifest,) = node.state.glob("snapshots/*/manifest.json")
+    made = manifest.stat()
+    node.bake("speech", other)
+    (engine,) = node.function("speech")["engines"]
+    assert other == engine["engine"]
+    assert verdict["measurements"] != engine["measurements"]
+    assert (made.st_ino, made.st_mtime_ns) == (manifest.stat().st_ino, manifest.stat().st_mtime_ns), "not made anew"
+    node.admin("POST", "functions/speech/cool", {"to": "stored"})
+    assert said == heard(node)
+    assert other == node.admin("GET", "starts")["starts"][0]["engine"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

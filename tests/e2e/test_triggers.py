@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -14,6 +15,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from nodes import ServedNode, served
+
+from glowplug.deploy.apply import deploy
+from glowplug.deploy.client import NodeClient
 
 TEMPLATE = """\
 Transform: AWS::Serverless-2016-10-31
@@ -77,8 +81,8 @@ def test_sources_reach_their_function(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     (inbox / "before.txt").write_text("no event")
-    template = write(tmp_path, at(20))
-    with served(template, tmp_path / "state", GLOWPLUG_BUCKETS=f"inbox={inbox}", **ENVIRON) as node:
+    with served(None, tmp_path / "state", GLOWPLUG_BUCKETS=f"inbox={inbox}", **ENVIRON) as node:
+        deploy(write(tmp_path, at(8)), NodeClient(node.endpoint))
         events = boto3.client("events", endpoint_url=node.endpoint, **KEYS)
         answer = events.put_events(Entries=[
             {"Source": "shop", "DetailType": "order", "Detail": '{"n": 1}'},
@@ -119,19 +123,25 @@ def test_sources_reach_their_function(tmp_path: Path) -> None:
 
 
 def test_a_node_that_is_killed_around_the_time_of_a_schedule_runs_it_once(tmp_path: Path) -> None:
-    for offset_s in (-0.2, 0.05):
-        directory = tmp_path / f"{offset_s}"
-        directory.mkdir()
-        due = at(15)
-        with served(write(directory, due), directory / "state", **ENVIRON) as node:
+    with contextlib.ExitStack() as stack:
+        offsets_s = (-0.2, 0.05)
+        nodes = [stack.enter_context(served(None, tmp_path / f"{offset_s}", **ENVIRON)) for offset_s in offsets_s]
+        due = at(8)
+        template = write(tmp_path, due)
+        for node in nodes:
+            deploy(template, NodeClient(node.endpoint))
+        for offset_s, node in zip(offsets_s, nodes, strict=True):
             moment = datetime.fromisoformat(f"{due}+00:00") + timedelta(seconds=offset_s)
             time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
-            assert datetime.now(UTC) < moment + timedelta(seconds=2), "the node took too long to start"
+            assert datetime.now(UTC) < moment + timedelta(seconds=2), "it took too long to deploy"
             node.stop(signal.SIGKILL)
-            time.sleep(0.5)
+        time.sleep(0.5)
+        for node in nodes:
             node.start()
+        for node in nodes:
             assert [{"at": f"{due}Z"}] == ended(node, "schedule:")
-            time.sleep(0.5)
+        time.sleep(0.5)
+        for node in nodes:
             events = node.admin("GET", "async?function=work")["events"]
             assert 1 == len([one for one in events if one.get("source", "").startswith("schedule:")])
             assert json.dumps(node.admin("GET", "schedules")).count('"DONE"') == 1

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -303,7 +302,7 @@ def test_lambda_time_is_in_lambdas_form() -> None:
 
 
 KILLED = """
-import asyncio, os, pathlib, sys
+import asyncio, itertools, os, pathlib, shutil, signal, sys
 from dataclasses import replace
 from glowplug.runtime.management.site import Site
 from glowplug.runtime.management.stacks import WantedStack, put
@@ -317,22 +316,33 @@ async def main(path, fatal):
         nonlocal seen
         seen += 1
         if seen == fatal:
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
     await registry._run(lambda: registry._connection.set_trace_callback(count))
     old = registry.resolve("echo")
     new = replace(old, timeout_s=9.0)
     stack = WantedStack("main", "t2", {"Echo": wanted(new), "More": wanted(replace(old, name="more"))})
     await registry.change(lambda catalog: put(catalog, stack, Site("arn:", "layer:", "now", "now")))
-    print(seen)
     await registry.close()
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+for fatal in itertools.count(1):
+    path = shutil.copy(sys.argv[1], f"{sys.argv[1]}.{fatal}")
+    child = os.fork()
+    if child == 0:
+        asyncio.run(main(path, fatal))
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != -signal.SIGKILL:
+        print(fatal)
+        sys.exit(status)
 """
+"""Puts a stack into copies of a registry, ``PATH.1`` and so on, and is killed before the first statement, the second
+and so on; the last copy is the one of which it was not killed any more, whose number it prints."""
 
 
-def put_and_die(path: Path, statement: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", KILLED, str(path), str(statement)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def put_and_die(path: Path) -> list[Path]:
+    ran = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True, check=False)
+    assert 0 == ran.returncode, ran.stderr
+    return [path.with_name(f"{path.name}.{number}") for number in range(1, int(ran.stdout) + 1)]
 
 
 @pytest.mark.slow
@@ -341,23 +351,15 @@ async def test_a_node_killed_between_any_two_statements_leaves_the_old_state_or_
     registry = await opened(path)
     await put_stack(registry, stack(ECHO))
     await registry.close()
-    pristine = read(path)
     seen: list[dict[str, float]] = []
-    statement = 0
-    while True:
-        statement += 1
-        write(path, pristine)
-        result = put_and_die(path, statement)
-        registry = await opened(path)
+    for copy in put_and_die(path):
+        registry = await opened(copy)
         seen.append({record.spec.name: record.spec.timeout_s for record in registry.functions()})
         await registry.close()
-        if result.returncode == 0:
-            break
-        assert result.returncode == -signal.SIGKILL, result.stderr
     assert seen[0] == old
     assert seen[-1] == new
     assert all(state in (old, new) for state in seen), json.dumps(seen)
-    assert statement > 10
+    assert len(seen) > 10
 
 
 async def test_a_file_of_the_first_release_is_read_as_it_was(path: Path) -> None:

