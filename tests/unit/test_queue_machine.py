@@ -233,6 +233,7 @@ class QueueMachine(RuleBasedStateMachine):
         for kept in self.kept.values():
             if kept.visible_ms > before_ms or kept.visible_ms > self.now_ms:
                 kept.visible_ms += by_s * 1000
+            kept.sent_ms += by_s * 1000
         for name, (at_ms, sent) in self.sent.items():
             if at_ms + 300_000 > min(before_ms, self.now_ms):
                 self.sent[name] = (at_ms + by_s * 1000, sent)
