@@ -57,7 +57,11 @@ class Moving:
     def transfer(
         self, row: Row, queue: Queue, target: Queue, group: str | None, source: str | None, change: Change
     ) -> None:
-        """Give a message to another queue. It gets a new number, so that no lease of it is valid any more."""
+        """Give a message to another queue, as a dead letter of ``source`` if that is given. It gets a new number, so
+        that no lease of it is valid any more.
+
+        As at SQS its age begins anew, but for a dead letter of a queue without order, which is as old as it was.
+        """
         parts = parts_of(row[7])
         name = group if group is not None else parts.get("g")
         ordered = None
@@ -65,10 +69,12 @@ class Moving:
             name = name if name is not None else row[6].hex()
             ordered = self._groups.enter(target.number, name, change.now_ms, change)
         data = packed(parts.get("a", {}), parts.get("d"), source, name if ordered is None else None)
+        now_ms = change.now_ms
+        sent_ms = row[3] if source is not None and ordered is None else now_ms
         self._connection.execute(
-            "UPDATE messages SET sequence = ?, queue = ?, visible_ms = ?, receives = 0, first_ms = NULL, ordered = ?,"
-            " attributes = ? WHERE sequence = ?",
-            (self._book.next_sequence(), target.number, change.now_ms, ordered, data, row[0]),
+            "UPDATE messages SET sequence = ?, queue = ?, visible_ms = ?, receives = 0, sent_ms = ?, first_ms = NULL,"
+            " ordered = ?, attributes = ? WHERE sequence = ?",
+            (self._book.next_sequence(), target.number, now_ms, sent_ms, ordered, data, row[0]),
         )
         change.totals[queue.number] -= 1
         change.totals[target.number] += 1

@@ -199,7 +199,7 @@ class QueueMachine(RuleBasedStateMachine):
         for kept in movable:
             assert kept.source is not None
             kept.queue, kept.source = kept.source, None
-            kept.receives, kept.visible_ms = 0, self.now_ms
+            kept.receives, kept.visible_ms, kept.sent_ms = 0, self.now_ms, self.now_ms
         self.renumber()
 
     @rule(queue=st.sampled_from(sorted(QUEUES)), limit=st.integers(1, 3))
@@ -264,7 +264,9 @@ class QueueMachine(RuleBasedStateMachine):
         rows = self.rows()
         for name in QUEUES:
             kept = self.of(name)
-            assert sorted((one.body, one.sequence, one.receives, one.visible_ms) for one in kept) == sorted(rows[name])
+            assert sorted(
+                (one.body, one.sequence, one.receives, one.visible_ms, one.sent_ms) for one in kept
+            ) == sorted(rows[name])
             hidden = [one for one in kept if one.visible_ms > self.now_ms]
             flying = sum(one.receives > 0 for one in hidden)
             expected = (len(kept) - len(hidden), flying, len(hidden) - flying)
@@ -272,11 +274,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     # --- of the model -------------------------------------------------------------------------------------------------
 
-    def rows(self) -> dict[str, list[tuple[bytes, int, int, int]]]:
+    def rows(self) -> dict[str, list[tuple[bytes, int, int, int, int]]]:
         names = {queue.number: queue.name for queue in self.engine.queues}
-        found: dict[str, list[tuple[bytes, int, int, int]]] = {name: [] for name in QUEUES}
+        found: dict[str, list[tuple[bytes, int, int, int, int]]] = {name: [] for name in QUEUES}
         for number, *row in self.engine._connection.execute(
-            "SELECT queue, body, sequence, receives, visible_ms FROM messages"
+            "SELECT queue, body, sequence, receives, visible_ms, sent_ms FROM messages"
         ):
             found[names[number]].append(tuple(row))
         return found
@@ -298,11 +300,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert target is not None
         kept.source, kept.queue = kept.queue, target
         kept.receives, kept.visible_ms = 0, self.now_ms
+        if QUEUES[target].fifo:
+            kept.sent_ms = self.now_ms
 
     def renumber(self) -> None:
         """Learn the numbers of messages that moved; a number that was seen before must not come back."""
         for rows in self.rows().values():
-            for body, sequence, _, _ in rows:
+            for body, sequence, *_ in rows:
                 if body in self.kept and self.kept[body].sequence != sequence:
                     assert sequence > max(lease.sequence for lease, _ in self.leases) if self.leases else True
                     self.kept[body].sequence = sequence

@@ -236,6 +236,23 @@ async def test_dead_letters_are_moved_back_past_any_number_that_came_from_nowher
     assert [b"%d" % number for number in range(250)] == [one.message.body for one in await store.receive("jobs", 250)]
 
 
+async def test_dead_letters_are_as_good_as_new_when_they_are_moved_back(store: QueueStore, clock: ManualClock) -> None:
+    """Else one that lay there for longer than its queue keeps messages would be gone with its return."""
+    await store.create("dead", QueueSettings(retention_s=1_209_600))
+    await store.change("jobs", QueueSettings(retention_s=60, max_receives=1, dead_letter="dead"))
+    await send(store, "jobs", b"x")
+    await store.receive("jobs", visibility_s=1)
+    await clock.advance(2)
+    assert [] == await store.receive("jobs", wait_s=0)
+    await clock.advance(3_600)
+    assert 3_602 == round((await store.counts("dead")).oldest_s)  # a dead letter is as old as it was
+    assert 1 == await store.redrive("dead")
+    await store.sweep()
+    (received,) = await store.receive("jobs", wait_s=0)
+    assert (b"x", 1) == (received.message.body, received.message.receives)
+    assert 0 == (await store.counts("jobs")).oldest_s
+
+
 async def test_what_comes_back_while_a_queue_is_redriven_is_not_moved_again(
     store: QueueStore, clock: ManualClock
 ) -> None:
