@@ -193,9 +193,7 @@ class QueueMachine(RuleBasedStateMachine):
         movable = [kept for kept in ordered if kept.source is not None][:limit]
         assert len(movable) == moved.count
         last = movable[-1] if movable else None
-        assert moved.after == (
-            (last.visible_ms, last.receives, last.sequence) if last and len(movable) == limit else None
-        )
+        assert moved.to == ((last.visible_ms, last.receives, last.sequence) if last and len(movable) == limit else None)
         for kept in movable:
             assert kept.source is not None
             kept.queue, kept.source = kept.source, None

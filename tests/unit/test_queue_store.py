@@ -11,7 +11,7 @@ import pytest
 
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
 from glowplug.runtime.queue import moving
-from glowplug.runtime.queue.model import QueueSettings, Record, Sent
+from glowplug.runtime.queue.model import BEGINNING, END_OF_MS, Message, QueueSettings, Record, Sent
 from glowplug.runtime.queue.steps import (
     Delete,
     Extend,
@@ -217,6 +217,18 @@ async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: 
     end()
     await send(store, "jobs", b"three")
     assert not called.is_set()
+
+
+async def test_a_queue_is_looked_through_from_place_to_place(store: QueueStore, clock: ManualClock) -> None:
+    await store.apply(*(Send("jobs", b"%d" % number, delay_s=number % 3) for number in range(10)))
+    found, place = list[Message](), BEGINNING
+    while page := await store.peek("jobs", 3, beyond=place):
+        found, place = found + page, page[-1].place
+    assert [b"0369", b"147", b"258"] == [
+        b"".join(one.body for one in found if one.visible_ms == ms) for ms in sorted({one.visible_ms for one in found})
+    ]
+    invisible = await store.peek("jobs", beyond=(round(clock.time() * 1000), END_OF_MS, 0))
+    assert found[4:] == invisible
 
 
 async def test_dead_letters_are_moved_back_past_any_number_that_came_from_nowhere(
