@@ -68,11 +68,13 @@ class Neighbours:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """An event that is held here. ``lease`` is replaced when it was received again."""
+    """An event that is held here. ``lease`` is replaced when it was received again. ``offset_s`` is that of the wall
+    clock from the monotonic one when it was received: by this its age is told, whatever the clock is set to since."""
 
     event: StoredEvent
     message: Message
     lease: Lease
+    offset_s: float
     began_s: float = 0.0
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
@@ -109,7 +111,8 @@ class Attempts:
             log.warning("%s: the lease of %s ran out while it was held", self.function, known.event.request_id)
             known.lease, known.message = received.lease, message
             return None
-        attempt = Attempt(stored(message), message, received.lease)
+        clock = self._n.clock
+        attempt = Attempt(stored(message), message, received.lease, clock.time() - clock.monotonic())
         self.held[message.id] = attempt
         return attempt
 
@@ -125,7 +128,7 @@ class Attempts:
         """Make an attempt and settle it."""
         function = self._n.deployed.catalog.functions.get(self.function)
         rules = rules_of(function, attempt.event)
-        now_s = self._n.clock.time()
+        now_s = self._now_s(attempt)
         if attempt.cancelled:
             self._finish(attempt, None, None, rules)
         elif (late := overdue(attempt.event.progress, now_s, rules.limits)) is not None:
@@ -143,7 +146,7 @@ class Attempts:
     async def _run(self, attempt: Attempt, rules: Rules) -> None:
         event, clock = attempt.event, self._n.clock
         if event.progress.runs == 0 and event.progress.requeues == 0:
-            self._figures.age_s += max(0.0, clock.time() - event.progress.accepted_s)
+            self._figures.age_s += max(0.0, self._now_s(attempt) - event.progress.accepted_s)
             self._figures.first_attempts += 1
         attempt.began_s, attempt.task = clock.monotonic(), asyncio.current_task()
         self._n.watchers.tell(event.key)
@@ -181,6 +184,9 @@ class Attempts:
         self.typical_s += 0.1 * (max(1e-4, clock.monotonic() - attempt.began_s) - self.typical_s)
         self._settle(attempt, ended, outcome, rules, status=status)
 
+    def _now_s(self, attempt: Attempt) -> float:
+        return self._n.clock.monotonic() + attempt.offset_s
+
     def _note(self, outcome: Outcome | None) -> None:
         if outcome is not None and outcome.phases:
             handler_ms = outcome.phases[-1][1]
@@ -216,7 +222,7 @@ class Attempts:
         if attempt.cancelled:
             self._finish(attempt, None, outcome, rules)
             return
-        before, now_s = attempt.event.progress, self._n.clock.time()
+        before, now_s = attempt.event.progress, self._now_s(attempt)
         decided = settle(ended, before, now_s, rules.limits, self._n.delays)
         if isinstance(decided, Finished):
             self._finish(attempt, decided, outcome, rules, status=status)

@@ -88,8 +88,14 @@ class BucketWatch:
     async def load(self) -> None:
         """Read what is known. Raises ``StateError``."""
         for record in await self._store.records(ScanRecords(_BUCKETS, limit=_MOST)):
+            if "bucket" not in record.attributes:
+                log.error("what is known of a bucket is damaged: what is there now makes no events")
+                continue
             bucket = str(record.attributes["bucket"])
-            objects = await self._store.records(ScanRecords(_owner(bucket), limit=_MOST))
+            found = await self._store.records(ScanRecords(_owner(bucket), limit=_MOST))
+            objects = [one for one in found if {"k", "s", "e", "v"} <= one.attributes.keys()]
+            if len(objects) < len(found):
+                log.error("%s: what is known of some objects is damaged: they are told of once more", bucket)
             self._known[bucket] = {one.key: one for one in map(_object, objects)}
             self._tellings |= {(bucket, one.attributes["k"]): _telling(one) for one in objects if "t" in one.attributes}
 

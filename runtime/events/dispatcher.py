@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from glowplug.runtime.clock import Alarm, Clock
 from glowplug.runtime.errors import GlowplugError, StaleLease
-from glowplug.runtime.queue.model import Lease, Message
+from glowplug.runtime.queue.model import END_OF_MS, Lease, Message, Place
 from glowplug.runtime.queue.steps import Release
 from glowplug.runtime.queue.store import QueueStore
 
@@ -59,15 +59,12 @@ class Dispatcher:
 
     async def _release_cut_off(self, function: str) -> None:
         """Make visible what the node before this one had begun: nobody runs it any more."""
-        queue = queue_of(function)
-        counts = await self._store.counts(queue)
-        left, after = counts.in_flight + counts.delayed, counts.visible
-        now_ms = self._clock.time() * 1000
+        queue, now_ms = queue_of(function), int(self._clock.time() * 1000)
         found: list[Message] = []
-        while left > 0 and (page := await self._store.peek(queue, min(left, _PAGE), after, bodies=False)):
-            found += [one for one in page if cut_off(one, int(now_ms))]
-            after += len(page)
-            left -= len(page)
+        place: Place = (now_ms, END_OF_MS, 0)  # those up to there are visible
+        while page := await self._store.peek(queue, _PAGE, bodies=False, beyond=place):
+            found += [one for one in page if cut_off(one, now_ms)]
+            place = page[-1].place
         for start in range(0, len(found), _PAGE):
             steps = (
                 Release(Lease(queue, one.sequence, one.receives, one.visible_ms))

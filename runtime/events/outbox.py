@@ -127,7 +127,8 @@ class Outbox:
             self._spawned(asyncio.create_task(self._deliver(received), name=f"deliver {received.message.id.hex()}"))
 
     async def _deliver(self, received: Received) -> None:
-        message = received.message
+        message, clock = received.message, self._clock
+        offset_s = clock.time() - clock.monotonic()  # ages are told by this, whatever the clock is set to meanwhile
         try:
             parcel = parcel_of(message.attributes, message.body)
         except KeyError as lost:
@@ -137,7 +138,7 @@ class Outbox:
         try:
             await self._carry(parcel)
         except NotDelivered as problem:
-            await self._failed(received, parcel, problem)
+            await self._failed(received, parcel, problem, clock.monotonic() + offset_s)
             return
         await self._settle(Delete(received.lease))
 
@@ -164,10 +165,10 @@ class Outbox:
             final = not isinstance(error, StateError | QueueFull | Throttled)
             raise NotDelivered(str(error), final=final) from error
 
-    async def _failed(self, received: Received, parcel: Parcel, problem: NotDelivered) -> None:
+    async def _failed(self, received: Received, parcel: Parcel, problem: NotDelivered, now_s: float) -> None:
         message = received.message
         delay_s = self._delays.after_requeue(message.receives)
-        age_s = self._clock.time() + delay_s - message.sent_ms / 1000
+        age_s = now_s + delay_s - message.sent_ms / 1000
         where = f"{parcel.function}: request {parcel.request_id}: {parcel.delivery.arn}"
         if not problem.final and age_s <= self._age_s:
             log.info("%s: again in %g s: %s", where, delay_s, problem)

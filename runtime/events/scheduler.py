@@ -133,6 +133,9 @@ class Scheduler:
     async def start(self) -> None:
         """Read how far each schedule is, and begin. Raises ``StateError``."""
         for record in await self._store.records(ScanRecords(_OWNER, limit=_MOST)):
+            if not {"trigger", "created"} <= record.attributes.keys():
+                _log.error("how far a schedule is, is damaged: it goes on from now, or with its latest run")
+                continue
             progress = Progress.of(record)
             self._progress[progress.trigger] = progress
         self.changed()

@@ -39,8 +39,9 @@ class Messages:
         columns = MESSAGE if step.bodies else WITHOUT_BODY
         rows: list[Row] = self._connection.execute(
             f"SELECT {columns} FROM messages WHERE queue = ?"  # noqa: S608 - names of columns
+            " AND (visible_ms, receives, sequence) > (?, ?, ?)"
             " ORDER BY visible_ms, receives, sequence LIMIT ? OFFSET ?",
-            (queue.number, step.limit, step.after),
+            (queue.number, *step.beyond, step.limit, step.after),
         ).fetchall()
         names = {number: self._groups.name(number) for number in {row[5] for row in rows} if number is not None}
         return [message(row, queue.name, None if row[5] is None else names[row[5]]) for row in rows]

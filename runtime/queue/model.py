@@ -24,6 +24,11 @@ FOREVER_S = 10**9
 
 Attributes = Mapping[str, Any]
 """What msgpack takes. The queue keeps it and does not look into it."""
+Place = tuple[int, int, int]
+"""Where a message is among those of its queue, in the order in which they are received; its first part is Unix ms."""
+BEGINNING: Place = (-1, -1, -1)
+END_OF_MS = 2**62
+"""Behind all that are visible from the same ms on: ``(ms, END_OF_MS, 0)``."""
 NOTHING: Attributes = {}
 
 
@@ -106,6 +111,11 @@ class Message:
     source: str | None = None
     attributes: Attributes = field(default_factory=nothing)
 
+    @property
+    def place(self) -> Place:
+        """Where it is in its queue."""
+        return self.visible_ms, self.receives, self.sequence
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -124,16 +134,12 @@ class Sent:
     duplicate: bool = False
 
 
-Place = tuple[int, int, int]
-"""Where a message is among those of its queue, in the order in which they are received."""
-
-
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What became of a ``Move``: how many went, and where to go on; ``after`` of None: nothing is left to look at."""
+    """What became of a ``Move``: how many went, and how far it came; ``to`` of None: nothing is left to look at."""
 
     count: int
-    after: Place | None
+    to: Place | None
 
 
 @dataclass(frozen=True, slots=True)

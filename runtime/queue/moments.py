@@ -1,9 +1,9 @@
 """What time it is for the file, and what becomes of the moments in it when the clock was set.
 
-Visibility is kept in Unix ms. Whenever the wall clock was set (it moved against the monotonic clock by more than
-``JUMP_MS``), moments that lie ahead are moved by as much: a lease lasts as long as it was given for, whatever the clock
-does. For a clock that was set while the node was down, the file keeps the last time that it knows: it cannot have been
-later than now.
+Moments are kept in Unix ms. Whenever the wall clock was set (it moved against the monotonic clock by more than
+``JUMP_MS``, as it does behind a machine that slept), those that lie ahead are moved by as much, and when messages were
+sent: a lease lasts as long as it was given for, and nothing is too old because of what the clock says. For a clock that
+was set while the node was down, the file keeps the last time that it knows: it cannot have been later than now.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Moments:
         offset_ms = wall_ms - round(self._clock.monotonic() * 1000)
         shift_ms = offset_ms - self.offset_ms
         if abs(shift_ms) > JUMP_MS:
-            _log.warning("%s: the clock was set by %+.1f s; leases and delays go with it", self._path, shift_ms / 1000)
+            _log.warning(
+                "%s: the clock was set by %+.1f s; leases, delays and ages go with it", self._path, shift_ms / 1000
+            )
             self._shift(wall_ms if shift_ms < 0 else wall_ms - shift_ms, shift_ms)
             self._book.set_mark("clock", wall_ms)
         self.offset_ms = offset_ms
@@ -83,13 +85,20 @@ class Moments:
         self._connection.execute("COMMIT")
 
     def _shift(self, after_ms: int, by_ms: int) -> None:
-        """Move all moments later than ``after_ms``."""
+        """Move all moments later than ``after_ms``, and those at which messages were sent and first received."""
         for table in ("messages", "groups"):
             self._connection.execute(
                 f"UPDATE {table} SET visible_ms = visible_ms + ? WHERE rowid IN"  # noqa: S608 - one of two names
                 f" (SELECT rowid FROM {table} WHERE queue IN (SELECT number FROM queues) AND visible_ms > ?)",
                 (by_ms, after_ms),
             )
+        for table in ("duplicates", "records"):
+            self._connection.execute(
+                f"UPDATE {table} SET expires_ms = expires_ms + ? WHERE expires_ms > ?",  # noqa: S608 - one of two names
+                (by_ms, after_ms),
+            )
         self._connection.execute(
-            "UPDATE duplicates SET expires_ms = expires_ms + ? WHERE expires_ms > ?", (by_ms, after_ms)
+            "UPDATE messages SET sent_ms = sent_ms + ?, first_ms = first_ms + ?"
+            " WHERE queue IN (SELECT number FROM queues)",
+            (by_ms, by_ms),
         )

@@ -8,12 +8,11 @@ from contextlib import closing
 
 from .book import Book, Change
 from .groups import Groups
-from .model import Moved, Place, Queue
+from .model import Moved, Queue
 from .rows import WITHOUT_BODY, Row, packed, parts_of
 from .steps import Move
 
 _LOOKED_AT = 1_000  # in one step, where most of them stay: others wait for the transaction
-_FIRST: Place = (-1, -1, -1)
 _LAST = 2**63 - 1
 _NEXT = f"""SELECT {WITHOUT_BODY} FROM messages
     WHERE queue = ? AND visible_ms <= ? AND (visible_ms, receives, sequence) > (?, ?, ?) AND sequence <= ?
@@ -32,13 +31,15 @@ class Moving:
         """Move visible messages to another queue, or back to where they came from."""
         queue = self._book.queue(step.queue)
         target = None if step.target is None else self._book.queue(step.target)
-        after, until = step.after or _FIRST, _LAST if step.until is None else step.until
+        beyond, until = step.beyond, _LAST if step.until is None else step.until
         going: list[tuple[Row, Queue]] = []
         looked_at = 0
-        with closing(self._connection.execute(_NEXT, (queue.number, change.now_ms, *after, until, _LOOKED_AT))) as rows:
+        with closing(
+            self._connection.execute(_NEXT, (queue.number, change.now_ms, *beyond, until, _LOOKED_AT))
+        ) as rows:
             for row in rows:
                 looked_at += 1
-                after = (row[1], row[2], row[0])
+                beyond = (row[1], row[2], row[0])
                 if (to := target or self._origin(row)) is not None and to.number != queue.number:
                     going.append((row, to))
                     if len(going) >= step.limit:
@@ -48,7 +49,7 @@ class Moving:
             if row[5] is not None:
                 self._groups.refresh(queue.number, row[5], change)
         more = looked_at == _LOOKED_AT or len(going) == step.limit
-        return Moved(len(going), after if more else None)
+        return Moved(len(going), beyond if more else None)
 
     def _origin(self, row: Row) -> Queue | None:
         source = parts_of(row[7]).get("s")
@@ -57,7 +58,11 @@ class Moving:
     def transfer(
         self, row: Row, queue: Queue, target: Queue, group: str | None, source: str | None, change: Change
     ) -> None:
-        """Give a message to another queue. It gets a new number, so that no lease of it is valid any more."""
+        """Give a message to another queue, as a dead letter of ``source`` if that is given. It gets a new number, so
+        that no lease of it is valid any more.
+
+        As at SQS its age begins anew, but for a dead letter of a queue without order, which is as old as it was.
+        """
         parts = parts_of(row[7])
         name = group if group is not None else parts.get("g")
         ordered = None
@@ -65,10 +70,12 @@ class Moving:
             name = name if name is not None else row[6].hex()
             ordered = self._groups.enter(target.number, name, change.now_ms, change)
         data = packed(parts.get("a", {}), parts.get("d"), source, name if ordered is None else None)
+        now_ms = change.now_ms
+        sent_ms = row[3] if source is not None and ordered is None else now_ms
         self._connection.execute(
-            "UPDATE messages SET sequence = ?, queue = ?, visible_ms = ?, receives = 0, first_ms = NULL, ordered = ?,"
-            " attributes = ? WHERE sequence = ?",
-            (self._book.next_sequence(), target.number, change.now_ms, ordered, data, row[0]),
+            "UPDATE messages SET sequence = ?, queue = ?, visible_ms = ?, receives = 0, sent_ms = ?, first_ms = NULL,"
+            " ordered = ?, attributes = ? WHERE sequence = ?",
+            (self._book.next_sequence(), target.number, now_ms, sent_ms, ordered, data, row[0]),
         )
         change.totals[queue.number] -= 1
         change.totals[target.number] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .model import KEEP, Attributes, Lease, Place, QueueSettings, Record, Unchanged, nothing
+from .model import BEGINNING, KEEP, Attributes, Lease, Place, QueueSettings, Record, Unchanged, nothing
 
 # --- steps: messages --------------------------------------------------------------------------------------------------
 
@@ -71,13 +71,13 @@ class Move:
     """Move up to ``limit`` visible messages of ``queue`` to ``target``, or each to the queue that it came from where
     ``target`` is None; gives ``Moved``. Those that came from none, or whose queue is gone, stay.
 
-    ``after``: where another ended; what was left there is not looked at again. ``until``: a sequence number; a message
+    ``beyond``: where another ended; what was left there is not looked at again. ``until``: a sequence number; a message
     with a later one, which may have been moved before and come back, stays."""
 
     queue: str
     target: str | None = None
     limit: int = 100
-    after: Place | None = None
+    beyond: Place = BEGINNING
     until: int | None = None
 
 
@@ -155,7 +155,8 @@ class ScanRecords:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Gives a list of ``Message``, those first that will be received first; leases nothing. ``after`` skips some.
+    """Gives a list of ``Message``, those first that will be received first; leases nothing. ``after`` skips some, and
+    ``beyond`` all up to a place, which costs nothing however many they are.
 
     ``bodies`` of False: they are left out, as many of them may be more than there is memory."""
 
@@ -163,6 +164,7 @@ class Peek:
     limit: int = 10
     after: int = 0
     bodies: bool = True
+    beyond: Place = BEGINNING
 
 
 @dataclass(frozen=True, slots=True)

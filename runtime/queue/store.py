@@ -29,7 +29,7 @@ from glowplug.runtime.errors import StateError
 
 from .bells import Bells
 from .groupcommit import GroupCommit, Statistics
-from .model import Counts, Message, Moved, Queue, QueueSettings, Received, Record
+from .model import BEGINNING, Counts, Message, Moved, Place, Queue, QueueSettings, Received, Record
 from .steps import (
     ChangeQueue,
     Count,
@@ -143,9 +143,11 @@ class QueueStore:
         self._loop.call_soon(listener)
         return end
 
-    async def peek(self, queue: str, limit: int = 10, after: int = 0, *, bodies: bool = True) -> list[Message]:
+    async def peek(
+        self, queue: str, limit: int = 10, after: int = 0, *, bodies: bool = True, beyond: Place = BEGINNING
+    ) -> list[Message]:
         """Look at the next messages of a queue without leasing them; see ``Peek``."""
-        found: list[Message] = (await self.apply(Peek(queue, limit, after, bodies)))[0]
+        found: list[Message] = (await self.apply(Peek(queue, limit, after, bodies, beyond)))[0]
         return found
 
     # --- queues -------------------------------------------------------------------------------------------------------
@@ -193,9 +195,9 @@ class QueueStore:
         while True:
             moved: Moved = (await self.apply(step))[0]
             yield moved.count
-            if moved.after is None:
+            if moved.to is None:
                 return
-            step = replace(step, after=moved.after)
+            step = replace(step, beyond=moved.to)
 
     async def counts(self, name: str) -> Counts:
         """Count the messages of a queue. Raises ``QueueNotFound``."""

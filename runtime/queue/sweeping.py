@@ -30,7 +30,7 @@ def sweep(connection: sqlite3.Connection, book: Book, records: Records, step: Sw
 def _too_old(connection: sqlite3.Connection, queue: int, before_ms: int, limit: int, change: Change) -> int:
     """Nothing is visible before it was sent, so the index by visibility has all of them, those in flight aside.
 
-    Unless the clock was set back, and moments with it: then what was sent counts.
+    Unless the clock was set, and what was sent moved with it: then that counts.
     """
     rows = connection.execute(
         "DELETE FROM messages WHERE sequence IN (SELECT sequence FROM messages WHERE queue = ? AND visible_ms <= ?"

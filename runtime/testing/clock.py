@@ -46,6 +46,10 @@ class ManualClock:
         """Return Unix seconds; the clock begins at 2026-01-01T00:00:00Z."""
         return self._now_s + self._unix_offset_s
 
+    def set_s(self, by_s: float) -> None:
+        """Set the wall clock forward or back; no time passes."""
+        self._unix_offset_s += by_s
+
     async def sleep(self, seconds: float) -> None:
         """Return when the clock has been moved by ``seconds``; at once for none."""
         if seconds <= 0:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from glowplug.runtime.events.bucketwatch import BucketWatch
 from glowplug.runtime.events.delivery import Delivery
 from glowplug.runtime.events.deployed import DeployedTriggers
 from glowplug.runtime.events.envelopes import Home
-from glowplug.runtime.queue.steps import Step
+from glowplug.runtime.queue.steps import PutRecord, ScanRecords, Step
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock
 
@@ -102,6 +103,30 @@ async def test_what_was_there_before_makes_no_events_and_what_comes_does(bench: 
         assert ("inbox", "e1", 3) == (record["s3"]["bucket"]["name"], record["s3"]["object"]["eTag"],
                                       record["s3"]["object"]["size"])  # fmt: skip
         assert "2026-01-01T00:00:00.000Z" == record["eventTime"]
+
+
+async def test_objects_whose_records_are_damaged_are_told_of_once_more_and_the_others_are_not(bench: Bench) -> None:
+    bench.bucket = listing(item("whole"), item("damaged"))
+    async with bench.watching():
+        await bench.look()
+        records = await bench.store.records(ScanRecords("s3:inbox"))
+        damaged = next(one for one in records if one.attributes["k"] == "damaged")
+        await bench.store.apply(PutRecord(replace(damaged, attributes={})))
+    async with bench.watching():
+        assert ["ObjectCreated:Put damaged"] == await bench.look()
+        assert [] == await bench.look()
+
+
+async def test_a_bucket_whose_record_is_damaged_begins_anew(bench: Bench) -> None:
+    bench.bucket = listing(item("old"))
+    async with bench.watching():
+        await bench.look()
+        (record,) = await bench.store.records(ScanRecords("s3"))
+        await bench.store.apply(PutRecord(replace(record, attributes={})))
+    async with bench.watching():
+        assert [] == await bench.look()
+        bench.bucket |= listing(item("new"))
+        assert ["ObjectCreated:Put new"] == await bench.look()
 
 
 async def test_what_changes_while_the_node_is_down_is_told_of_after_it(bench: Bench) -> None:

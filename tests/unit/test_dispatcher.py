@@ -246,6 +246,46 @@ async def test_a_record_whose_attributes_are_damaged_is_shown_without_them(rig: 
     )  # fmt: skip
 
 
+# --- ages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_s", [-86_400, 7 * 3_600], ids=["back", "forward"])
+async def test_no_event_is_too_old_because_the_clock_was_set(rig: EventRig, by_s: int) -> None:
+    rig.handlers.script = lambda invocation, attempt: bad() if attempt == 1 else good()
+    retrying = await rig.send()
+    await rig.pass_s(5)
+    rig.handlers.held = True
+    running = await rig.send()
+    await rig.quiet()
+    rig.clock.set_s(by_s)
+    rig.handlers.held = False
+    rig.handlers.let_go()
+    await rig.pass_s(12)
+    for request_id in (retrying, running):
+        shown = await rig.shown(request_id)
+        assert ("succeeded", 2) == (shown["state"], shown["attempts"])
+
+
+async def test_an_event_of_a_function_that_sleeps_too_long_ends_by_its_age(rig: EventRig) -> None:
+    """Its attempt waits for an instance for longer than it may grow old; what has begun by then still runs."""
+    rig.configure(MaximumEventAgeInSeconds=60)
+    rig.handlers.held = True
+    rig.handlers.script = lambda invocation, attempt: HoldTimeout("none was ready") if not woken else good()
+    woken = False
+    asleep = await rig.send()
+    await rig.pass_s(90, 10)
+    rig.handlers.let_go()
+    await rig.quiet()
+    shown = await rig.shown(asleep)
+    assert ("EventAgeExceeded", 0) == (shown["condition"], shown["attempts"])
+    woken = True
+    begun = await rig.send()
+    await rig.pass_s(90, 10)
+    rig.handlers.let_go()
+    await rig.quiet()
+    assert "succeeded" == await rig.state(begun)
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 

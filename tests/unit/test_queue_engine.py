@@ -259,6 +259,38 @@ def test_a_lease_lasts_as_long_as_it_was_given_for_whatever_the_clock_does(held:
     assert [b"later"] == [received.message.body for received in held.one(Receive("jobs"))]
 
 
+@pytest.mark.parametrize("by_s", [-86_400, 86_400, 50 * 365 * 86_400], ids=["back", "forward", "from 1970"])
+def test_nothing_is_too_old_because_the_clock_was_set(held: Held, by_s: int) -> None:
+    held.one(ChangeQueue("jobs", QueueSettings(retention_s=3_600)))
+    held.do(Send("jobs", b"x"), InsertRecord(record(1, expires_ms=held.now_ms + 3_600_000)))
+    held.one(Receive("jobs", visibility_s=1))
+    held.clock.pass_s(10)
+    held.clock.set_s(by_s)
+    held.one(Sweep())
+    (kept,) = held.one(Receive("jobs"))
+    assert (held.now_ms - 10_000, held.now_ms - 10_000) == (kept.message.sent_ms, kept.message.first_received_ms)
+    assert (10, held.one(GetRecord(key(1))).expires_ms) == (
+        held.one(Count("jobs")).oldest_s, held.now_ms + 3_590_000
+    )  # fmt: skip
+    held.clock.pass_s(3_631)  # its lease has been over for an hour too
+    held.one(Sweep())
+    assert (0, None) == (held.one(Count("jobs")).total, held.one(GetRecord(key(1))))
+
+
+def test_a_clock_set_back_while_the_node_was_down_leaves_ages_as_they_were(held: Held) -> None:
+    held.one(ChangeQueue("jobs", QueueSettings(retention_s=3_600)))
+    held.one(Send("jobs", b"x"))
+    held.clock.pass_s(600)
+    held.one(Sweep())  # which notes what time it is
+    held.engine.close()
+    held.clock.set_s(-86_400)
+    held.engine = opened(held.path, held.clock)
+    assert 600 == held.one(Count("jobs")).oldest_s
+    held.clock.pass_s(3_001)
+    held.one(Sweep())
+    assert 0 == held.one(Count("jobs")).total
+
+
 def test_a_clock_set_back_while_the_node_was_down_holds_no_lease_for_hours(held: Held) -> None:
     held.one(Send("jobs", b"x"))
     held.one(Receive("jobs", visibility_s=30))

@@ -193,13 +193,11 @@ class QueueMachine(RuleBasedStateMachine):
         movable = [kept for kept in ordered if kept.source is not None][:limit]
         assert len(movable) == moved.count
         last = movable[-1] if movable else None
-        assert moved.after == (
-            (last.visible_ms, last.receives, last.sequence) if last and len(movable) == limit else None
-        )
+        assert moved.to == ((last.visible_ms, last.receives, last.sequence) if last and len(movable) == limit else None)
         for kept in movable:
             assert kept.source is not None
             kept.queue, kept.source = kept.source, None
-            kept.receives, kept.visible_ms = 0, self.now_ms
+            kept.receives, kept.visible_ms, kept.sent_ms = 0, self.now_ms, self.now_ms
         self.renumber()
 
     @rule(queue=st.sampled_from(sorted(QUEUES)), limit=st.integers(1, 3))
@@ -233,6 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
         for kept in self.kept.values():
             if kept.visible_ms > before_ms or kept.visible_ms > self.now_ms:
                 kept.visible_ms += by_s * 1000
+            kept.sent_ms += by_s * 1000
         for name, (at_ms, sent) in self.sent.items():
             if at_ms + 300_000 > min(before_ms, self.now_ms):
                 self.sent[name] = (at_ms + by_s * 1000, sent)
@@ -263,7 +262,9 @@ class QueueMachine(RuleBasedStateMachine):
         rows = self.rows()
         for name in QUEUES:
             kept = self.of(name)
-            assert sorted((one.body, one.sequence, one.receives, one.visible_ms) for one in kept) == sorted(rows[name])
+            assert sorted(
+                (one.body, one.sequence, one.receives, one.visible_ms, one.sent_ms) for one in kept
+            ) == sorted(rows[name])
             hidden = [one for one in kept if one.visible_ms > self.now_ms]
             flying = sum(one.receives > 0 for one in hidden)
             expected = (len(kept) - len(hidden), flying, len(hidden) - flying)
@@ -271,11 +272,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     # --- of the model -------------------------------------------------------------------------------------------------
 
-    def rows(self) -> dict[str, list[tuple[bytes, int, int, int]]]:
+    def rows(self) -> dict[str, list[tuple[bytes, int, int, int, int]]]:
         names = {queue.number: queue.name for queue in self.engine.queues}
-        found: dict[str, list[tuple[bytes, int, int, int]]] = {name: [] for name in QUEUES}
+        found: dict[str, list[tuple[bytes, int, int, int, int]]] = {name: [] for name in QUEUES}
         for number, *row in self.engine._connection.execute(
-            "SELECT queue, body, sequence, receives, visible_ms FROM messages"
+            "SELECT queue, body, sequence, receives, visible_ms, sent_ms FROM messages"
         ):
             found[names[number]].append(tuple(row))
         return found
@@ -297,11 +298,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert target is not None
         kept.source, kept.queue = kept.queue, target
         kept.receives, kept.visible_ms = 0, self.now_ms
+        if QUEUES[target].fifo:
+            kept.sent_ms = self.now_ms
 
     def renumber(self) -> None:
         """Learn the numbers of messages that moved; a number that was seen before must not come back."""
         for rows in self.rows().values():
-            for body, sequence, _, _ in rows:
+            for body, sequence, *_ in rows:
                 if body in self.kept and self.kept[body].sequence != sequence:
                     assert sequence > max(lease.sequence for lease, _ in self.leases) if self.leases else True
                     self.kept[body].sequence = sequence

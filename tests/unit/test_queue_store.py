@@ -11,7 +11,7 @@ import pytest
 
 from glowplug.runtime.errors import QueueNotFound, StaleLease, StateError
 from glowplug.runtime.queue import moving
-from glowplug.runtime.queue.model import QueueSettings, Record, Sent
+from glowplug.runtime.queue.model import BEGINNING, END_OF_MS, Message, QueueSettings, Record, Sent
 from glowplug.runtime.queue.steps import (
     Delete,
     Extend,
@@ -219,6 +219,18 @@ async def test_a_listener_is_called_for_what_is_there_and_for_what_comes(store: 
     assert not called.is_set()
 
 
+async def test_a_queue_is_looked_through_from_place_to_place(store: QueueStore, clock: ManualClock) -> None:
+    await store.apply(*(Send("jobs", b"%d" % number, delay_s=number % 3) for number in range(10)))
+    found, place = list[Message](), BEGINNING
+    while page := await store.peek("jobs", 3, beyond=place):
+        found, place = found + page, page[-1].place
+    assert [b"0369", b"147", b"258"] == [
+        b"".join(one.body for one in found if one.visible_ms == ms) for ms in sorted({one.visible_ms for one in found})
+    ]
+    invisible = await store.peek("jobs", beyond=(round(clock.time() * 1000), END_OF_MS, 0))
+    assert found[4:] == invisible
+
+
 async def test_dead_letters_are_moved_back_past_any_number_that_came_from_nowhere(
     store: QueueStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +246,23 @@ async def test_dead_letters_are_moved_back_past_any_number_that_came_from_nowher
     assert 250 == await store.redrive("dead")
     assert (100, 250) == ((await store.counts("dead")).total, (await store.counts("jobs")).visible)
     assert [b"%d" % number for number in range(250)] == [one.message.body for one in await store.receive("jobs", 250)]
+
+
+async def test_dead_letters_are_as_good_as_new_when_they_are_moved_back(store: QueueStore, clock: ManualClock) -> None:
+    """Else one that lay there for longer than its queue keeps messages would be gone with its return."""
+    await store.create("dead", QueueSettings(retention_s=1_209_600))
+    await store.change("jobs", QueueSettings(retention_s=60, max_receives=1, dead_letter="dead"))
+    await send(store, "jobs", b"x")
+    await store.receive("jobs", visibility_s=1)
+    await clock.advance(2)
+    assert [] == await store.receive("jobs", wait_s=0)
+    await clock.advance(3_600)
+    assert 3_602 == round((await store.counts("dead")).oldest_s)  # a dead letter is as old as it was
+    assert 1 == await store.redrive("dead")
+    await store.sweep()
+    (received,) = await store.receive("jobs", wait_s=0)
+    assert (b"x", 1) == (received.message.body, received.message.receives)
+    assert 0 == (await store.counts("jobs")).oldest_s
 
 
 async def test_what_comes_back_while_a_queue_is_redriven_is_not_moved_again(

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from glowplug.runtime.events.envelopes import Home
 from glowplug.runtime.events.scheduler import Scheduler
 from glowplug.runtime.events.triggers import RULE, SCHEDULE, Trigger, made, trigger_of
 from glowplug.runtime.queue.model import QueueSettings
-from glowplug.runtime.queue.steps import Step
+from glowplug.runtime.queue.steps import PutRecord, ScanRecords, Step
 from glowplug.runtime.queue.store import QueueStore
 from glowplug.runtime.testing.clock import ManualClock, settle
 
@@ -204,6 +204,17 @@ async def test_a_kill_after_the_unit_does_not_fire_again(bench: Bench) -> None:
     async with bench.running():
         await bench.advance(minutes=5)
         assert [] == bench.accepting.events
+
+
+async def test_a_schedule_whose_record_is_damaged_goes_on(bench: Bench) -> None:
+    bench.deploy()
+    async with bench.running():
+        await bench.advance(minutes=10)
+        (record,) = await bench.accepting.store.records(ScanRecords("schedule"))
+        await bench.accepting.store.apply(PutRecord(replace(record, attributes={})))
+    async with bench.running():
+        await bench.advance(minutes=20)
+    assert ["00:20:00Z", "00:30:00Z"] == bench.accepting.times()[-2:]
 
 
 @pytest.mark.parametrize("refusal", [FULL, StateError("full disk")])
