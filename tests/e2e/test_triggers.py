@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from nodes import ServedNode, served
 
-from glowplug.deploy.apply import deploy
+from glowplug.deploy.apply import deploy_all
 from glowplug.deploy.client import NodeClient
 
 TEMPLATE = """\
@@ -82,7 +82,7 @@ def test_sources_reach_their_function(tmp_path: Path) -> None:
     inbox.mkdir()
     (inbox / "before.txt").write_text("no event")
     with served(None, tmp_path / "state", GLOWPLUG_BUCKETS=f"inbox={inbox}", **ENVIRON) as node:
-        deploy(write(tmp_path, at(8)), NodeClient(node.endpoint))
+        deploy_all([write(tmp_path, at(8))], NodeClient(node.endpoint))
         events = boto3.client("events", endpoint_url=node.endpoint, **KEYS)
         answer = events.put_events(Entries=[
             {"Source": "shop", "DetailType": "order", "Detail": '{"n": 1}'},
@@ -129,7 +129,7 @@ def test_a_node_that_is_killed_around_the_time_of_a_schedule_runs_it_once(tmp_pa
         due = at(8)
         template = write(tmp_path, due)
         for node in nodes:
-            deploy(template, NodeClient(node.endpoint))
+            deploy_all([template], NodeClient(node.endpoint))
         for offset_s, node in zip(offsets_s, nodes, strict=True):
             moment = datetime.fromisoformat(f"{due}+00:00") + timedelta(seconds=offset_s)
             time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
