@@ -97,6 +97,8 @@ def redrive(name: str, to: str | None, endpoint: str | None, state: Path | None,
         show_json(answer)
     else:
         click.echo(f"moved {counted(answer['moved'], 'message')}")
+        if answer["left"] and to is None:
+            click.echo(f"left are {answer['left']} that came from no queue of this node; --to moves them", err=True)
 
 
 @queues.command()

@@ -4,8 +4,10 @@ GET  /_glowplug/queues                         {"queues": [...]}
 GET  /_glowplug/queues/<name>                  one, with its settings
 GET  /_glowplug/queues/<name>/messages         ?limit=&after=; {"messages": [...]}, fewer where they
                                                are large; nothing is received
-POST /_glowplug/queues/<name>/redrive          body {"to": name or absent}; {"moved": n}
+POST /_glowplug/queues/<name>/redrive          body {"to": name or absent}; {"moved": n, "left": n}
 POST /_glowplug/queues/<name>/purge            {"purged": n}
+
+The node's own queues are shown and not changed: an event's message and its record end together, or not at all.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from glowplug.runtime.queue.store import QueueStore
 
 from .messages import Reply, Request, json_reply, parse_json
 from .queries import asked, whole
+from .sqs.settings import is_name
 
 PREFIX = "/_glowplug/queues"
 _BODY_BYTES = 64 * 1024
@@ -54,11 +57,23 @@ class QueueAdmin:
                 return json_reply({"messages": [_shown(one) for one in await self._page(name, limit, after)]})
             case [name, "redrive"]:
                 _only(request, "POST")
-                return json_reply({"moved": await self._store.redrive(name, await _target(request))})
+                to = await _target(request)
+                for one in (name, *([] if to is None else [to])):
+                    self._clients(one)
+                moved = await self._store.redrive(name, to)
+                return json_reply({"moved": moved, "left": (await self._store.counts(name)).visible})
             case [name, "purge"]:
                 _only(request, "POST")
+                self._clients(name)
                 return json_reply({"purged": await self._store.purge(name)})
         raise ResourceNotFound(f"Nothing is served at {request.path}")
+
+    def _clients(self, name: str) -> None:
+        """Refuse a queue of the node itself."""
+        if not is_name(self._store.queue(name).name):
+            raise InvalidParameter(
+                f"{name} is the node's own queue and is only looked at; DELETE /_glowplug/async/ID cancels an event"
+            )
 
     async def _page(self, name: str, limit: int, after: int) -> list[Message]:
         """Return up to ``limit`` messages, fewer where they are large: those that follow are on the next page."""

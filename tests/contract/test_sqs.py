@@ -557,7 +557,7 @@ def test_the_command_line_and_the_metrics_show_depth_and_dead_letters(own: Any, 
         'glowplug_queue_oldest_age_seconds{queue="cli-dead"}',
     ):
         assert line in text
-    assert {"moved": 1} == glowplug(node, "redrive", "cli-dead")
+    assert {"moved": 1, "left": 0} == glowplug(node, "redrive", "cli-dead")
     assert 1 == glowplug(node, "show", "cli")["visible"]
     assert {"purged": 2} == glowplug(node, "purge", "cli", "--yes")
 

@@ -61,6 +61,32 @@ async def test_a_page_of_large_messages_is_shorter_than_was_asked_for(tmp_path: 
         assert ["00"] == await page("limit=1")
 
 
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [("async:work/purge", b""), ("async:work/redrive", b""), ("jobs/redrive", b'{"to": "async:work"}')],
+)
+async def test_the_nodes_own_queues_are_looked_at_and_not_changed(tmp_path: Path, what: str, body: bytes) -> None:
+    """A message there is an event that was accepted: without it the event would be gone, with no record of why."""
+    async with await QueueStore.open(tmp_path / "queue.db") as store:
+        for name in ("jobs", "async:work"):
+            await store.create(name, QueueSettings())
+            await store.apply(Send(name, b"1"))
+        with pytest.raises(InvalidParameter, match="async:work is the node's own queue"):
+            await QueueAdmin(store).answer(request(f"/_glowplug/queues/{what}", body=body, method="POST"))
+        assert [1, 1] == [counts.visible for counts in (await store.all_counts()).values()]
+
+
+async def test_a_redrive_says_how_many_it_left(tmp_path: Path) -> None:
+    """What a client sent into the queue itself came from nowhere, and cannot go back there."""
+    async with await QueueStore.open(tmp_path / "queue.db") as store:
+        for name in ("dead", "jobs"):
+            await store.create(name, QueueSettings())
+        await store.apply(Send("dead", b"1"))
+        asked_for = [await QueueAdmin(store).answer(request("/_glowplug/queues/dead/redrive", body=body, method="POST"))
+                     for body in (b"", b'{"to": "jobs"}')]  # fmt: skip
+        assert [{"moved": 0, "left": 1}, {"moved": 1, "left": 0}] == [parse_json(reply.body) for reply in asked_for]
+
+
 async def test_a_piece_of_too_many_lines_is_refused_before_anything_is_made_of_it() -> None:
     """Six megabytes of line ends would be six million tasks."""
     triggers = TriggersApi(UNUSED, UNUSED, UNUSED, UNUSED, UNUSED, Limits())
