@@ -47,10 +47,14 @@ class JobFile:
     def open(self, function: str, inputs: list[Input], *, restart: bool) -> bool:
         """Begin the job, or go on with it; return whether there is anything to do.
 
-        Raises ``JobError`` where somebody else runs it, the output is there already, or the job is another one.
+        Raises ``JobError`` where somebody else runs it, the output is there already or an input, or the job is another
+        one.
         """
         if not self._job.parent.is_dir():
             raise JobError(f"{self.output}: there is no directory {self._job.parent}")
+        name = self.output if self.output.startswith("s3://") else str(Path(self.output).absolute())
+        if name in {one.name for one in inputs}:
+            raise JobError(f"{self.output} is an input too; the output would take its place")
         self._lock = os.fdopen(os.open(self._job, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

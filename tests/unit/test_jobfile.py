@@ -70,6 +70,17 @@ def test_an_output_that_is_there_is_not_overwritten_unless_one_begins_anew(tmp_p
     assert "" == output.read_text()
 
 
+def test_an_output_that_is_an_input_is_refused_also_when_one_begins_anew(tmp_path: Path) -> None:
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("1\n")
+    with (
+        pytest.raises(JobError, match="is an input too"),
+        opened(lines, inputs=inputs_of((str(lines),)), restart=True),
+    ):
+        pass
+    assert (["in.jsonl"], "1\n") == ([path.name for path in tmp_path.iterdir()], lines.read_text())
+
+
 @pytest.mark.parametrize("other", [{"function": "else"}, {"inputs": [Input("a", 3, "2")]}])
 def test_another_job_or_changed_inputs_are_refused(tmp_path: Path, other: dict[str, object]) -> None:
     output = tmp_path / "out"
