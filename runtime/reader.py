@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from .errors import DefinitionError
+
+_ARN = re.compile(r"arn:aws[a-zA-Z-]*:(?P<service>[^:]+):[^:]*:[0-9]*:.")
 
 IS_FIFO: Final = "is FIFO; only standard queues and topics are taken"
 """Why an event is not sent to an ARN that ends in ``.fifo``, as on AWS: the event has no group."""
@@ -50,11 +53,15 @@ class Reader:
             raise DefinitionError(self.at(name), f"must be a string, not {kind(value)}")
         return value
 
-    def unordered_arn(self, name: str) -> str:
-        """Return the ARN of what events are sent to, empty where there is none; one that is FIFO is refused."""
+    def unordered_arn(self, name: str, *services: str) -> str:
+        """Return the ARN of what events are sent to, empty where there is none; one that is FIFO is refused, and one of
+        another service than ``services``, where there are any."""
         arn = self.text(name)
         if arn.endswith(".fifo"):
             raise DefinitionError(self.at(name), f"{arn} {IS_FIFO}")
+        found = _ARN.match(arn)
+        if arn and services and (found is None or found["service"] not in services):
+            raise DefinitionError(self.at(name), f"{arn!r} is not an ARN of {', '.join(services)}")
         return arn
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:

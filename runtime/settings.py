@@ -35,7 +35,7 @@ def settings_of(definition: Reader) -> dict[str, Any]:
         vpc = given.section("VpcConfig", _VPC)
         dual_stack = _flag(vpc, "Ipv6AllowedForDualStack")
         found["VpcConfig"] = vpc_config(_texts(vpc, "SubnetIds"), _texts(vpc, "SecurityGroupIds"), dual_stack)
-    if target := given.section("DeadLetterConfig", {"TargetArn"}).unordered_arn("TargetArn"):
+    if target := given.section("DeadLetterConfig", {"TargetArn"}).unordered_arn("TargetArn", "sqs", "sns"):
         found["DeadLetterConfig"] = {"TargetArn": target}
     if key := given.text("KMSKeyArn"):
         found["KMSKeyArn"] = key

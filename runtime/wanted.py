@@ -31,6 +31,7 @@ _ALIAS_NAME = re.compile(r"(?![0-9]+$)[a-zA-Z0-9-_]{1,128}")
 RECURSION = ("Terminate", "Allow")
 """What becomes of a function's loops: Lambda's RecursiveLoop."""
 _INVOKE = frozenset("MaximumRetryAttempts MaximumEventAgeInSeconds DestinationConfig".split())
+_TAKERS = {"OnSuccess": ("lambda", "sqs", "sns", "events"), "OnFailure": ("lambda", "sqs", "sns", "events", "s3")}
 _PERMISSION = frozenset(
     "Action Principal Qualifier FunctionUrlAuthType InvokedViaFunctionUrl SourceArn SourceAccount PrincipalOrgID "
     "EventSourceToken StatementId".split()
@@ -186,7 +187,8 @@ def _event_invoke(section: Reader) -> dict[str, Any]:
             found[name] = section.whole(name, low, low=low, high=high)
     destinations = section.section("DestinationConfig", {"OnSuccess", "OnFailure"})
     sides = {
-        side: destinations.section(side, {"Destination"}).unordered_arn("Destination") for side in destinations.values
+        side: destinations.section(side, {"Destination"}).unordered_arn("Destination", *_TAKERS[side])
+        for side in destinations.values
     }
     if chosen := {side: {"Destination": arn} for side, arn in sides.items() if arn}:
         found["DestinationConfig"] = chosen

@@ -66,15 +66,17 @@ def _with(
     for side in ("OnSuccess", "OnFailure"):
         arn = (destinations.get(side) or {}).get("Destination")
         if arn:
-            _check(catalog, function, arn, destinations, site)
+            _check(catalog, function, side, destinations, site)
             if arn.endswith(".fifo"):
                 raise InvalidParameter(f"DestinationConfig.{side}.Destination: {arn} {IS_FIFO}")
     value = {**given, "LastModified": site.unix_s}
     return catalog.with_function(function.with_document(f"event-invoke/{qualifier}", value)), value
 
 
-def _check(catalog: Catalog, function: Function, arn: str, config: Mapping[str, Any], site: Site) -> None:
-    if not _DESTINATION.fullmatch(arn):
+def _check(catalog: Catalog, function: Function, side: str, config: Mapping[str, Any], site: Site) -> None:
+    arn = config[side]["Destination"]
+    found = _DESTINATION.fullmatch(arn)
+    if found is None or (side == "OnSuccess" and found[1] == "s3"):  # a bucket takes failures alone
         raise InvalidParameter(f"The provided destination config {_java(config)} is invalid.")
     if arn.startswith(site.function_arn):
         target = arn.removeprefix(site.function_arn).partition(":")[0]

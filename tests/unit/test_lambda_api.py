@@ -329,6 +329,31 @@ async def test_what_is_fifo_takes_no_records_and_no_dead_letters(path: str, body
         await Fixture().ask("PUT", path, json.dumps(body).encode())
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "problem"),
+    [
+        (
+            "/2019-09-25/functions/echo/event-invoke-config",
+            {"DestinationConfig": {"OnSuccess": {"Destination": "arn:aws:s3:::bucket"}}},
+            "destination config .*arn:aws:s3:::bucket.* is invalid",
+        ),
+        (
+            "/2015-03-31/functions/echo/configuration",
+            {"DeadLetterConfig": {"TargetArn": "dead"}},
+            "Value 'dead' at 'deadLetterConfig.targetArn' failed to satisfy constraint",
+        ),
+        (
+            "/2015-03-31/functions/echo/configuration",
+            {"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::bucket"}},
+            "DeadLetterConfig.TargetArn: arn:aws:s3:::bucket is neither a queue nor a topic",
+        ),
+    ],
+)
+async def test_what_could_never_be_delivered_is_refused(path: str, body: dict[str, Any], problem: str) -> None:
+    with pytest.raises((InvalidParameter, ValidationFailed), match=problem):
+        await Fixture().ask("PUT", path, json.dumps(body).encode())
+
+
 async def test_a_missing_function_is_named_with_its_qualifier() -> None:
     with pytest.raises(FunctionNotFound) as missing:
         await Fixture().ask("POST", INVOKE.format("nobody"))

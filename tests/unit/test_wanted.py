@@ -87,6 +87,16 @@ def test_versions_aliases_and_urls_are_read() -> None:
             "Settings.DeadLetterConfig.TargetArn",
             "arn:q.fifo is FIFO",
         ),
+        (
+            {"Settings": {"DeadLetterConfig": {"TargetArn": "dead"}}},
+            "Settings.DeadLetterConfig.TargetArn",
+            "'dead' is not an ARN of sqs, sns",
+        ),
+        (
+            {"EventInvokeConfigs": {"l": {"DestinationConfig": {"OnSuccess": {"Destination": "arn:aws:s3:::b"}}}}},
+            "EventInvokeConfigs.l.DestinationConfig.OnSuccess.Destination",
+            "'arn:aws:s3:::b' is not an ARN of lambda, sqs, sns, events",
+        ),
         ({"Settings": {"VpcConfig": {"SubnetIds": "a"}}}, "Settings.VpcConfig.SubnetIds", "must be a list of strings"),
         ({"Aliases": {"12": {"FunctionVersion": "1"}}}, "Aliases.12", "'12' does not match"),
         ({"Aliases": {"a b": {"FunctionVersion": "1"}}}, "Aliases.a b", "'a b' does not match"),
@@ -123,7 +133,7 @@ def test_settings_have_the_shapes_of_lambdas_api() -> None:
         Settings={
             "LoggingConfig": {"LogFormat": "JSON"},
             "VpcConfig": {"SubnetIds": ["subnet-1"]},
-            "DeadLetterConfig": {"TargetArn": "arn:q"},
+            "DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:q"},
             "KMSKeyArn": "arn:k",
             "TracingConfig": {"Mode": "Active"},
             "FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}],
@@ -133,7 +143,7 @@ def test_settings_have_the_shapes_of_lambdas_api() -> None:
     assert {
         "LoggingConfig": {"LogFormat": "JSON"},
         "VpcConfig": vpc,
-        "DeadLetterConfig": {"TargetArn": "arn:q"},
+        "DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:q"},
         "KMSKeyArn": "arn:k",
         "TracingConfig": {"Mode": "Active"},
         "FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}],

@@ -16,6 +16,7 @@ from .call import Services
 from .constraints import Body, between, matches, missing, no_longer, one_of, problem, refuse
 
 _ROLE = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
+_DEAD_LETTER = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()"
 LAYER_VERSION = (
     r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:"
     r"[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+)"
@@ -52,6 +53,7 @@ def check(body: Body, *, creating: bool, foreign: bool = False) -> None:
         refuse(missing(body.text("Role"), "role"), missing(body.map("Code"), "code"))
     refuse(
         matches(body.text("Role"), "role", _ROLE),
+        matches(body.section("DeadLetterConfig").text("TargetArn"), "deadLetterConfig.targetArn", _DEAD_LETTER),
         no_longer(architectures, "architectures", 1),
         _architectures(architectures),
         between(body.whole("Timeout"), "timeout", 1, None),
@@ -138,6 +140,8 @@ def settings(body: Body, before: Mapping[str, Any]) -> dict[str, Any]:
             out.pop("DeadLetterConfig", None)
         elif target.endswith(".fifo"):
             raise InvalidParameter(f"DeadLetterConfig.TargetArn: {target} {IS_FIFO}")
+        elif target.split(":")[2] not in ("sqs", "sns"):
+            raise InvalidParameter(f"DeadLetterConfig.TargetArn: {target} is neither a queue nor a topic")
     if body.map("LoggingConfig") is not None:
         out["LoggingConfig"] = _logging(body, before.get("LoggingConfig") or {})
     if body.map("Environment") is not None:
