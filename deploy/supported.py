@@ -218,6 +218,8 @@ def _resource(template: Template, path: KeyPath, resource: Any) -> list[tuple[st
 def _properties(template: Template, path: KeyPath, kind: str) -> list[tuple[str, str]]:
     built, noted, not_yet = _PROPERTIES[kind]
     properties = template.get(path) or {}
+    if kind == LAMBDA_MAPPING:
+        _source(template, (*path, "EventSourceArn"), properties.get("EventSourceArn"))
     only(template, path, properties, built | noted, not_yet)
     url = properties.get("FunctionUrlConfig")
     if url is not None:
@@ -237,6 +239,13 @@ def _properties(template: Template, path: KeyPath, kind: str) -> list[tuple[str,
     return noted_events + [
         (name, str(path[1] if path[0] == "Resources" else "Globals")) for name in properties if name in noted
     ]
+
+
+def _source(template: Template, path: KeyPath, source: Any) -> None:
+    """Refuse a source that is no queue by its name, before the properties that only such a source has."""
+    parts = source.split(":") if isinstance(source, str) else []
+    if len(parts) > 5 and parts[2] != "sqs":
+        raise template.error(path, f"event sources of {parts[2]} are not supported; sqs is")
 
 
 def _event_invoke(template: Template, path: KeyPath, config: Any) -> None:

@@ -105,9 +105,10 @@ def check_events(template: Template, path: KeyPath, events: Any) -> list[tuple[s
         if kind in _EVENTS_NOT_YET:
             raise template.error((*at, "Type"), f"events of {kind} are not supported yet")
         if kind not in _EVENTS:
-            near = difflib.get_close_matches(kind, [*_EVENTS, *_EVENTS_NOT_YET], 1)
-            hint = f"; did you mean {near[0]}?" if near else f" of {', '.join(sorted(_EVENTS))}"
-            raise template.error((*at, "Type"), f"{kind!r} is no type of an event{hint}")
+            names = [*_EVENTS, *_EVENTS_NOT_YET]
+            near = [name for name in names if name.lower() == kind.lower()] or difflib.get_close_matches(kind, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_EVENTS))}"
+            raise template.error((*at, "Type"), f"{kind!r} is no type of an event; {hint}")
         properties = event.get("Properties") or {}
         built, without_effect, not_yet = _EVENTS[kind]
         only(template, (*at, "Properties"), properties, built | without_effect, not_yet)

@@ -38,7 +38,7 @@ from .intrinsics import Intrinsics
 from .layers import LayerBuild, as_lambdas, layers_of
 from .packaged import Fetch, fetched
 from .packing import Packer
-from .places import Written, place_of
+from .places import Written, of_an_event, place_of, properties_at
 from .queues import queues_of
 from .resources import Resources
 from .supported import LAMBDA_FUNCTION, check
@@ -46,6 +46,7 @@ from .template import KeyPath, Template
 from .triggers import triggers_of
 from .versionnumbers import unpublished
 
+_PROPERTY = re.compile(r"\b[Pp]roperty '(\w+)'")
 _CAUSE = re.compile(r"Resource with id \[([^\]]+)\] is invalid\. (.*)", re.DOTALL)
 
 
@@ -148,12 +149,22 @@ def _to_cloudformation(template: Template, document: dict[str, Any], names: Mapp
     except ExceptionWithMessage as error:
         messages = [cause.message for cause in getattr(error, "causes", [error])]
         found = _CAUSE.match(messages[0])
-        path: KeyPath = ("Resources", found[1]) if found else ()
+        path: KeyPath = _complained_of(template, found[1], found[2]) if found else ()
         raise template.error(path, found[2] if found else messages[0]) from error
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # its own, on shapes it never met
         raise template.error((), f"the SAM translator cannot read this template: {error!r}") from error
     finally:
         metrics.publish()  # to nobody; unpublished ones are complained about on stderr
+
+
+def _complained_of(template: Template, logical_id: str, message: str) -> KeyPath:
+    """Return what a complaint of the translator is about: a resource, or the event of which it was about to make one
+    of that name, and there the property that the message names."""
+    path = properties_at(template, logical_id)
+    if not of_an_event(path):
+        return path[:2]
+    named = _PROPERTY.search(message)
+    return (*path, named[1]) if named else path
 
 
 def _refuse_numbers(stack: Stack) -> None:

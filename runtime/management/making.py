@@ -143,7 +143,7 @@ class Making:
         for qualifier, config in wanted.event_invoke.items():
             if not made.versions_of(qualifier):
                 field = f"{logical_id}.EventInvokeConfigs.{qualifier}"
-                raise DefinitionError(field, "is no alias or version of this function")
+                raise DefinitionError(field, f"{qualifier} is no alias or version of this function")
             known = made.documents.get(f"event-invoke/{qualifier}", _NOTHING)
             same = {key: value for key, value in known.items() if key != "LastModified"} == dict(config)
             stamped = {**config, "LastModified": self.site.unix_s}

@@ -121,6 +121,10 @@ def test_queues_and_mappings_become_definitions(directory: Path) -> None:
         ("DeletionPolicy: Retain", "DeletionPolicy: Keep", "Jobs.DeletionPolicy: 'Keep' is not one of Delete, Retain"),
         ("!GetAtt Ordered.Arn\n      Batch", "arn:aws:kinesis:us-east-1:000000000000:stream/s\n      Batch",
          "Direct.Properties.EventSourceArn: event sources of kinesis are not supported; sqs is"),
+        ("!GetAtt Ordered.Arn\n      Batch", "arn:aws:kinesis:us-east-1:000000000000:stream/s\n      StartingPosition: LATEST\n"
+         "      Batch", "Direct.Properties.EventSourceArn: event sources of kinesis are not supported; sqs is"),
+        ("BatchSize: 5", "BatchSize: few", "Work.Properties.Events.Jobs.Properties.BatchSize: Type of property"),
+        ("            Queue: !GetAtt Jobs.Arn\n", "", "Work.Properties.Events.Jobs.Properties.Queue: Missing required"),
         ("BatchSize: 10", "StartingPosition: LATEST", "Direct.Properties.StartingPosition: is not supported yet"),
         ('"kind": ["a"]', '"kind": "a"', "Work.Properties.Events.Jobs.Properties.FilterCriteria.Filters.0.Pattern: body"),
         ("Queue: !GetAtt Jobs.Arn", "Queue: jobs", "Work.Properties.Events.Jobs.Properties.Queue: 'jobs' is not the ARN"),

@@ -337,7 +337,7 @@ def test_an_event_invoke_config_is_stamped_when_it_changes_and_needs_its_qualifi
     assert {"MaximumRetryAttempts": 1, "LastModified": 0.0} == first
     node.put(Fn={"EventInvokeConfigs": {LATEST: {"MaximumRetryAttempts": 1}}})
     assert first is node.catalog.functions["fn"].documents[f"event-invoke/{LATEST}"]
-    with pytest.raises(DefinitionError, match=r"Fn.EventInvokeConfigs.live: is no alias or version"):
+    with pytest.raises(DefinitionError, match=r"Fn.EventInvokeConfigs.live: live is no alias or version"):
         node.put(Fn={"EventInvokeConfigs": {"live": {}}})
 
 

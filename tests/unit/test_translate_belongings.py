@@ -382,6 +382,8 @@ def test_two_of_one_name_are_refused() -> None:
         ("Events: {Jobs: {Type: Kinesis}}", "Events.Jobs.Type: events of Kinesis are not supported yet"),
         ("Events: {Web: {Type: Cognito}}", "Events.Web.Type: events of Cognito are not supported yet"),
         ("Events: {Jobs: {Type: Schedul}}", "Events.Jobs.Type: 'Schedul' is no type of an event; did you mean Schedule?"),
+        ("Events: {Jobs: {Type: sqs}}", "Events.Jobs.Type: 'sqs' is no type of an event; did you mean SQS?"),
+        ("Events: {Jobs: {Type: Mail}}", "Events.Jobs.Type: 'Mail' is no type of an event; there are Api, Cloud"),
         ("Events: {Jobs: {}}", "Events.Jobs: must be a mapping with a Type"),
         ("Events: [Jobs]", "Events: must be a mapping"),
         ("PackageType: Image", "PackageType: 'Image' is not supported yet; use Zip"),
