@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -33,11 +33,18 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a table; ``columns`` are (heading, justification). Long cells continue on the next line, uncut."""
+    """Return a table; ``columns`` are (heading, justification). Long cells continue on the next line, uncut.
+
+    Justification is "left", "right", or "words": left, and a line ends between words alone.
+    """
+    cells = list(rows)
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading, justify in columns:
-        made.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
+    for number, (heading, justify) in enumerate(columns):
+        words = " ".join([heading, *(str(row[number]) for row in cells)]).split() if justify == "words" else [""]
+        longest = max(len(word) for word in words)
+        side: Literal["left", "right"] = "right" if justify == "right" else "left"
+        made.add_column(heading, justify=side, overflow="fold", min_width=longest)
+    for row in cells:
         made.add_row(*row)
     return made
 

@@ -95,6 +95,7 @@ class ScheduleListing:
     stack: str
     logical_id: str
     expression: str
+    zone: str
     state: str
     functions: tuple[str, ...]
     next: str
@@ -177,6 +178,7 @@ class Scheduler:
             stack=trigger.stack,
             logical_id=trigger_id.partition("/")[2],
             expression=trigger.expression,
+            zone="UTC" if trigger.schedule is None else str(trigger.schedule.zone),
             state=state,
             functions=tuple(_called(target) for target in trigger.targets),
             next="" if due is None else due.astimezone(UTC).isoformat(),

@@ -343,5 +343,5 @@ async def test_targets_get_what_their_input_says_and_only_while_they_take_it(ben
 async def test_moments_are_utc_whatever_the_zone(bench: Bench) -> None:
     bench.deploy(expression="cron(30 9 * * ? *)", kind=SCHEDULE, ScheduleExpressionTimezone="Asia/Kolkata")
     async with bench.running():
-        assert "2026-01-01T04:00:00+00:00" == bench.listed.next
+        assert ("2026-01-01T04:00:00+00:00", "Asia/Kolkata") == (bench.listed.next, bench.listed.zone)
         assert datetime.fromisoformat(bench.listed.next).tzinfo == UTC
