@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .options import connect, of_a_node
-from .output import console, show_json, table
+from .output import console, counted, show_json, table
 
 _STATES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled")
 
@@ -72,7 +72,8 @@ def show_event(event: Mapping[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(event["result"], ensure_ascii=False))
     elif "error" in event:
         click.echo(json.dumps(event["error"], ensure_ascii=False))
-        click.echo(f"glowplug: {event['function']}: {event['state']} after {event['attempts']} attempts", err=True)
+        attempts = counted(event["attempts"], "attempt")
+        click.echo(f"glowplug: {event['function']}: {event['state']} after {attempts}", err=True)
     else:
         click.echo(f"{event['requestId']} is {event['state']}, attempts: {event['attempts']}")
     if "error" in event:

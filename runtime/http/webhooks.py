@@ -30,7 +30,10 @@ def checked_webhook(url: str, principal: Principal | None, hosts: Sequence[str])
         return ""
     parts = _parts(url)
     if parts is None:
-        raise InvalidParameter(f"{HEADER}: {url[:100]!r} is not an http or https URL of at most {_LONGEST} characters")
+        raise InvalidParameter(
+            f"{HEADER}: {url[:100]!r} is not an http or https URL, with no name and password, of at most {_LONGEST} "
+            "characters"
+        )
     if hosts:
         if not any(_is_at(parts, one) for one in hosts):
             raise InvalidParameter(f"{HEADER}: {parts.netloc!r} is none of the hosts in {SETTING}")

@@ -90,7 +90,7 @@ def test_what_a_listed_host_is(url: str, hosts: tuple[str, ...], allowed: bool) 
     ],
 )
 def test_what_is_no_url_or_could_be_read_as_two_is_refused_for_everybody(url: str) -> None:
-    with pytest.raises(InvalidParameter, match=r"X-Glowplug-Webhook: .* is not an http or https URL"):
+    with pytest.raises(InvalidParameter, match=r"X-Glowplug-Webhook: .* is not an http or https URL, with no name"):
         checked_webhook(url, OPERATOR, ("*",))
 
 
