@@ -51,8 +51,8 @@ def review(template: Template, name: str, site: Site, *, parameters: Mapping[str
         try:
             [stack] = translated({name: rest}, site, parameters=parameters, fetch=fetch)
         except TemplateError as error:
-            if not any(word.startswith(tuple(replaced)) for word in _WORD.findall(error.problem)):
-                problems.append(error)  # else it follows from another: of Embed is also EmbedUrl
+            if not _follows(template, error, replaced):
+                problems.append(error)
             found = _at_fault(rest, error)
             without = None if found is None else _without(rest, *found)
             if found is None or without is None:
@@ -64,6 +64,14 @@ def review(template: Template, name: str, site: Site, *, parameters: Mapping[str
                 return _well(stack, site, strict=strict)
             break
     return Review(template.name, name, None, tuple(sorted(problems, key=lambda error: error.line)))
+
+
+def _follows(template: Template, error: TemplateError, replaced: set[str]) -> bool:
+    """Return whether an error names what was replaced, or what would have been made of it: of Embed that is EmbedUrl,
+    unless the template has an EmbedUrl of its own."""
+    own = _entries(template, "Resources").keys() - replaced
+    words = set(_WORD.findall(error.problem)) - own
+    return any(word.startswith(tuple(replaced)) for word in words)
 
 
 def _well(stack: Stack, site: Site, *, strict: bool) -> Review:

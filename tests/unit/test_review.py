@@ -62,6 +62,13 @@ def test_what_follows_from_another_problem_is_not_told() -> None:
     assert "Ab.Properties.Timout" in problem
 
 
+def test_a_resource_whose_name_begins_as_another_ones_has_problems_of_its_own() -> None:
+    problems = told(f"Resources:\n  Ab: {{{FUNCTION}, Timeout: 0}}}}\n  AbBatch: {{{FUNCTION}, MemorySize: 1}}}}\n")
+    assert ["template.yaml:3: Ab.Properties.Timeout", "template.yaml:4: AbBatch.Properties.MemorySize"] == [
+        problem.rpartition(": ")[0] for problem in problems
+    ]
+
+
 def test_problems_of_a_loop_are_one_with_the_line_of_the_loop() -> None:
     problems = told(
         f'Resources:\n  Fn::ForEach::L:\n    - N\n    - [a, b]\n    - "F${{N}}":\n        {{{FUNCTION}, Timeout: 0}}}}\n'
