@@ -84,7 +84,10 @@ class AwsEvents:
         form = {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}
         action = form.get("Action", "")
         if action != "Publish":
-            raise NotSupported(f"{action} is not supported: topics are those of templates")
+            raise NotSupported(
+                f"{action} is not supported: of actions in forms only SNS's Publish is. Topics are those of templates, "
+                "and SQS is asked in JSON, as boto3 has done since the end of 2023"
+            )
         topic = form.get("TopicArn") or form.get("TargetArn") or ""
         if not topic.startswith("arn:"):
             raise InvalidParameter("Invalid parameter: TopicArn")
