@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,14 +53,19 @@ def _row(queue: dict[str, Any]) -> tuple[str, ...]:
 @click.argument("name")
 @of_a_node
 def show(name: str, endpoint: str | None, state: Path | None, as_json: bool) -> None:
-    """Print a queue's counts and settings."""
+    """Print a queue's counts and settings. Durations are seconds, the time at which it was made is UTC."""
     answer = connect(endpoint, state).ask("GET", _of(name))
     if as_json:
         show_json(answer)
         return
-    settings = answer.pop("settings")
-    rows = [(key, str(value)) for key, value in (answer | settings).items() if value not in (None, "", {})]
+    settings, created = answer.pop("settings"), datetime.fromtimestamp(answer.pop("created_ms") / 1000, UTC)
+    shown = answer | settings | {"created": f"{created:%Y-%m-%d %H:%M:%S}"}
+    rows = [(key, _plain(value)) for key, value in shown.items() if value not in (None, "", {})]
     console().print(table((("", "left"), ("", "left")), rows))
+
+
+def _plain(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
 
 
 @queues.command()
