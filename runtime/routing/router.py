@@ -323,7 +323,7 @@ class Router:
                 version=version,
                 revision=pool.revision,
                 tier=pool.tier,
-                instances=len(pool.instances),
+                instances=pool.live,
                 busy=pool.busy,
                 starting=pool.starting + pool.queued,
                 draining=draining[name, version],

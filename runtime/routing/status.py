@@ -13,8 +13,9 @@ from .records import StartRecord
 class FunctionStatus:
     """One function at its current revision, as of now.
 
-    ``instances`` counts all live ones, ``draining`` those among them that are on their way out (older revisions
-    included). ``unparkable_reason`` says why it has no parked tier, ``last_error`` why the last failed start failed.
+    ``instances`` counts all live ones and starts that wait for their turn, ``starting`` those among them that are not
+    ready yet, ``draining`` those that are on their way out (older revisions included). ``unparkable_reason`` says why
+    it has no parked tier, ``last_error`` why the last failed start failed.
     """
 
     name: str

@@ -111,7 +111,8 @@ async def test_a_start_that_is_no_longer_wanted_when_its_turn_comes_is_dropped()
     rig.script().fork_s = 1.0
     await rig.router.cool("f", "parked")
     calls = await rig.calls(5)
-    assert 5 == rig.router.describe()[0].starting
+    status = rig.router.describe()[0]
+    assert (5, 5) == (status.starting, status.instances)  # also those that only wait
     await rig.clock.advance(1.0)  # the first is there, and serves them all before the second is
     for _ in range(5):
         await gate.let_go()
