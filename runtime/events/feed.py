@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from glowplug.runtime.catalog import Function
+from glowplug.runtime.catalog import LATEST, Function
 from glowplug.runtime.clock import Alarm
 from glowplug.runtime.errors import GlowplugError, QueueNotFound, StateError
 from glowplug.runtime.queue.model import Message, Received
@@ -73,7 +73,7 @@ class Feed:
             if self._more or self._buffer:
                 self._later(GONE_S, self._look_at_orphans)
             return
-        room = _MOST_AHEAD if function.reserved == 0 else self._n.room(self.function, self.attempts.version)
+        room = _MOST_AHEAD if function.reserved == 0 else self._room(function)
         room -= self._begin(room)
         if not self._more or self._receiving is not None:
             return
@@ -84,6 +84,12 @@ class Feed:
             self._receiving = asyncio.create_task(self._receive(limit, function), name=f"receive {self._queue}")
         elif not self._lanes:
             self._later(_ROOM_S, self.pump)
+
+    def _room(self, function: Function) -> int:
+        """Return how many more events instances could take: of the version that the last one ran on, as far as it is
+        still there. Which one the next runs on is known when it is received."""
+        version = self.attempts.version
+        return self._n.room(function.name, LATEST if function.version(version) is None else version)
 
     def _ahead(self) -> int:
         """Return how many events to have at hand beyond those that run."""
@@ -106,7 +112,8 @@ class Feed:
         self._growing = None
         if self._stopped or len(self._lanes) < self._window or not (self._more or self._buffer):
             return
-        if self.attempts.slow() and self._n.room(self.function, self.attempts.version) > 0:
+        function = self._n.deployed.catalog.functions.get(self.function)
+        if function is not None and self.attempts.slow() and self._room(function) > 0:
             self._window *= 2
         self.pump()
         if self._growing is None and self._lanes:

@@ -186,6 +186,18 @@ async def test_an_alias_is_resolved_at_each_attempt_and_the_arn_keeps_it(rig: Ev
     assert ("failed", 2) == ((await rig.shown(request_id))["state"], (await rig.shown(request_id))["attempts"])
 
 
+async def test_events_go_on_when_the_version_that_the_last_one_ran_on_is_deleted(rig: EventRig) -> None:
+    function = rig.deployed.catalog.functions["f"]
+    one, two = (replace(function.latest, spec=replace(function.latest.spec, version=number)) for number in "12")
+    rig.change(versions={1: one, 2: two}, aliases={"live": Alias("live", "1", "r")})
+    await rig.send(qualifier="live")
+    await rig.quiet()
+    rig.change(versions={2: two}, aliases={"live": Alias("live", "2", "r")})
+    await rig.send(qualifier="live")
+    await rig.pass_s(5)
+    assert ["1", "2"] == [one.version for one in rig.handlers.seen]
+
+
 async def test_no_more_is_received_than_instances_can_take(rig: EventRig) -> None:
     rig.handlers.room, rig.handlers.held = 3, True
     for _ in range(10):
