@@ -162,7 +162,11 @@ class Feed:
     async def _lane(self) -> None:
         while self._buffer and len(self._lanes) <= self._window:
             attempt = self._buffer.popleft()
-            await self.attempts.make(attempt)
+            try:
+                await self.attempts.make(attempt)
+            except Exception:  # a fault of ours, which must not hold the event for ever
+                log.exception("%s: event %s is put back", self.function, attempt.event.request_id)
+                self.attempts.put_back(attempt, GONE_S)
             if self._more and self._receiving is None and len(self._buffer) <= self._ahead() // 2:
                 self.pump()
 

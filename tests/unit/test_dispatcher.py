@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eventrig import EventRig, bad, good, small
@@ -22,7 +23,7 @@ from glowplug.runtime.errors import (
     Throttled,
 )
 from glowplug.runtime.events.accepting import NewEvent
-from glowplug.runtime.events.ending import OUTBOX
+from glowplug.runtime.events.ending import OUTBOX, Endings
 from glowplug.runtime.events.outbox import Outbox, Parcel
 from glowplug.runtime.events.retrying import Delays
 from glowplug.runtime.events.stored import key_of, queue_of, stored
@@ -255,6 +256,24 @@ async def test_a_record_whose_attributes_are_damaged_is_shown_without_them(rig: 
     assert ("failed", "Unknown", "Glowplug.Unknown") == (
         shown["state"], shown["condition"], shown["error"]["errorType"]
     )  # fmt: skip
+
+
+async def test_an_event_whose_end_cannot_be_written_is_put_back_and_holds_nobody_up(
+    rig: EventRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, failures = Endings.of, [ValueError("a fault of ours")]
+
+    def failing(self: Endings, *given: Any, **more: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return ending(self, *given, **more)
+
+    monkeypatch.setattr(Endings, "of", failing)
+    ids = [await rig.send() for _ in range(3)]
+    await rig.quiet()
+    assert ["queued", "succeeded", "succeeded"] == sorted([await rig.state(one) for one in ids])
+    await rig.pass_s(31)
+    assert ["succeeded"] * 3 == [await rig.state(one) for one in ids]
 
 
 # --- ages -------------------------------------------------------------------------------------------------------------
