@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -166,6 +167,26 @@ async def test_no_reserved_concurrency_ends_events_at_once(rig: EventRig) -> Non
     ids = [await rig.send() for _ in range(5)]
     await rig.quiet()
     assert {"ZeroReservedConcurrency"} == {(await rig.shown(one))["condition"] for one in ids}
+    assert [] == rig.handlers.seen
+
+
+async def test_no_reserved_concurrency_sends_the_record_of_no_attempt_and_the_event(rig: EventRig) -> None:
+    for name in ("failed", "dead"):
+        await rig.store.create(name, QueueSettings())
+    version = rig.deployed.catalog.functions["f"].latest
+    settings = {"DeadLetterConfig": {"TargetArn": f"{ARN}dead"}}
+    rig.change(reserved=0, latest=replace(version, settings=settings))
+    rig.configure(DestinationConfig={"OnFailure": {"Destination": f"{ARN}failed"}})
+    request_id = await rig.send(payload=b'{"a":1}')
+    await rig.quiet()
+    (told,), (letter,) = await rig.store.peek("failed"), await rig.store.peek("dead")
+    record = json.loads(told.body)
+    assert ["version", "timestamp", "requestContext", "requestPayload"] == list(record)
+    assert {
+        "requestId": request_id, "functionArn": f"{FUNCTION}f:$LATEST", "condition": "ZeroReservedConcurrency",
+        "approximateInvokeCount": 0,
+    } == record["requestContext"]  # fmt: skip
+    assert (b'{"a":1}', ["Number", "429"]) == (letter.body, letter.attributes["m"]["ErrorCode"])
     assert [] == rig.handlers.seen
 
 
