@@ -52,7 +52,7 @@ class Feed:
         self._receiving: asyncio.Task[None] | None = None
         self._alarm: Alarm | None = None
         self._growing: Alarm | None = None
-        self._stopped = False
+        self._stopped = self._retired = False
         self._unlisten = neighbours.store.listen(self._queue, self._rung)
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class Feed:
 
     def pump(self) -> None:
         """Receive and begin what instances can take now."""
-        if self._stopped:
+        if self._stopped or self._retired:
             return
         function = self._n.deployed.catalog.functions.get(self.function)
         if function is None:
@@ -196,9 +196,7 @@ class Feed:
                     self._take(received)
                 while self._buffer:
                     await self.attempts.make(self._buffer.popleft())
-            elif (await store.counts(self._queue)).total == 0 and self._absent:
-                self.stop()
-                await store.remove(self._queue)
+            elif (await store.counts(self._queue)).total == 0 and self._absent and await self._retire():
                 return
         except GlowplugError as error:
             log.info("%s is not deployed, and its events were not looked at: %s", self.function, error)
@@ -206,6 +204,18 @@ class Feed:
             self._receiving = None
         self._more = True
         self.pump()
+
+    async def _retire(self) -> bool:
+        """Take the queue away, unless an event has come to it at this moment; return whether it is gone."""
+        self._retired = True  # at once: whoever makes the queue again meanwhile makes another feed
+        try:
+            self._retired = await self._n.store.remove(self._queue, only_empty=True)
+        except GlowplugError:
+            self._retired = False
+            raise
+        if self._retired:
+            self.stop()
+        return self._retired
 
     @property
     def _absent(self) -> bool:
@@ -234,7 +244,7 @@ class Feed:
     @property
     def ended(self) -> bool:
         """Whether it receives nothing any more."""
-        return self._stopped
+        return self._stopped or self._retired
 
     def _return_buffer(self) -> None:
         while self._buffer:

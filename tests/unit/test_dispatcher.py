@@ -608,6 +608,42 @@ async def test_events_of_a_deleted_function_end_when_they_are_too_old(rig: Event
     assert queue_of("f") not in {queue.name for queue in rig.store.queues}
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["an event comes", "the disk is full"])
+async def test_queue_race_an_event_that_comes_while_its_function_s_queue_is_taken_away_is_not_lost(
+    rig: EventRig, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    await rig.send()
+    await rig.quiet()
+    count, remove = rig.store.counts, rig.store.remove
+
+    async def counts(name: str) -> Any:
+        found = await count(name)
+        if not full:
+            await rig.store.apply(rig.intake.step(NewEvent("f", "", b'"late"')))  # another one's end brings it
+        monkeypatch.setattr(rig.store, "counts", count)
+        return found
+
+    async def refused(name: str, **given: Any) -> bool:
+        monkeypatch.setattr(rig.store, "remove", remove)
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(rig.store, "counts", counts)
+    if full:
+        monkeypatch.setattr(rig.store, "remove", refused)
+    catalog = rig.deployed.catalog
+    rig.deployed.catalog = catalog.without_function("f")
+    rig.dispatcher.changed()
+    rig.dispatcher._feeds["f"]._rung()
+    await rig.pass_s(31, 1)
+    assert rig.store.counts == count
+    rig.deployed.catalog = catalog
+    rig.dispatcher.changed()
+    if full:
+        await rig.send(payload=b'"late"')
+    await rig.quiet()
+    assert [b"{}", b'"late"'] == [one.payload for one in rig.handlers.seen]
+
+
 async def test_a_node_that_was_killed_runs_again_what_it_had_begun_and_not_what_had_ended(rig: EventRig) -> None:
     rig.handlers.script = lambda invocation, attempt: bad() if invocation.payload == b'"bad"' else good()
     done, failed = await rig.send(), await rig.send(payload=b'"bad"')
