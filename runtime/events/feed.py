@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from glowplug.runtime.catalog import Function
+from glowplug.runtime.catalog import LATEST, Function
 from glowplug.runtime.clock import Alarm
 from glowplug.runtime.errors import GlowplugError, QueueNotFound, StateError
 from glowplug.runtime.queue.model import Message, Received
@@ -52,7 +52,7 @@ class Feed:
         self._receiving: asyncio.Task[None] | None = None
         self._alarm: Alarm | None = None
         self._growing: Alarm | None = None
-        self._stopped = False
+        self._stopped = self._retired = False
         self._unlisten = neighbours.store.listen(self._queue, self._rung)
 
     def __repr__(self) -> str:
@@ -66,14 +66,14 @@ class Feed:
 
     def pump(self) -> None:
         """Receive and begin what instances can take now."""
-        if self._stopped:
+        if self._stopped or self._retired:
             return
         function = self._n.deployed.catalog.functions.get(self.function)
         if function is None:
             if self._more or self._buffer:
                 self._later(GONE_S, self._look_at_orphans)
             return
-        room = _MOST_AHEAD if function.reserved == 0 else self._n.room(self.function, self.attempts.version)
+        room = _MOST_AHEAD if function.reserved == 0 else self._room(function)
         room -= self._begin(room)
         if not self._more or self._receiving is not None:
             return
@@ -84,6 +84,12 @@ class Feed:
             self._receiving = asyncio.create_task(self._receive(limit, function), name=f"receive {self._queue}")
         elif not self._lanes:
             self._later(_ROOM_S, self.pump)
+
+    def _room(self, function: Function) -> int:
+        """Return how many more events instances could take: of the version that the last one ran on, as far as it is
+        still there. Which one the next runs on is known when it is received."""
+        version = self.attempts.version
+        return self._n.room(function.name, LATEST if function.version(version) is None else version)
 
     def _ahead(self) -> int:
         """Return how many events to have at hand beyond those that run."""
@@ -106,7 +112,8 @@ class Feed:
         self._growing = None
         if self._stopped or len(self._lanes) < self._window or not (self._more or self._buffer):
             return
-        if self.attempts.slow() and self._n.room(self.function, self.attempts.version) > 0:
+        function = self._n.deployed.catalog.functions.get(self.function)
+        if function is not None and self.attempts.slow() and self._room(function) > 0:
             self._window *= 2
         self.pump()
         if self._growing is None and self._lanes:
@@ -155,7 +162,11 @@ class Feed:
     async def _lane(self) -> None:
         while self._buffer and len(self._lanes) <= self._window:
             attempt = self._buffer.popleft()
-            await self.attempts.make(attempt)
+            try:
+                await self.attempts.make(attempt)
+            except Exception:  # a fault of ours, which must not hold the event for ever
+                log.exception("%s: event %s is put back", self.function, attempt.event.request_id)
+                self.attempts.put_back(attempt, GONE_S)
             if self._more and self._receiving is None and len(self._buffer) <= self._ahead() // 2:
                 self.pump()
 
@@ -185,9 +196,7 @@ class Feed:
                     self._take(received)
                 while self._buffer:
                     await self.attempts.make(self._buffer.popleft())
-            elif (await store.counts(self._queue)).total == 0 and self._absent:
-                self.stop()
-                await store.remove(self._queue)
+            elif (await store.counts(self._queue)).total == 0 and self._absent and await self._retire():
                 return
         except GlowplugError as error:
             log.info("%s is not deployed, and its events were not looked at: %s", self.function, error)
@@ -195,6 +204,18 @@ class Feed:
             self._receiving = None
         self._more = True
         self.pump()
+
+    async def _retire(self) -> bool:
+        """Take the queue away, unless an event has come to it at this moment; return whether it is gone."""
+        self._retired = True  # at once: whoever makes the queue again meanwhile makes another feed
+        try:
+            self._retired = await self._n.store.remove(self._queue, only_empty=True)
+        except GlowplugError:
+            self._retired = False
+            raise
+        if self._retired:
+            self.stop()
+        return self._retired
 
     @property
     def _absent(self) -> bool:
@@ -223,7 +244,7 @@ class Feed:
     @property
     def ended(self) -> bool:
         """Whether it receives nothing any more."""
-        return self._stopped
+        return self._stopped or self._retired
 
     def _return_buffer(self) -> None:
         while self._buffer:

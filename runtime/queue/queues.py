@@ -44,10 +44,13 @@ class Queues:
         )
         return Queue(there.number, there.name, step.settings, there.created_ms, now_ms)
 
-    def delete(self, step: DeleteQueue) -> None:
+    def delete(self, step: DeleteQueue) -> bool:
         """Forget the queue; its number is never given again, and its messages are swept away."""
         queue = self._book.queue(step.name)
+        if step.only_empty and self._book.totals[queue.number] > 0:
+            return False
         self._connection.execute("DELETE FROM queues WHERE number = ?", (queue.number,))
+        return True
 
     def count(self, step: Count, change: Change, done: Change) -> Counts | dict[str, Counts]:
         """Count the messages of one queue, or of each."""

@@ -205,9 +205,11 @@ class ChangeQueue:
 
 @dataclass(frozen=True, slots=True)
 class DeleteQueue:
-    """Delete a queue; its messages are gone with it. Refused: ``QueueNotFound``."""
+    """Delete a queue; its messages are gone with it. With ``only_empty`` one that has messages stays. Gives whether it
+    is gone. Refused: ``QueueNotFound``."""
 
     name: str
+    only_empty: bool = False
 
 
 QueueStep = CreateQueue | ChangeQueue | DeleteQueue

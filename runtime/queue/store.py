@@ -175,11 +175,16 @@ class QueueStore:
         queue: Queue = (await self.apply(ChangeQueue(name, settings)))[0]
         return queue
 
-    async def remove(self, name: str) -> None:
-        """Delete a queue with its messages. Raises ``QueueNotFound``."""
-        await self.apply(DeleteQueue(name))
-        self._bells.forget(name)
-        self._start_sweep()
+    async def remove(self, name: str, *, only_empty: bool = False) -> bool:
+        """Delete a queue with its messages, or ``only_empty`` if it has none; return whether it is gone.
+
+        Raises ``QueueNotFound``.
+        """
+        gone: bool = (await self.apply(DeleteQueue(name, only_empty)))[0]
+        if gone:
+            self._bells.forget(name)
+            self._start_sweep()
+        return gone
 
     async def purge(self, name: str) -> int:
         """Delete all messages that are in a queue now, leased or not; return how many. A backlog goes in pieces."""

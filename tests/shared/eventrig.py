@@ -93,7 +93,7 @@ class Handlers:
                 gate.set_result(None)
         self.gates.clear()
 
-    def free(self, name: str, version: str) -> int:
+    def free(self) -> int:
         return max(0, self.room - self.running)
 
 
@@ -126,7 +126,7 @@ class EventRig:
             store=self.store,
             deployed=self.deployed,
             invoke=lambda invocation: self.handlers.invoke(invocation),
-            room=lambda name, version: self.handlers.free(name, version),
+            room=self.room,
             cancel=lambda request_id: self.handlers.kill(request_id),
             settler=self.settler,
             endings=endings,
@@ -168,6 +168,11 @@ class EventRig:
         await settle()
         self.settler._waiting.clear()
         await store.close()
+
+    def room(self, name: str, version: str) -> int:
+        """Return what the router would: 0 for a version that is not deployed."""
+        function = self.deployed.catalog.functions.get(name)
+        return 0 if function is None or function.version(version) is None else self.handlers.free()
 
     async def restart(self) -> None:
         await self.kill()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eventrig import EventRig, bad, good, small
@@ -23,7 +25,7 @@ from glowplug.runtime.errors import (
     Throttled,
 )
 from glowplug.runtime.events.accepting import NewEvent
-from glowplug.runtime.events.ending import OUTBOX
+from glowplug.runtime.events.ending import OUTBOX, Endings
 from glowplug.runtime.events.outbox import Outbox, Parcel
 from glowplug.runtime.events.retrying import Delays
 from glowplug.runtime.events.stored import key_of, queue_of, stored
@@ -169,6 +171,26 @@ async def test_no_reserved_concurrency_ends_events_at_once(rig: EventRig) -> Non
     assert [] == rig.handlers.seen
 
 
+async def test_no_reserved_concurrency_sends_the_record_of_no_attempt_and_the_event(rig: EventRig) -> None:
+    for name in ("failed", "dead"):
+        await rig.store.create(name, QueueSettings())
+    version = rig.deployed.catalog.functions["f"].latest
+    settings = {"DeadLetterConfig": {"TargetArn": f"{ARN}dead"}}
+    rig.change(reserved=0, latest=replace(version, settings=settings))
+    rig.configure(DestinationConfig={"OnFailure": {"Destination": f"{ARN}failed"}})
+    request_id = await rig.send(payload=b'{"a":1}')
+    await rig.quiet()
+    (told,), (letter,) = await rig.store.peek("failed"), await rig.store.peek("dead")
+    record = json.loads(told.body)
+    assert ["version", "timestamp", "requestContext", "requestPayload"] == list(record)
+    assert {
+        "requestId": request_id, "functionArn": f"{FUNCTION}f:$LATEST", "condition": "ZeroReservedConcurrency",
+        "approximateInvokeCount": 0,
+    } == record["requestContext"]  # fmt: skip
+    assert (b'{"a":1}', ["Number", "429"]) == (letter.body, letter.attributes["m"]["ErrorCode"])
+    assert [] == rig.handlers.seen
+
+
 async def test_an_alias_is_resolved_at_each_attempt_and_the_arn_keeps_it(rig: EventRig) -> None:
     function = rig.deployed.catalog.functions["f"]
     spec = replace(function.latest.spec, version="1")
@@ -185,6 +207,18 @@ async def test_an_alias_is_resolved_at_each_attempt_and_the_arn_keeps_it(rig: Ev
     assert ["1", "2"] == [one.version for one in rig.handlers.seen]
     assert {"arn:aws:lambda:us-east-1:000000000000:function:f:live"} == {one.function_arn for one in rig.handlers.seen}
     assert ("failed", 2) == ((await rig.shown(request_id))["state"], (await rig.shown(request_id))["attempts"])
+
+
+async def test_events_go_on_when_the_version_that_the_last_one_ran_on_is_deleted(rig: EventRig) -> None:
+    function = rig.deployed.catalog.functions["f"]
+    one, two = (replace(function.latest, spec=replace(function.latest.spec, version=number)) for number in "12")
+    rig.change(versions={1: one, 2: two}, aliases={"live": Alias("live", "1", "r")})
+    await rig.send(qualifier="live")
+    await rig.quiet()
+    rig.change(versions={2: two}, aliases={"live": Alias("live", "2", "r")})
+    await rig.send(qualifier="live")
+    await rig.pass_s(5)
+    assert ["1", "2"] == [one.version for one in rig.handlers.seen]
 
 
 async def test_no_more_is_received_than_instances_can_take(rig: EventRig) -> None:
@@ -244,6 +278,24 @@ async def test_a_record_whose_attributes_are_damaged_is_shown_without_them(rig: 
     assert ("failed", "Unknown", "Glowplug.Unknown") == (
         shown["state"], shown["condition"], shown["error"]["errorType"]
     )  # fmt: skip
+
+
+async def test_an_event_whose_end_cannot_be_written_is_put_back_and_holds_nobody_up(
+    rig: EventRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, failures = Endings.of, [ValueError("a fault of ours")]
+
+    def failing(self: Endings, *given: Any, **more: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return ending(self, *given, **more)
+
+    monkeypatch.setattr(Endings, "of", failing)
+    ids = [await rig.send() for _ in range(3)]
+    await rig.quiet()
+    assert ["queued", "succeeded", "succeeded"] == sorted([await rig.state(one) for one in ids])
+    await rig.pass_s(31)
+    assert ["succeeded"] * 3 == [await rig.state(one) for one in ids]
 
 
 # --- ages -------------------------------------------------------------------------------------------------------------
@@ -571,6 +623,42 @@ async def test_events_of_a_deleted_function_end_when_they_are_too_old(rig: Event
     assert "EventAgeExceeded" == (await rig.shown(request_id))["condition"]
     await rig.pass_s(60, 10)
     assert queue_of("f") not in {queue.name for queue in rig.store.queues}
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["an event comes", "the disk is full"])
+async def test_queue_race_an_event_that_comes_while_its_function_s_queue_is_taken_away_is_not_lost(
+    rig: EventRig, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    await rig.send()
+    await rig.quiet()
+    count, remove = rig.store.counts, rig.store.remove
+
+    async def counts(name: str) -> Any:
+        found = await count(name)
+        if not full:
+            await rig.store.apply(rig.intake.step(NewEvent("f", "", b'"late"')))  # another one's end brings it
+        monkeypatch.setattr(rig.store, "counts", count)
+        return found
+
+    async def refused(name: str, **given: Any) -> bool:
+        monkeypatch.setattr(rig.store, "remove", remove)
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(rig.store, "counts", counts)
+    if full:
+        monkeypatch.setattr(rig.store, "remove", refused)
+    catalog = rig.deployed.catalog
+    rig.deployed.catalog = catalog.without_function("f")
+    rig.dispatcher.changed()
+    rig.dispatcher._feeds["f"]._rung()
+    await rig.pass_s(31, 1)
+    assert rig.store.counts == count
+    rig.deployed.catalog = catalog
+    rig.dispatcher.changed()
+    if full:
+        await rig.send(payload=b'"late"')
+    await rig.quiet()
+    assert [b"{}", b'"late"'] == [one.payload for one in rig.handlers.seen]
 
 
 async def test_a_node_that_was_killed_runs_again_what_it_had_begun_and_not_what_had_ended(rig: EventRig) -> None:

@@ -69,6 +69,11 @@ async def test_states_are_those_of_lambda(api: Api) -> None:
     assert 404 == (await api.ask("GET", uuid))[0]
 
 
+async def test_a_mapping_that_is_made_disabled_is_so_at_once(api: Api) -> None:
+    made = (await api.ask("POST", body=GIVEN | {"Enabled": False}))[1]
+    assert ("Disabled", "Disabled") == (made["State"], (await api.ask("GET", made["UUID"]))[1]["State"])
+
+
 async def test_a_mapping_says_why_it_does_not_receive(api: Api) -> None:
     uuid = (await api.ask("POST", body=GIVEN))[1]["UUID"]
     api.mappings.statuses[uuid] = MappingStatus(problem="Queue not found: jobs", last_result="OK")

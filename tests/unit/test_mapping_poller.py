@@ -237,6 +237,34 @@ async def test_a_window_gathers_messages_and_hides_them_for_as_long_as_the_batch
         assert [["a", "b"]] == stage.batches
 
 
+@pytest.mark.parametrize("prompt", [True, False], ids=["here", "another host"])
+async def test_a_window_ends_for_one_message_as_for_many_and_keeps_it_hidden(prompt: bool) -> None:
+    """Also one that is longer than a receive waits, and than the queue hides messages."""
+    async with staged(prompt=prompt) as stage:
+        stage.map(MaximumBatchingWindowInSeconds=300)
+        stage.queue.put("a")
+        for _ in range(298):
+            await stage.clock.advance(1)
+            assert ([], []) == (stage.batches, stage.queue.visible)
+        await stage.clock.advance(3)
+        assert ([["a"]], ["a"], []) == (stage.batches, stage.queue.deleted, stage.queue.left)
+
+
+async def test_a_window_whose_messages_no_filter_keeps_runs_nothing_and_the_next_begins_anew() -> None:
+    async with staged() as stage:
+        stage.map(
+            MaximumBatchingWindowInSeconds=10, FilterCriteria={"Filters": [{"Pattern": '{"body": {"kind": ["a"]}}'}]}
+        )
+        stage.queue.put("text", "[]")
+        await stage.clock.advance(11)
+        assert ([], []) == (stage.batches, stage.queue.left)
+        stage.queue.put('{"kind": "a"}')
+        await stage.clock.advance(9)
+        assert [] == stage.batches
+        await stage.clock.advance(2)
+        assert [['{"kind": "a"}']] == stage.batches
+
+
 async def test_a_full_batch_does_not_wait_for_the_end_of_its_window() -> None:
     async with staged() as stage:
         stage.map(MaximumBatchingWindowInSeconds=20, BatchSize=25)

@@ -38,7 +38,8 @@ async def create_event_source_mapping(services: Services, call: Call) -> Reply:
     _, wanted = decide(services.deployments.catalog)
     await _check_queue(services, wanted)
     mapping = await services.deployments.change(decide, about="create mapping")
-    return json_reply({**_shown(mapping), "State": "Creating"}, 202)
+    state = "Creating" if mapping["State"] == "Enabled" else "Disabled"
+    return json_reply({**_shown(mapping), "State": state}, 202)
 
 
 async def get_event_source_mapping(services: Services, call: Call) -> Reply:
