@@ -22,6 +22,7 @@ import boto3
 import pytest
 from bakes import TEXTS, BakedEmbed
 from botocore.config import Config
+from nodes import kept_specs
 from safetensors.torch import save_file
 from torch import ones
 
@@ -208,11 +209,9 @@ def blobs(node: Any) -> set[str]:
 
 def digests(node: Any) -> set[str]:
     """The digests of the files that ``embed`` has pinned."""
-    stacks = [node.admin("GET", f"stacks/{stack['Name']}") for stack in node.admin("GET", "stacks")["stacks"]]
-    (embed,) = [spec for stack in stacks for spec in stack["Functions"].values() if spec["name"] == "embed"]
-    (model,) = embed["models"]
-    assert model["source"] == SOURCE
-    return {digest for _, _, digest in model["files"]}
+    (model,) = kept_specs(node.state)["embed"].models
+    assert model.source == SOURCE
+    return {file.sha256 for file in model.files}
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ the node, so that nothing is baked anew behind a test's back.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -20,10 +19,10 @@ from typing import Any
 
 import pytest
 import torch
+from nodes import kept_specs
 from safetensors.torch import save_file
 
 from glowplug.runtime.config import NodeConfig
-from glowplug.runtime.registry import Registry
 from glowplug.runtime.snapshotfit import machine_digest
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.state import StateDirectory
@@ -185,15 +184,6 @@ def fabricate(store: SnapshotStore, spec: FunctionSpec, case: Case, library: byt
     return key
 
 
-async def deployed(state: StateDirectory) -> dict[str, FunctionSpec]:
-    """Return what the node keeps of its functions."""
-    registry = await Registry.open(state.registry)
-    try:
-        return {function.name: function.spec for function in registry.functions()}
-    finally:
-        await registry.close()
-
-
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any]:
     if shutil.which("gcc") is None:
@@ -204,7 +194,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any
     with serving(path, home / "state", GLOWPLUG_PRELOAD_TORCH="0", **environ):
         pass  # it is deployed
     state = StateDirectory(NodeConfig(state=home / "state", cache=home / "state" / "cache"))
-    specs = asyncio.run(deployed(state))
+    specs = kept_specs(home / "state")
     store = SnapshotStore(state.snapshots, state.hmac_key())
     made = libraries(home)
     keys = {

@@ -5,6 +5,7 @@ Tests of several folders run nodes; they get ``served`` and ``mortal`` by fixtur
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -21,6 +22,9 @@ from typing import Any, TypeVar
 import boto3
 import pytest
 from botocore.config import Config
+
+from glowplug.runtime.registry import Registry
+from glowplug.runtime.spec import FunctionSpec
 
 Made = TypeVar("Made")
 
@@ -41,6 +45,19 @@ def mortal(*arguments: str) -> list[str]:
     Start it from the main thread: the kernel sends the signal at the end of the thread that started the process.
     """
     return [sys.executable, "-S", "-c", _MORTAL, str(os.getpid()), sys.executable, *arguments]
+
+
+def kept_specs(state: Path) -> dict[str, FunctionSpec]:
+    """Return the functions that a node keeps in its state directory, by name; it may be running."""
+
+    async def read() -> dict[str, FunctionSpec]:
+        registry = await Registry.open(state / "registry.db")
+        try:
+            return {function.name: function.spec for function in registry.functions()}
+        finally:
+            await registry.close()
+
+    return asyncio.run(read())
 
 
 class ServedNode:
