@@ -39,8 +39,7 @@ class Moments:
 
     def now(self) -> int:
         """Return Unix ms. Within a transaction: moments that lie ahead go with a clock that was set."""
-        wall_ms = round(self._clock.time() * 1000)
-        offset_ms = wall_ms - round(self._clock.monotonic() * 1000)
+        wall_ms, offset_ms = self._read()
         shift_ms = offset_ms - self.offset_ms
         if abs(shift_ms) > JUMP_MS:
             _log.warning(
@@ -51,6 +50,15 @@ class Moments:
         self.offset_ms = offset_ms
         return wall_ms
 
+    def _read(self) -> tuple[int, int]:
+        """Return Unix ms, and how far that is from the monotonic clock. Where this thread was stopped between looking
+        at the two, it looks again: that would be taken for a clock that was set."""
+        while True:
+            before_s, wall_s, after_s = self._clock.monotonic(), self._clock.time(), self._clock.monotonic()
+            if (after_s - before_s) * 1000 < JUMP_MS / 2:
+                wall_ms = round(wall_s * 1000)
+                return wall_ms, wall_ms - round(after_s * 1000)
+
     def keep(self) -> None:
         """Remember what time it is. Within a transaction."""
         self._book.set_mark("clock", round(self._clock.time() * 1000))
@@ -60,8 +68,7 @@ class Moments:
 
         What was never received is delayed, not leased, and a delay has no bound.
         """
-        now_ms = round(self._clock.time() * 1000)
-        self.offset_ms = now_ms - round(self._clock.monotonic() * 1000)
+        now_ms, self.offset_ms = self._read()
         known_ms = self._book.mark("clock")  # written at each sweep
         latest_ms = now_ms + LONGEST_LEASE_S * 1000
         (beyond,) = self._connection.execute(f"SELECT EXISTS ({_LEASED_BEYOND})", (latest_ms,)).fetchone()

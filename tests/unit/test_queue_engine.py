@@ -259,6 +259,25 @@ def test_a_lease_lasts_as_long_as_it_was_given_for_whatever_the_clock_does(held:
     assert [b"later"] == [received.message.body for received in held.one(Receive("jobs"))]
 
 
+def test_a_thread_that_is_stopped_between_its_looks_at_two_clocks_takes_none_for_set(
+    held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held.one(Send("jobs", b"x", delay_s=100))
+    time = held.clock.time
+
+    def stopped() -> float:
+        seen_s = time()
+        held.clock.pass_s(5)
+        monkeypatch.setattr(held.clock, "time", time)
+        return seen_s
+
+    monkeypatch.setattr(held.clock, "time", stopped)
+    assert [] == held.one(Receive("jobs"))
+    assert "the clock was set" not in caplog.text
+    held.clock.pass_s(95)
+    assert 1 == len(held.one(Receive("jobs")))
+
+
 @pytest.mark.parametrize("by_s", [-86_400, 86_400, 50 * 365 * 86_400], ids=["back", "forward", "from 1970"])
 def test_nothing_is_too_old_because_the_clock_was_set(held: Held, by_s: int) -> None:
     held.one(ChangeQueue("jobs", QueueSettings(retention_s=3_600)))
