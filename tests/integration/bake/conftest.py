@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,31 +180,68 @@ def decoder(bakery: Bakery, tmp_path_factory: pytest.TempPathFactory) -> Decoder
     return Decoder(load, root / "snapshots", baked, bakery.publish(baked, root / "snapshots"), task_root, files)
 
 
+ZYGOTE = """
+import json, os, sys, traceback
+from pathlib import Path
+import torch
+from glowplug.runtime.worker import models
+
+torch.set_num_threads(1)
+load = json.loads(sys.argv[1])
+models.declare(load["models"])
+sys.path.insert(0, load["task_root"])
+import decoder
+
+for line in sys.stdin:
+    job = json.loads(line)
+    directory, engine = Path(job["directory"]), job["engine"]
+    plan = dict(
+        name="", engine=engine, snapshot=str(directory), manifest=(directory / "manifest.json").read_bytes()
+    )
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            exec(job["code"])
+            status = 0
+        except Exception:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(status)
+    print("ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Imports torch and the decoder, which takes two seconds, and runs programs in forks of itself, as a zygote does."""
+
+
+@pytest.fixture(scope="session")
+def zygote(
+    bakery: Bakery, decoder: Decoder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE, json.dumps(dataclasses.asdict(decoder.load))],
+        env=bakery.environment(tmp_path_factory.mktemp("zygote")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        yield process
+
+
 @pytest.fixture
-def run(bakery: Bakery, decoder: Decoder, tmp_path: Path) -> Callable[..., Any]:
-    """Run ``code`` in a fresh single-threaded process where ``plan`` and ``models`` are those of the decoder."""
+def run(zygote: subprocess.Popen[str], decoder: Decoder) -> Callable[..., Any]:
+    """Run ``code`` in a fresh single-threaded process where ``plan`` and ``models`` are those of the decoder, and
+    return the JSON that it prints."""
 
     def go(code: str, *, engine: str, snapshot: Path = decoder.snapshot) -> Any:
-        program = (
-            "import json, os, sys, torch\n"
-            "torch.set_num_threads(1)\n"
-            "from pathlib import Path\n"
-            "from glowplug.runtime.worker import models\n"
-            "models.declare(json.loads(sys.argv[1])['models'])\n"
-            "sys.path.insert(0, json.loads(sys.argv[1])['task_root'])\n"
-            "import decoder\n"
-            f"directory, engine = Path({str(snapshot)!r}), {engine!r}\n"
-            "plan = dict(name='', engine=engine, snapshot=str(directory),"
-            " manifest=(directory / 'manifest.json').read_bytes())\n" + code
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program, json.dumps(dataclasses.asdict(decoder.load))],
-            env=bakery.environment(tmp_path),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert 0 == done.returncode, done.stderr
-        return json.loads(done.stdout)
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        zygote.stdin.write(json.dumps({"code": code, "engine": engine, "directory": str(snapshot)}) + "\n")
+        zygote.stdin.flush()
+        printed = [zygote.stdout.readline()]
+        while printed[-1] and not printed[-1].startswith("ended with "):
+            printed.append(zygote.stdout.readline())
+        assert "ended with 0\n" == printed[-1], "".join(printed)
+        return json.loads(printed[-2])
 
     return go
