@@ -36,7 +36,7 @@ SECONDS = 8
 
 def figures(directory: Path) -> list[Figure]:
     """Measure; the node's files go into ``directory``, which is on the disk that is measured."""
-    section = "events over HTTP, 32 connections, every 202 on disk; they run meanwhile"
+    section = "events over HTTP, 32 connections, every 202 on disk; they run as far as there is time"
     template = directory / "events.yaml"
     template.write_text(_TEMPLATE)
     with serve(directory / "events", template, {"GLOWPLUG_PRELOAD_TORCH": "0"}) as node:

@@ -21,6 +21,7 @@ from .events.ending import Endings
 from .events.figures import Backlog, Book
 from .events.intake import Intake
 from .events.outbox import Outbox
+from .events.pressure import Pressure
 from .events.results import Results
 from .events.retrying import Delays
 from .events.settling import Settler
@@ -55,10 +56,11 @@ class Asynchronous:
         self._ledger = ledger
         self._figures = Book()
         delays = Delays(config.async_retry_s, config.async_requeue_s, config.async_requeue_limit_s)
-        settler, watchers = Settler(queues, clock), Watchers()
+        settler, watchers, pressure = Settler(queues, clock), Watchers(), Pressure(clock)
         self.intake = Intake(
-            queues, deployed, config, clock, self._figures, opened=lambda function: self._dispatcher.opened(function)
-        )
+            queues, deployed, config, clock, self._figures, pressure,
+            opened=lambda function: self._dispatcher.opened(function),
+        )  # fmt: skip
         endings = Endings(queues, config, clock, keep=self.intake.step)
         self._dispatcher = Dispatcher(
             Neighbours(
@@ -72,6 +74,7 @@ class Asynchronous:
                 watchers=watchers,
                 clock=clock,
                 delays=delays,
+                pressure=pressure,
                 arn_prefix=config.arn_prefix,
                 lanes=max(_LANES, config.cores),
             ),

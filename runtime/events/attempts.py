@@ -32,6 +32,7 @@ from glowplug.runtime.queue.store import QueueStore
 from .deployed import Deployed
 from .ending import Ending, Endings, Rules, rules_of
 from .figures import Book, EventFigures
+from .pressure import Pressure
 from .retrying import Attempt as Ended
 from .retrying import Condition, Delays, Finished, Retry, overdue, settle
 from .settling import Settlement, Settler
@@ -62,6 +63,7 @@ class Neighbours:
     watchers: Watchers
     clock: Clock
     delays: Delays
+    pressure: Pressure
     arn_prefix: str
     lanes: int
 

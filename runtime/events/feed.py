@@ -24,6 +24,7 @@ from glowplug.runtime.queue.steps import Receive
 from .attempts import GONE_S, Attempt, Attempts, Neighbours, lease_s
 from .ending import rules_of
 from .figures import Book
+from .pressure import BREATH_S
 from .retrying import overdue
 from .stored import queue_of, stored
 
@@ -167,6 +168,8 @@ class Feed:
             except Exception:  # a fault of ours, which must not hold the event for ever
                 log.exception("%s: event %s is put back", self.function, attempt.event.request_id)
                 self.attempts.put_back(attempt, GONE_S)
+            if self._n.pressure.high():
+                await self._n.clock.sleep(BREATH_S)
             if self._more and self._receiving is None and len(self._buffer) <= self._ahead() // 2:
                 self.pump()
 

@@ -26,6 +26,7 @@ from glowplug.runtime.queue.store import QueueStore
 from .accepting import Accepted, NewEvent
 from .deployed import Deployed
 from .figures import Book
+from .pressure import Pressure
 from .stored import attributes_of, key_of, new_id, queue_of
 
 KEYS = "async-keys"
@@ -44,6 +45,7 @@ class Intake:
         config: NodeConfig,
         clock: Clock,
         figures: Book,
+        pressure: Pressure,
         *,
         opened: Callable[[str], None],
     ) -> None:
@@ -55,6 +57,7 @@ class Intake:
         self._clock = clock
         self._opened = opened
         self._figures = figures
+        self._pressure = pressure
 
     async def accept(self, event: NewEvent, *also: Step) -> Accepted:
         """Keep an event; see ``Acceptor``."""
@@ -70,6 +73,7 @@ class Intake:
                 return _duplicate(event, known.record)
             raise
         self._figures.of(event.function).received += 1
+        self._pressure.accepted()
         return Accepted(id_text(key))
 
     def step(self, event: NewEvent) -> Send:

@@ -16,6 +16,7 @@ from glowplug.runtime.events.dispatcher import Dispatcher
 from glowplug.runtime.events.ending import OUTBOX, Endings
 from glowplug.runtime.events.figures import Book
 from glowplug.runtime.events.intake import Intake
+from glowplug.runtime.events.pressure import Pressure
 from glowplug.runtime.events.results import Results
 from glowplug.runtime.events.retrying import Delays
 from glowplug.runtime.events.settling import Settler
@@ -107,17 +108,20 @@ class EventRig:
         self.config = NodeConfig(state=path, cache=path, **{"async_retry_s": 10.0, **config})
         self.handlers = Handlers()
         self.book = Book()
+        self.worked_s = 0.0
 
     async def start(self) -> EventRig:
         self.store = await QueueStore.open(self.path / "queue.db", self.clock)
         await self.store.create(OUTBOX, QueueSettings(), replace=True)
         self.settler, watchers = Settler(self.store, self.clock), Watchers()
+        pressure = Pressure(self.clock, lambda: self.worked_s)
         self.intake = Intake(
             self.store,
             self.deployed,
             self.config,
             self.clock,
             self.book,
+            pressure,
             opened=lambda name: self.dispatcher.opened(name),
         )
         endings = Endings(self.store, self.config, self.clock, keep=self.intake.step)
@@ -133,6 +137,7 @@ class EventRig:
             watchers=watchers,
             clock=self.clock,
             delays=delays,
+            pressure=pressure,
             arn_prefix=self.config.arn_prefix,
             lanes=2,
         )
