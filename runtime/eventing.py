@@ -10,6 +10,7 @@ from .asynchronous import Asynchronous
 from .clock import Clock
 from .config import NodeConfig
 from .http.invoking import Invoke
+from .mappingmetrics import MappingMetrics
 from .metrics import Metrics
 from .polling import Polling
 from .queue.store import QueueStore
@@ -50,6 +51,7 @@ class Eventing:
         self.polling = Polling.of(config, queues, registry, router, invoke, clock)
         metrics.add(self.asynchronous.metrics)
         metrics.include(self.triggering)
+        metrics.include(MappingMetrics(self.polling.pollers))
 
     def changed(self) -> None:
         """What is deployed has changed."""

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from glowplug.runtime.catalog import Catalog, Version
 from glowplug.runtime.errors import FunctionNotFound, GlowplugError, QueueNotFound, QueueUnreachable, Throttled
+from glowplug.runtime.events.mapping.figures import MappingFigures
 from glowplug.runtime.events.mapping.functions import Functions
 from glowplug.runtime.events.mapping.pollers import Pollers
 from glowplug.runtime.events.mapping.settings import KIND
 from glowplug.runtime.events.mapping.sources import Source
 from glowplug.runtime.invocation import Invocation, Outcome
+from glowplug.runtime.mappingmetrics import MappingMetrics
 from glowplug.runtime.spec import FunctionSpec
 from glowplug.runtime.testing import FakeQueue, ManualClock, a_spec, settle
 
@@ -211,6 +213,53 @@ async def test_what_no_filter_keeps_is_deleted_and_not_run() -> None:
         stage.queue.put('{"kind": "a"}', '{"kind": "b"}', "text")
         await settle()
         assert ([['{"kind": "a"}']], []) == (stage.batches, stage.queue.left)
+
+
+async def test_messages_are_counted_as_lambda_counts_them() -> None:
+    async with staged(visibility_s=1000) as stage:
+
+        async def odd_ones_fail(records: list[dict[str, Any]]) -> Any:
+            odd = [one["messageId"] for one in records if int(json.loads(one["body"])["n"]) % 2]
+            return {"batchItemFailures": [{"itemIdentifier": one} for one in odd]}
+
+        stage.handler = odd_ones_fail
+        filters = {"Filters": [{"Pattern": '{"body": {"n": [{"numeric": ["<", 5]}]}}'}]}
+        stage.map(FilterCriteria=filters, FunctionResponseTypes=["ReportBatchItemFailures"])
+        stage.queue.put(*(json.dumps({"n": n}) for n in range(8)))
+        await settle()
+        (poller,) = stage.pollers.polled
+        assert MappingFigures(polled=8, filtered_out=3, invoked=5, failed=2, deleted=3) == poller.figures
+        seen = {
+            sample.name: sample.value
+            for family in MappingMetrics(stage.pollers).collect()
+            for sample in family.samples
+            if sample.labels == {"function_name": "work", "event_source_mapping_uuid": "u"}
+        }
+        assert (8, 3, 2, 1) == tuple(seen[name] for name in (
+            "PolledEventCount_total", "DeletedEventCount_total", "FailedInvokeEventCount_total",
+            "glowplug_mapping_receives",
+        ))  # fmt: skip
+
+
+async def test_a_function_that_fails_was_invoked_and_one_that_is_throttled_was_not() -> None:
+    async with staged(visibility_s=3) as stage:
+
+        async def fails(records: list[dict[str, Any]]) -> Any:
+            raise Failure
+
+        stage.handler = fails
+        stage.map()
+        stage.queue.put("a")
+        await settle()
+        (poller,) = stage.pollers.polled
+        assert (1, 1) == (poller.figures.invoked, poller.figures.failed)
+
+        async def is_throttled(records: list[dict[str, Any]]) -> Any:
+            raise Throttled("no", reason="ReservedFunctionConcurrentInvocationLimitExceeded", retry_after_s=1.0)
+
+        stage.handler = is_throttled
+        await stage.clock.advance(10)
+        assert 1 == poller.figures.invoked < poller.figures.failed
 
 
 async def test_a_filter_that_changes_while_a_receive_waits_counts_for_what_comes() -> None:

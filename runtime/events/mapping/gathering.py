@@ -14,6 +14,7 @@ from glowplug.runtime.events.sqsfilter import kept
 from glowplug.runtime.queue.ports import Incoming
 
 from .batches import Item, item_of, record_of
+from .figures import MappingFigures
 from .functions import Functions
 from .settings import MappingSettings, visibility_s
 from .slot import Slot
@@ -38,6 +39,7 @@ class Gathering:
         functions: Functions,
         clock: Clock,
         stopping: asyncio.Event,
+        figures: MappingFigures,
         *,
         settings: Callable[[], MappingSettings],
         trouble: Callable[[Exception], None],
@@ -46,6 +48,7 @@ class Gathering:
         self._functions = functions
         self._clock = clock
         self._stopping = stopping
+        self._figures = figures
         self._settings = settings
         self._trouble = trouble
         self._spawn = spawn
@@ -90,7 +93,9 @@ class Gathering:
             if messages and not found:
                 closes_s = now_s + settings.window_s
             found += len(messages)
+            self._figures.polled += len(messages)
             new, dropped = _filtered(messages, self._settings())  # it may say something else than before the wait
+            self._figures.filtered_out += len(dropped)
             if dropped:
                 self._spawn(slot.delete(dropped), "delete")
             items += new

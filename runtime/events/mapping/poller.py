@@ -21,6 +21,7 @@ from glowplug.runtime.events.sqsbatch import failed_items, with_followers
 from glowplug.runtime.invocation import Invocation, Outcome
 
 from .batches import Item, event_of, split
+from .figures import MappingFigures
 from .functions import Functions
 from .gathering import Gathering
 from .pace import Pace, pause_s
@@ -44,6 +45,7 @@ class Poller:
         self.last_result = _NO_RECORDS
         self.problem = ""
         """Why it does not receive, empty while it does."""
+        self.figures = MappingFigures()
         self._functions = functions
         self._open_source = open_source
         self._clock = clock
@@ -56,8 +58,9 @@ class Poller:
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._gathering = Gathering(
-            functions, clock, self._stopping, settings=lambda: self.settings, trouble=self._trouble, spawn=self._spawn
-        )
+            functions, clock, self._stopping, self.figures,
+            settings=lambda: self.settings, trouble=self._trouble, spawn=self._spawn,
+        )  # fmt: skip
         self._receivers: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -203,6 +206,7 @@ class Poller:
             for batch in split(items, self.settings.batch_size, self._functions.event_bytes):
                 runnable = [item for item in batch if item.group not in blocked]
                 failed = await self._run(slot, runnable, began_s) if runnable else set()
+                self.figures.failed += len(failed)
                 left = [item for item in batch if item not in runnable or item.id in failed]
                 blocked |= {item.group for item in left if item.group}
                 slot.let_go(item.handle for item in left)
@@ -210,6 +214,7 @@ class Poller:
                 if done:
                     deletion = self._spawn(slot.delete(done), "delete")
                     await asyncio.shield(deletion)  # what was processed is deleted even when this is abandoned
+                    self.figures.deleted += len(done)
         except BaseException:
             blocked |= own.keys()
             raise
@@ -235,10 +240,13 @@ class Poller:
         try:
             outcome = await self._invoke(slot, event, batch[0].trace)
         except GlowplugError as error:
-            if not isinstance(error, FunctionFault):
+            if isinstance(error, FunctionFault):
+                self.figures.invoked += len(batch)
+            else:
                 _log.info("mapping %s: a batch was not run: %s", self.settings.uuid, error)
             failed, whole = everything, True
         else:
+            self.figures.invoked += len(batch)
             failed, whole = self._judge(outcome, batch)
         now_s = self._clock.monotonic()
         if whole:

@@ -67,6 +67,11 @@ class Pollers:
             poller = self._pollers[key] = Poller(settings, self._functions, self._open_source, self._clock)
             poller.start()
 
+    @property
+    def polled(self) -> tuple[Poller, ...]:
+        """The pollers of all mappings that are enabled."""
+        return tuple(self._pollers.values())
+
     def status(self, uuid: str) -> MappingStatus:
         """Return how a mapping is, of one that is not polled too."""
         draining = any(poller.settings.uuid == uuid for poller in self._ending.values())
