@@ -137,7 +137,9 @@ class Attempts:
             self._finish(attempt, late, None, rules, status=200 if late.runs else 429)
         elif rules.loops:
             log.warning("%s: event %s goes round in a loop of destinations", self.function, attempt.event.request_id)
-            self._finish(attempt, Finished(Condition.RECURSIVE_LOOP, 0), None, rules, status=400)
+            self._finish(
+                attempt, Finished(Condition.RECURSIVE_LOOP, attempt.event.progress.runs), None, rules, status=400
+            )
         elif function is None:
             self.put_back(attempt, GONE_S)
         elif function.reserved == 0:

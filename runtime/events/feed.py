@@ -162,16 +162,18 @@ class Feed:
 
     async def _lane(self) -> None:
         while self._buffer and len(self._lanes) <= self._window:
-            attempt = self._buffer.popleft()
-            try:
-                await self.attempts.make(attempt)
-            except Exception:  # a fault of ours, which must not hold the event for ever
-                log.exception("%s: event %s is put back", self.function, attempt.event.request_id)
-                self.attempts.put_back(attempt, GONE_S)
+            await self._make(self._buffer.popleft())
             if self._n.pressure.high():
                 await self._n.clock.sleep(BREATH_S)
             if self._more and self._receiving is None and len(self._buffer) <= self._ahead() // 2:
                 self.pump()
+
+    async def _make(self, attempt: Attempt) -> None:
+        try:
+            await self.attempts.make(attempt)
+        except Exception:  # a fault of ours, which must not hold the event for ever
+            log.exception("%s: event %s is put back", self.function, attempt.event.request_id)
+            self.attempts.put_back(attempt, GONE_S)
 
     def _left(self, lane: asyncio.Task[None]) -> None:
         self._lanes.discard(lane)
@@ -198,7 +200,7 @@ class Feed:
                 for received in found:
                     self._take(received)
                 while self._buffer:
-                    await self.attempts.make(self._buffer.popleft())
+                    await self._make(self._buffer.popleft())
             elif (await store.counts(self._queue)).total == 0 and self._absent and await self._retire():
                 return
         except GlowplugError as error:

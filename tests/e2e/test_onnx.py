@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +106,8 @@ def libraries(node: Any) -> str:
     while waiting:
         process = Path(f"/proc/{waiting.pop()}")
         for task in (process / "task").iterdir():
-            waiting += map(int, (task / "children").read_text().split())
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended has no children
+                waiting += map(int, (task / "children").read_text().split())
         found += (process / "maps").read_text()
     return found
 

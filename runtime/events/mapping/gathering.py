@@ -43,7 +43,7 @@ class Gathering:
         *,
         settings: Callable[[], MappingSettings],
         trouble: Callable[[Exception], None],
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        spawn: Callable[[Coroutine[Any, Any, object], str], object],
     ) -> None:
         self._functions = functions
         self._clock = clock

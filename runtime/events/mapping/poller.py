@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from glowplug.runtime.clock import Clock
 from glowplug.runtime.errors import FunctionFault, GlowplugError, HoldTimeout, QueueNotFound, Throttled
@@ -35,6 +35,8 @@ _FLUSH_S = 5.0  # for deletions at the end of a node
 _LONGEST_PAUSE_S = 10.0  # between attempts at a queue that does not answer
 _NO_RECORDS, _OK, _FAILED = "No records processed", "OK", "PROBLEM: Function call failed"
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Poller:
@@ -62,7 +64,7 @@ class Poller:
             settings=lambda: self.settings, trouble=self._trouble, spawn=self._spawn,
         )  # fmt: skip
         self._receivers: set[asyncio.Task[None]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         return (
@@ -213,8 +215,8 @@ class Poller:
                 done = [item.handle for item in runnable if item.id not in failed]
                 if done:
                     deletion = self._spawn(slot.delete(done), "delete")
-                    await asyncio.shield(deletion)  # what was processed is deleted even when this is abandoned
-                    self.figures.deleted += len(done)
+                    # What was processed is deleted even when this is abandoned.
+                    self.figures.deleted += await asyncio.shield(deletion)
         except BaseException:
             blocked |= own.keys()
             raise
@@ -302,7 +304,7 @@ class Poller:
                     raise
                 await self._clock.sleep(pause_s(throttles))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=f"{name} {self.settings.uuid}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -310,6 +312,6 @@ class Poller:
         return task
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def _report(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("%s ended", task.get_name(), exc_info=error)

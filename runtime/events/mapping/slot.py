@@ -46,9 +46,9 @@ class Slot:
         for handle in handles:
             self._handles.pop(handle, None)
 
-    async def delete(self, handles: list[str]) -> None:
-        """Acknowledge messages. A queue that cannot be reached is asked again, and their leases are renewed meanwhile;
-        what it has after that comes again."""
+    async def delete(self, handles: list[str]) -> int:
+        """Acknowledge messages; return how many that were. A queue that cannot be reached is asked again, and their
+        leases are renewed meanwhile; what it has after that comes again."""
         given_up_s, failures = self._clock.monotonic() + _PATIENCE_S, 0
         try:
             while True:
@@ -59,12 +59,12 @@ class Slot:
                     left_s = min(pause_s(failures), _LONGEST_PAUSE_S)
                     if self._clock.monotonic() + left_s > given_up_s:
                         _log.warning("%d messages were processed and not deleted: %s", len(handles), error)
-                        return
+                        return 0
                     await self._clock.sleep(left_s)
                 else:
                     if stale:
                         _log.info("%d messages were received again before they were deleted", len(stale))
-                    return
+                    return len(handles) - len(stale)
         finally:
             self.let_go(handles)
 
