@@ -18,6 +18,7 @@ from typing import Any
 import bakes
 import nodes
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 CHUNK_BYTES = 64 * 1024
@@ -44,14 +45,17 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take glowplug's and AWS's names out of the environment, for this process and all that it starts, and have
-    signals mean what they should."""
+    """Take glowplug's and AWS's names out of the environment, for this process and all that it starts, have
+    signals mean what they should, and property tests take the time they need."""
     for name in list(os.environ):
         if name.startswith(("GLOWPLUG_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # boto3 would ask the network for credentials, for seconds
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt what they start
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes is the machine's, and says nothing of the code.
+    settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
     if hasattr(config, "workerinput"):  # one of several processes: it must not outlive a first one that is killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
