@@ -24,7 +24,7 @@ from ..errors import CompileFailed, EngineUnavailable, FingerprintMismatch
 from ..manifest import CHECK_FILE, EngineRecord
 from ..recorded import CASES_FILE, grouped, numbered
 from ..signature import Signature
-from ..tensorrt import gpu, library, plan, profiles, timing
+from ..tensorrt import bindings, gpu, plan, profiles, timing
 from ..tensorrt.builder import Options, build
 from ..tensorrt.refit import refit
 from ..tensorrt.session import Session
@@ -51,7 +51,7 @@ class TensorRt:
     def __init__(
         self,
         *,
-        trt: Callable[[], Any] = library.load,
+        trt: Callable[[], Any] = bindings.load,
         stream: Callable[[], Stream] = CudaStream,
         version_compatible: bool = False,
     ) -> None:
@@ -81,7 +81,7 @@ class TensorRt:
         """
         _refuse_obstacle()
         trt, stream = self._trt(), self._stream()
-        log = library.Log(trt)
+        log = bindings.Log(trt)
         here = gpu.current(stream.properties(), trt.__version__)
         calls = _calls(staging)
         sizes = sorted(int(name.split(".")[1]) for name in calls if name.startswith("batch.")) or profiles.BATCH_SIZES
@@ -138,7 +138,7 @@ class TensorRt:
         if self._record is None or self._path is None or self._signature is None or self._tensors is None:
             raise RuntimeError("open before load and bind")
         trt, stream = self._trt(), self._stream()
-        log = library.Log(trt)
+        log = bindings.Log(trt)
         options = self._record.options
         compatible = bool(options.get("version_compatible"))
         here = gpu.current(stream.properties(), trt.__version__)

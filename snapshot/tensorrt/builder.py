@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CompileFailed
-from .library import Log
+from .bindings import Log
 from .profiles import Profile
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import EngineFailed, SnapshotCorrupt, SnapshotMissing
-from .library import Log, dtypes
+from .bindings import Log, dtypes
 from .profiles import Profile
 
 CHUNK_BYTES = 16 * 1024 * 1024

@@ -23,7 +23,7 @@ from ..checkpoint import SNAPSHOT, Origin
 from ..engines.onto import Load, by_file
 from ..errors import EngineFailed, SnapshotCorrupt, TensorUnbound
 from ..manifest import EXTRA_FILE
-from .library import Log, dtypes
+from .bindings import Log, dtypes
 from .stream import Stream
 
 if TYPE_CHECKING:

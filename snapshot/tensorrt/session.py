@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineFailed, InputUnsupported
-from .library import Log, dtypes
+from .bindings import Log, dtypes
 from .profiles import Profile, Shape, choose, elements
 from .stream import Stream
 

@@ -32,7 +32,7 @@ INSTALLED = [name for name in ("tensorrt_bindings", "tensorrt_lean_bindings") if
 
 # File -> expression -> the class of the bindings that it is an object of; "" is the module itself.
 OBJECTS: dict[str, dict[str, str]] = {
-    "snapshot/tensorrt/library.py": {},
+    "snapshot/tensorrt/bindings.py": {},
     "snapshot/tensorrt/builder.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",

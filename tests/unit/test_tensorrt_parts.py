@@ -19,7 +19,7 @@ from glowplug.snapshot.engines import torch_private
 from glowplug.snapshot.engines.tensorrt import TensorRt
 from glowplug.snapshot.errors import SnapshotCorrupt
 from glowplug.snapshot.signature import Input, Signature
-from glowplug.snapshot.tensorrt import gpu, library, timing
+from glowplug.snapshot.tensorrt import bindings, gpu, timing
 from glowplug.snapshot.tensorrt.profiles import (
     UNBOUNDED,
     Span,
@@ -170,7 +170,7 @@ def test_looking_for_an_obstacle_makes_no_cuda_call(kernel: Path, monkeypatch: p
 
 def test_the_last_words_are_kept_once_and_without_chatter() -> None:
     trt: Any = FakeTensorRt()
-    log = library.Log(trt)
+    log = bindings.Log(trt)
     log.logger.log(trt.ILogger.VERBOSE, "chatter")
     log.logger.log(trt.ILogger.ERROR, " first ")
     log.recorder.report_error(SimpleNamespace(name="INVALID_STATE"), "second")
@@ -184,9 +184,9 @@ def test_the_last_words_are_kept_once_and_without_chatter() -> None:
     )
     log.recorder.clear()
     assert 0 == log.recorder.num_errors()
-    for number in range(library.KEPT + 5):
+    for number in range(bindings.KEPT + 5):
         log.logger.log(trt.ILogger.WARNING, f"line {number}")
-    assert library.KEPT == len(log.words().splitlines())
+    assert bindings.KEPT == len(log.words().splitlines())
 
 
 def test_the_newest_published_timing_cache_of_this_gpu_is_taken(tmp_path: Path) -> None:

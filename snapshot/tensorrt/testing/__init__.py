@@ -11,7 +11,7 @@ the real bindings by tests/contract/test_tensorrt_contract.py.
 
 from __future__ import annotations
 
-from .library import FakeTensorRt
+from .module import FakeTensorRt
 from .stream import HostDevice, HostStream
 
 __all__ = ["FakeTensorRt", "HostDevice", "HostStream"]

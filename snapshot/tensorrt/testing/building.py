@@ -11,7 +11,7 @@ import onnx
 from .kinds import ILogger, Kind, initialised
 
 if TYPE_CHECKING:
-    from .library import FakeTensorRt
+    from .module import FakeTensorRt
 
 MAGIC = b"ftrt"
 

@@ -13,7 +13,7 @@ from .running import Engine
 from .stream import HostStream
 
 if TYPE_CHECKING:
-    from .library import FakeTensorRt
+    from .module import FakeTensorRt
 
 
 class Refitter:

@@ -16,7 +16,7 @@ from .kinds import ILogger, Kind, initialised, numpy_dtype
 from .stream import HostStream
 
 if TYPE_CHECKING:
-    from .library import FakeTensorRt
+    from .module import FakeTensorRt
 
 
 class Runtime:
