@@ -110,7 +110,7 @@ class Case:
     """What is wrong with a function's snapshot, and the words that say so."""
 
     reason: str
-    library: str = "segfault"
+    engine: str = "segfault"
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: Callable[[SnapshotStore, str, str], None] | None = None
 
@@ -196,9 +196,9 @@ def node(tmp_path_factory: pytest.TempPathFactory, serving: Any) -> Iterator[Any
     state = StateDirectory(NodeConfig(state=home / "state", cache=home / "state" / "cache"))
     specs = kept_specs(home / "state")
     store = SnapshotStore(state.snapshots, state.hmac_key())
-    made = libraries(home)
+    engines = libraries(home)
     keys = {
-        name: fabricate(store, specs[name], case, made[case.library], home / f"staging-{name}")
+        name: fabricate(store, specs[name], case, engines[case.engine], home / f"staging-{name}")
         for name, case in CASES.items()
     }
     for name, case in CASES.items():
