@@ -521,6 +521,9 @@ def test_numbers_are_numbers(own: Any, number: str) -> None:
     own.send_message(
         QueueUrl=url, MessageBody="x", MessageAttributes={"n": {"DataType": "Number", "StringValue": number}}
     )
+    (message,) = own.receive_message(QueueUrl=url, MessageAttributeNames=["n"])["Messages"]
+    assert {"n": {"DataType": "Number", "StringValue": number}} == message["MessageAttributes"]
+    own.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
 
 # --- what the node's operator sees ------------------------------------------------------------------------------------
